@@ -1,0 +1,1 @@
+"""Backup, restore and recovery of a PostgreSQL → CDC → Kafka pipeline."""

@@ -1,0 +1,170 @@
+"""One typed configuration: pipeline.toml, then the environment; an unknown key is an error.
+
+Environment variables are `PIPELINE_` + section + `__` + key, for example
+`PIPELINE_POSTGRES__PASSWORD`. Secrets come from there or from files, never from arguments.
+"""
+
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from pipeline.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A table of pipeline.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PostgresConfig(Section):
+    """The source database. `data` is needed where this machine holds its folder."""
+
+    host: str = "127.0.0.1"
+    port: int = 5432
+    user: str = "postgres"
+    dbname: str = "postgres"
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    bin: Path | None = Field(None, description="folder of PostgreSQL's programs; else PATH")
+    data: Path | None = Field(None, description="data folder, where it is on this machine")
+    run_as: str | None = Field(None, description="owner of the server, when we are root")
+    connect_timeout: timedelta = timedelta(seconds=5)
+
+    def secret(self) -> str | None:
+        """The password, read at the moment of use so that a rotated file is followed."""
+        if self.password_file is not None:
+            try:
+                return self.password_file.read_text().strip()
+            except OSError as error:
+                raise ConfigError(f"postgres.password_file: {error}") from error
+        return self.password.get_secret_value() if self.password else None
+
+    def conninfo(self, **changes: str | int) -> dict[str, Any]:
+        """Keywords for psycopg.connect."""
+        keywords: dict[str, Any] = {
+            "host": self.host,
+            "port": self.port,
+            "user": self.user,
+            "dbname": self.dbname,
+            "connect_timeout": max(1, round(self.connect_timeout.total_seconds())),
+        }
+        if secret := self.secret():
+            keywords["password"] = secret
+        return keywords | changes
+
+
+class KafkaConfig(Section):
+    """The brokers. `client` passes through to every client, as librdkafka spells its settings."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    client: dict[str, str] = {}
+
+
+class ConnectConfig(Section):
+    """The Kafka Connect workers that run Debezium."""
+
+    url: str = "http://127.0.0.1:8083"
+    connectors: tuple[str, ...] = ()
+
+
+class RegistryConfig(Section):
+    """The schema registry, by the base of its Confluent-compatible API."""
+
+    url: str = "http://127.0.0.1:8081"
+
+
+class CdcConfig(Section):
+    """What the source database must have so that its changes reach Kafka."""
+
+    slot: str = "debezium"
+    publication: str = "dbz_publication"
+    topic_prefix: str = "shop"
+
+
+class RepositoryConfig(Section):
+    """Where backup sets and the WAL archive are kept."""
+
+    path: Path
+    receiver_slot: str = "pipeline_receiver"
+
+
+class ScratchConfig(Section):
+    """Room on this machine for trial restores."""
+
+    path: Path
+
+
+class Objective(Section):
+    """What the business asked for; a drill measures the actual."""
+
+    rto: timedelta
+    rpo: timedelta = timedelta(0)
+
+
+class Objectives(Section):
+    """Defaults are the user's own RTOs and RPOs (docs/procedures.md)."""
+
+    point_in_time: Objective = Objective(rto=timedelta(minutes=30), rpo=timedelta(minutes=5))
+    one_table: Objective = Objective(rto=timedelta(minutes=15), rpo=timedelta(minutes=5))
+    topic_replay: Objective = Objective(rto=timedelta(minutes=20))
+    slots: Objective = Objective(rto=timedelta(minutes=10))
+    full_pipeline: Objective = Objective(rto=timedelta(minutes=60), rpo=timedelta(minutes=5))
+    registry: Objective = Objective(rto=timedelta(minutes=10))
+
+
+class PipelineConfig(BaseSettings):
+    """Everything the package needs to know; every command accepts the same file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PIPELINE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    postgres: PostgresConfig = PostgresConfig()
+    kafka: KafkaConfig = KafkaConfig()
+    connect: ConnectConfig = ConnectConfig()
+    registry: RegistryConfig = RegistryConfig()
+    cdc: CdcConfig = CdcConfig()
+    repository: RepositoryConfig
+    scratch: ScratchConfig | None = None
+    objectives: Objectives = Objectives()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings passes it
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - no .env files here
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - password_file instead
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, which arrives as keywords."""
+        return env_settings, init_settings
+
+
+def load(path: Path) -> PipelineConfig:
+    """Read pipeline.toml and the environment. Raises ConfigError naming every bad key."""
+    try:
+        tables = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}; docs/quickstart.md has one"
+        ) from (error)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    try:
+        return PipelineConfig(**tables)
+    except ValidationError as error:
+        told = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'top level'}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise ConfigError(f"{path}: {told}") from None  # the original would print the values

@@ -1,0 +1,138 @@
+"""Backup sets in a store: nothing is a backup set until its manifest is committed, last."""
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import BackupError, ObjectMissing
+from pipeline.store import Store, StoredObject, read
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+class Manifest(BaseModel):
+    """What a backup run wrote. `facts` is the kind's own: LSNs, versions, inventory, offsets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = FORMAT
+    kind: str
+    label: str
+    started: AwareDatetime
+    finished: AwareDatetime
+    made_by: str
+    facts: dict[str, Any] = Field(default_factory=dict)
+    objects: tuple[StoredObject, ...]
+
+    def sealed(self) -> bytes:
+        """The manifest as bytes, with a digest over its own body in canonical JSON."""
+        body = self.model_dump(mode="json")
+        return json.dumps({"manifest": body, "sha256": _digest(body)}, indent=1).encode()
+
+    @classmethod
+    def unsealed(cls, data: bytes, where: str) -> Self:
+        """Read a sealed manifest; BackupError when it was cut, edited or is of a newer format."""
+        try:
+            sealed = json.loads(data)
+            body, expected = sealed["manifest"], sealed["sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BackupError(f"{where}: not a manifest ({error})") from error
+        if (found := _digest(body)) != expected:
+            raise BackupError(f"{where}: manifest digest is {found}, its seal says {expected}")
+        if body.get("format") != FORMAT:
+            raise BackupError(
+                f"{where}: manifest format {body.get('format')}; this version reads {FORMAT}"
+            )
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            raise BackupError(f"{where}: {error}") from error
+
+
+def _digest(body: object) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class BackupSet:
+    """One committed backup: objects and the manifest that lists them."""
+
+    manifest: Manifest
+    store: Store
+
+    @property
+    def label(self) -> str:
+        return self.manifest.label
+
+    @property
+    def kind(self) -> str:
+        return self.manifest.kind
+
+    @property
+    def prefix(self) -> str:
+        return f"sets/{self.kind}/{self.label}/"
+
+
+class Repository:
+    """Backup sets, the WAL archive and the logs of recoveries, below one store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def new_label(self, kind: str, at: datetime) -> str:
+        """A label that sorts by time and that two runs in one second do not share."""
+        return f"{kind}-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+    def commit(self, manifest: Manifest) -> BackupSet:
+        """Make it a backup set: every object is there, then the manifest is written."""
+        prefix = f"sets/{manifest.kind}/{manifest.label}/"
+        present = set(self.store.list(prefix))
+        if missing := [entry.key for entry in manifest.objects if entry.key not in present]:
+            raise BackupError(f"{manifest.label}: cannot commit, not stored: {missing}")
+        self.store.put(prefix + MANIFEST, [manifest.sealed()])
+        return BackupSet(manifest, self.store)
+
+    def get(self, label: str) -> BackupSet:
+        """The set of that label; ObjectMissing when there is none, BackupError when it is bad."""
+        kind = label.partition("-")[0]
+        key = f"sets/{kind}/{label}/{MANIFEST}"
+        manifest = Manifest.unsealed(read(self.store, key), key)
+        if (manifest.kind, manifest.label) != (kind, label):
+            raise BackupError(f"{key}: the manifest is that of {manifest.label!r}")
+        return BackupSet(manifest, self.store)
+
+    def labels(self, kind: str | None = None) -> list[str]:
+        """Labels of the committed sets, oldest first, unread."""
+        pattern = re.compile(r"sets/([^/]+)/([^/]+)/" + re.escape(MANIFEST))
+        matches = (pattern.fullmatch(key) for key in self.store.list("sets/"))
+        found = [m[2] for m in matches if m and kind in {None, m[1]}]
+        return sorted(found, key=lambda label: label.partition("-")[2])
+
+    def __iter__(self) -> Iterator[BackupSet]:
+        return self.sets()
+
+    def sets(self, kind: str | None = None) -> Iterator[BackupSet]:
+        """Committed sets, oldest first. A bad manifest raises: it must not pass for "none"."""
+        for label in self.labels(kind):
+            yield self.get(label)
+
+    def latest(self, kind: str) -> BackupSet:
+        """The newest set of a kind; ObjectMissing when there is none."""
+        labels = self.labels(kind)
+        if not labels:
+            raise ObjectMissing(f"sets/{kind}/", self.store.where)
+        return self.get(labels[-1])
+
+
+def total_size(objects: Iterable[StoredObject]) -> int:
+    """Bytes of all objects together."""
+    return sum(entry.size for entry in objects)

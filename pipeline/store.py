@@ -1,0 +1,143 @@
+"""Bytes by key. One protocol, one conformance suite (tests/test_store.py)."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from pipeline.errors import ObjectExists, ObjectMissing, StoreError
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of a backup set, as its manifest lists it: `size` in bytes, `sha256` in hex."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+class Store(Protocol):
+    """Objects are written once, whole or not at all; a key is a relative path with `/`."""
+
+    @property
+    def where(self) -> str:
+        """The place, as an operator would name it; for messages."""
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
+        """Write durably and return what was written, hashed on the way.
+
+        The object appears under its key only once it is whole and on disk. Identical content under
+        the same key is success; other content raises ObjectExists.
+        """
+
+    def open(self, key: str) -> BinaryIO:
+        """Open for reading from the start. Raises ObjectMissing."""
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Keys that start with `prefix`, sorted. Unfinished writes are never listed."""
+
+    def delete(self, key: str) -> None:
+        """Remove durably; a missing key raises ObjectMissing."""
+
+
+def read(store: Store, key: str) -> bytes:
+    """Whole content of a small object."""
+    with store.open(key) as stream:
+        return stream.read()
+
+
+def chunks_of(stream: BinaryIO, size: int = 1 << 20) -> Iterator[bytes]:
+    """Blocks of `size` bytes until the stream ends."""
+    while block := stream.read(size):
+        yield block
+
+
+class FolderStore:
+    """A folder on a local or mounted file system; crash-safe through write, fsync, link, fsync."""
+
+    UNFINISHED = ".unfinished-"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def where(self) -> str:
+        return str(self.root)
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
+        target = self._path(key)
+        unfinished = target.with_name(f"{self.UNFINISHED}{secrets.token_hex(8)}")
+        digest, size = hashlib.sha256(), 0
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("xb") as stream:
+                for chunk in chunks:
+                    digest.update(chunk)
+                    size += stream.write(chunk)
+                stream.flush()
+                os.fsync(stream.fileno())
+            self._publish(unfinished, target, key, digest.hexdigest())
+        except OSError as error:
+            raise StoreError(f"cannot write {key!r} to {self.root}: {error}") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return StoredObject(key, size, digest.hexdigest())
+
+    def _publish(self, unfinished: Path, target: Path, key: str, sha256: str) -> None:
+        try:
+            os.link(unfinished, target)  # unlike rename, a link never replaces
+        except FileExistsError:
+            with target.open("rb") as present:
+                if hashlib.file_digest(present, "sha256").hexdigest() != sha256:
+                    raise ObjectExists(key, self.where) from None
+        _sync_folders(target.parent, self.root)
+
+    def open(self, key: str) -> BinaryIO:
+        try:
+            return self._path(key).open("rb")
+        except (FileNotFoundError, NotADirectoryError):
+            raise ObjectMissing(key, self.where) from None
+        except OSError as error:
+            raise StoreError(f"cannot read {key!r} from {self.root}: {error}") from error
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        start = self.root / prefix.rpartition("/")[0]
+        found = (
+            path.relative_to(self.root).as_posix()
+            for path in start.rglob("*")
+            if path.is_file() and not path.name.startswith(self.UNFINISHED)
+        )
+        yield from sorted(key for key in found if key.startswith(prefix))
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            raise ObjectMissing(key, self.where) from None
+        except OSError as error:
+            raise StoreError(f"cannot delete {key!r} from {self.root}: {error}") from error
+        _sync_folders(path.parent, path.parent)
+
+    def _path(self, key: str) -> Path:
+        parts = key.split("/")
+        if not key or any(part in {"", ".", ".."} for part in parts):
+            raise StoreError(f"{key!r} is not a key: relative, with / and without . or ..")
+        return self.root.joinpath(*parts)
+
+
+def _sync_folders(folder: Path, root: Path) -> None:
+    """Make names durable, from the folder up to the root: a new folder is a name as well."""
+    while True:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if folder in {root, folder.parent}:
+            return
+        folder = folder.parent
