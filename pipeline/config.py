@@ -95,6 +95,9 @@ class RepositoryConfig(Section):
 
     path: Path
     receiver_slot: str = "pipeline_receiver"
+    wal_command: str | None = Field(
+        None, description="how the server's owner calls pipeline-wal; default: this installation"
+    )
 
 
 class ScratchConfig(Section):

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import IO, BinaryIO, Protocol
 
 from pipeline.errors import ObjectExists, ObjectMissing, StoreError
 
@@ -50,7 +50,7 @@ def read(store: Store, key: str) -> bytes:
         return stream.read()
 
 
-def chunks_of(stream: BinaryIO, size: int = 1 << 20) -> Iterator[bytes]:
+def chunks_of(stream: IO[bytes], size: int = 1 << 20) -> Iterator[bytes]:
     """Blocks of `size` bytes until the stream ends."""
     while block := stream.read(size):
         yield block

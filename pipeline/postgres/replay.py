@@ -1,0 +1,207 @@
+"""WAL replay on a private server: up to the target, proven from the server, then promoted.
+
+`pg_ctl -w start` returns while a server is still replaying, and replay without a target ends at
+the first record it cannot read and promotes. So nothing is promoted here but by our own word,
+after the server was asked where it stands.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+
+from pipeline.errors import RestoreError, ServerError
+from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.server import LocalServer, private_socket
+from pipeline.postgres.targets import Target, TargetKind
+from pipeline.wait import wait_until
+
+STALLED = timedelta(seconds=60)
+PRIVATE_HBA = "pg_hba.private.conf"
+_NO_TARGET = dict.fromkeys(
+    (
+        "recovery_target",
+        "recovery_target_lsn",
+        "recovery_target_name",
+        "recovery_target_time",
+        "recovery_target_xid",
+    ),
+    "",
+)
+
+
+@dataclass(frozen=True)
+class ReplayOrder:
+    """What to replay: the archive's view by a restore_command, one timeline, one stop.
+
+    `stop` is the LSN at which replay must stand; None where only the server can find it.
+    """
+
+    restore_command: str
+    timeline: int
+    target: Target
+    stop: Lsn | None
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Where a server stood when replay had reached its target."""
+
+    lsn: Lsn
+    last_commit: str | None
+    seconds: float
+
+
+@contextmanager
+def private_server(
+    server: LocalServer, *, user: str, port: int, settings: dict[str, str]
+) -> Iterator[Callable[[], psycopg.Connection[Any]]]:
+    """Run a server that only this process can reach, with archiving off; stop it at the end.
+
+    Gives a function that connects as `user`, who must be a superuser.
+    """
+    with private_socket(server.tools) as folder:
+        rules = server.data / PRIVATE_HBA
+        rules.write_text("local all all trust\n")  # the socket's folder is the lock
+        server.tools.own(rules)
+        private = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(folder),
+            "port": str(port),
+            "hba_file": str(rules),
+            "archive_mode": "off",
+            "hot_standby": "on",
+            "wal_retrieve_retry_interval": "100ms",
+        }
+        server.start(private | settings)
+        try:
+            yield lambda: psycopg.connect(
+                host=str(folder), port=port, dbname="postgres", user=user, autocommit=True
+            )
+        finally:
+            server.stop()
+            rules.unlink()
+
+
+def replay(
+    server: LocalServer,
+    order: ReplayOrder,
+    connect: Callable[[], psycopg.Connection[Any]],
+    progress: Callable[[Lsn], None],
+) -> Replayed:
+    """Wait until replay stands at its target, and prove it. Nothing is promoted.
+
+    Raises RestoreError with the server's own words when it ended, stalled or stands elsewhere.
+    """
+    begun = last_change = time.monotonic()
+    position = server.log.stat().st_size
+    seen = Lsn(0)
+
+    def reached() -> str | None:
+        nonlocal seen, last_change
+        if server.pid() is None:
+            raise RestoreError(f"the server gave up before {order.target}:\n{server.told()}")
+        try:
+            with connect() as connection:
+                lsn, paused = _standing(connection)
+        except psycopg.OperationalError as error:
+            return f"not yet consistent: {str(error).strip()}"
+        if lsn != seen:
+            seen, last_change = lsn, time.monotonic()
+            progress(lsn)
+        if paused or (order.target.kind is TargetKind.LATEST and lsn >= (order.stop or lsn)):
+            return None
+        if time.monotonic() - last_change > STALLED.total_seconds():
+            raise RestoreError(
+                f"replay stands at {lsn} for {STALLED.total_seconds():g} s and not at "
+                f"{order.stop or order.target}:\n{server.told(position)}"
+            )
+        return f"replayed to {lsn}"
+
+    wait_until(f"replay to {order.target}", reached, within=timedelta(days=7))
+    with connect() as connection:
+        return _proven(connection, order, time.monotonic() - begun)
+
+
+def _standing(connection: psycopg.Connection[Any]) -> tuple[Lsn, bool]:
+    row = connection.execute(
+        "select pg_last_wal_replay_lsn()::text, pg_get_wal_replay_pause_state()"
+    ).fetchone()
+    if row is None or row[0] is None:
+        return Lsn(0), False
+    return Lsn.parse(row[0]), row[1] == "paused"
+
+
+def _proven(connection: psycopg.Connection[Any], order: ReplayOrder, seconds: float) -> Replayed:
+    row = connection.execute(
+        """
+        select pg_is_in_recovery(), pg_last_wal_replay_lsn()::text,
+               pg_last_xact_replay_timestamp()::text, current_setting('archive_mode')
+        """
+    ).fetchone()
+    if row is None or not row[0]:
+        raise RestoreError(
+            "the server left recovery by itself, before it was asked where it stands"
+        )
+    if row[3] != "off":
+        raise RestoreError(f"the restored server has archive_mode {row[3]!r}, expected 'off'")
+    lsn = Lsn.parse(row[1])
+    if order.stop is not None and not _stands_at(order.target, lsn, order.stop):
+        raise RestoreError(
+            f"replay for {order.target} stands at {lsn}; the archived WAL says it must be "
+            f"{order.stop}: nothing was promoted"
+        )
+    return Replayed(lsn, row[2], seconds)
+
+
+def _stands_at(target: Target, lsn: Lsn, stop: Lsn) -> bool:
+    """Judge a position: between two records only the server knows where the next one ends."""
+    if target.kind in {TargetKind.LSN, TargetKind.IMMEDIATE}:
+        return lsn >= stop
+    return lsn == stop
+
+
+def recovery_settings(order: ReplayOrder) -> dict[str, str]:
+    """Return the settings of a replay; a stale target in the restored files must not count."""
+    return (
+        _NO_TARGET
+        | {
+            "restore_command": order.restore_command,
+            "recovery_target_timeline": str(order.timeline),
+        }
+        | order.target.settings()
+    )
+
+
+def signal_file(order: ReplayOrder) -> str:
+    """Name the file that starts recovery: a standby never ends by itself, a target must."""
+    latest = order.target.kind is TargetKind.LATEST
+    return "standby.signal" if latest else "recovery.signal"
+
+
+def promote(connection: psycopg.Connection[Any], target: Target, within: timedelta) -> int:
+    """End recovery and return the new timeline, as the server says it."""
+    if target.kind is TargetKind.LATEST:
+        connection.execute("select pg_promote(wait => false)")
+    else:
+        connection.execute("select pg_wal_replay_resume()")
+
+    def promoted() -> str | None:
+        row = connection.execute("select pg_is_in_recovery()").fetchone()
+        return None if row == (False,) else "still in recovery"
+
+    wait_until("promotion", promoted, within=within)
+    # a transactional message is a write of its own and touches no table
+    row = connection.execute(
+        """
+        select pg_logical_emit_message(true, 'pipeline', 'recovered'),
+               ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
+        """
+    ).fetchone()
+    if row is None:
+        raise ServerError("the promoted server did not take a write")
+    return int(row[1])

@@ -1,0 +1,90 @@
+"""Where a recovery shall stop, as the operator says it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from pipeline.errors import ConfigError
+from pipeline.postgres.lsn import Lsn
+
+SPELLINGS = """\
+latest                      the end of everything that was archived or streamed
+time:2026-03-01T02:03:04Z   the last commit at or before a moment; the offset is required
+lsn:0/3000028               that position
+xid:4711                    right after a transaction committed
+before:xid:4711             right before it: what `pipeline find` prints
+name:before-migration       a point made with pg_create_restore_point()
+immediate                   as soon as the base backup is consistent"""
+
+
+class TargetKind(StrEnum):
+    """PostgreSQL's kinds of recovery target (manual, 19.5.5), and ours for "no target"."""
+
+    LATEST = "latest"
+    TIME = "time"
+    LSN = "lsn"
+    XID = "xid"
+    NAME = "name"
+    IMMEDIATE = "immediate"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A recovery target. `value` is as PostgreSQL takes it; `inclusive` is false for "before"."""
+
+    kind: TargetKind
+    value: str = ""
+    inclusive: bool = True
+
+    @classmethod
+    def parse(cls, text: str) -> "Target":
+        """Read one of SPELLINGS; ConfigError otherwise."""
+        before = text.startswith("before:")
+        kind, _, value = text.removeprefix("before:").partition(":")
+        try:
+            target = cls(TargetKind(kind), value, inclusive=not before)
+            target._validate()
+        except ValueError as error:
+            raise ConfigError(
+                f"{text!r} is not a recovery target ({error}); expected one of\n{SPELLINGS}"
+            ) from error
+        return target
+
+    def _validate(self) -> None:
+        match self.kind:
+            case TargetKind.TIME:
+                if self.time.tzinfo is None:
+                    raise ValueError(
+                        "a time needs its offset from UTC, or the wrong hour comes back"
+                    )
+            case TargetKind.LSN:
+                Lsn.parse(self.value)
+            case TargetKind.XID:
+                int(self.value)
+            case TargetKind.NAME if not self.value:
+                raise ValueError("the restore point has no name")
+            case TargetKind.LATEST | TargetKind.IMMEDIATE if self.value or not self.inclusive:
+                raise ValueError(f"{self.kind} takes no value")
+            case _:
+                pass
+
+    @property
+    def time(self) -> datetime:
+        """The moment of a time target."""
+        return datetime.fromisoformat(self.value)
+
+    def __str__(self) -> str:
+        return ("" if self.inclusive else "before:") + self.kind + (self.value and f":{self.value}")
+
+    def settings(self) -> dict[str, str]:
+        """PostgreSQL's own settings; none for latest, which must not end by itself."""
+        match self.kind:
+            case TargetKind.LATEST:
+                return {}
+            case TargetKind.IMMEDIATE:
+                return {"recovery_target": "immediate", "recovery_target_action": "pause"}
+        return {
+            f"recovery_target_{self.kind}": self.value,
+            "recovery_target_inclusive": "on" if self.inclusive else "off",
+            "recovery_target_action": "pause",
+        }
