@@ -1,0 +1,209 @@
+"""Kafka Connect over REST: connectors, their tasks and their source offsets (KIP-875)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from pipeline.errors import ServerError
+from pipeline.wait import wait_until
+
+NOT_FOUND = 404
+REBALANCING = 409
+POLL = timedelta(milliseconds=200)
+
+
+class ConnectorMissing(ServerError):
+    """Connect answers 404: no such connector, or no worker has taken it up yet."""
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    """One task as the worker reports it; `trace` holds the stack trace of a failed one."""
+
+    id: int
+    state: str
+    worker: str
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class ConnectorStatus:
+    """A connector and its tasks: RUNNING with a FAILED task moves no data."""
+
+    name: str
+    state: str
+    tasks: tuple[TaskStatus, ...]
+
+    @property
+    def trouble(self) -> str | None:
+        """Why this connector is not streaming, or None when every task is RUNNING."""
+        for task in self.tasks:
+            if task.state != "RUNNING":
+                cause = task.trace.strip().splitlines()[:1]
+                return f"task {task.id} is {task.state} {' '.join(cause)}".rstrip()
+        if self.state != "RUNNING":
+            return f"connector is {self.state}"
+        return None if self.tasks else "connector is RUNNING without a task"
+
+
+@dataclass(frozen=True)
+class ConnectorOffset:
+    """One stored source offset: the partition that it belongs to, and the position."""
+
+    partition: dict[str, Any]
+    offset: dict[str, Any]
+
+
+class ConnectClient:
+    """The REST API of one Connect cluster; any worker answers for all."""
+
+    def __init__(self, url: str, timeout: timedelta = timedelta(seconds=30)) -> None:
+        self.url = url.rstrip("/")
+        self._patience = timeout
+        self._http = httpx.Client(base_url=self.url, timeout=timeout.total_seconds())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def names(self) -> list[str]:
+        return sorted(self._call("GET", "/connectors"))
+
+    def config(self, name: str) -> dict[str, str]:
+        return dict(self._call("GET", f"{_path(name)}/config"))
+
+    def create(self, name: str, config: Mapping[str, str], *, stopped: bool = False) -> None:
+        """Create; `stopped` (KIP-980, Kafka 3.7) leaves room to look at its offsets first."""
+        body = {
+            "name": name,
+            "config": dict(config),
+            "initial_state": "STOPPED" if stopped else "RUNNING",
+        }
+        self._call("POST", "/connectors", body)
+
+    def put_config(self, name: str, config: Mapping[str, str]) -> None:
+        """Create or change; the run state of an existing connector stays as it is."""
+        self._call("PUT", f"{_path(name)}/config", dict(config))
+
+    def status(self, name: str) -> ConnectorStatus:
+        answer = self._call("GET", f"{_path(name)}/status")
+        tasks = (
+            TaskStatus(task["id"], task["state"], task["worker_id"], task.get("trace", ""))
+            for task in answer["tasks"]
+        )
+        return ConnectorStatus(name, answer["connector"]["state"], tuple(tasks))
+
+    def pause(self, name: str) -> None:
+        self._call("PUT", f"{_path(name)}/pause")
+
+    def stop(self, name: str) -> None:
+        """Shut the tasks down; unlike pause it gives the slot free and opens the offsets."""
+        self._call("PUT", f"{_path(name)}/stop")
+
+    def resume(self, name: str) -> None:
+        self._call("PUT", f"{_path(name)}/resume")
+
+    def restart(self, name: str, *, only_failed: bool = True) -> None:
+        """Restart the connector and its tasks: a failed task stays failed until somebody does."""
+        failed = str(only_failed).lower()
+        self._call("POST", f"{_path(name)}/restart?includeTasks=true&onlyFailed={failed}")
+
+    def delete(self, name: str) -> None:
+        """Remove the connector. Its offsets stay, and a namesake would resume from them."""
+        self._call("DELETE", _path(name))
+
+    def offsets(self, name: str) -> list[ConnectorOffset]:
+        answer = self._call("GET", f"{_path(name)}/offsets")
+        return [
+            ConnectorOffset(stored["partition"], stored["offset"])
+            for stored in answer["offsets"]
+            if stored["offset"] is not None  # how a deleted one shows for a while
+        ]
+
+    def delete_offsets(self, name: str) -> None:
+        """Forget every offset of a STOPPED connector, and read back that none is left."""
+        self._call("DELETE", f"{_path(name)}/offsets")
+        if left := self.offsets(name):
+            raise ServerError(f"{self.url}: {name} still has offsets after DELETE: {left}")
+
+    def patch_offsets(self, name: str, offsets: Sequence[ConnectorOffset]) -> None:
+        """Set offsets of a STOPPED connector; forwards loses events, backwards repeats them."""
+        body = {"offsets": [{"partition": o.partition, "offset": o.offset} for o in offsets]}
+        self._call("PATCH", f"{_path(name)}/offsets", body)
+
+    def wait_stopped(self, name: str, *, within: timedelta = timedelta(seconds=60)) -> None:
+        """Return once the connector is STOPPED and no task of it is left."""
+
+        def trouble(status: ConnectorStatus) -> str | None:
+            if status.state == "STOPPED" and not status.tasks:
+                return None
+            return f"connector is {status.state} with {len(status.tasks)} task(s)"
+
+        self._wait(name, "stopped", trouble, within)
+
+    def wait_running(self, name: str, *, within: timedelta = timedelta(seconds=60)) -> None:
+        """Return once the connector and every task of it are RUNNING."""
+        self._wait(name, "running", lambda status: status.trouble, within)
+
+    def _wait(
+        self,
+        name: str,
+        what: str,
+        trouble: Callable[[ConnectorStatus], str | None],
+        within: timedelta,
+    ) -> None:
+        def reason() -> str | None:
+            try:
+                return trouble(self.status(name))
+            except ConnectorMissing as error:  # right after its creation there is no status yet
+                return str(error)
+
+        wait_until(f"{self.url}: {name} {what}", reason, within=within, every=POLL)
+
+    def _call(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
+        """Send, wait out a rebalance, and return the answer's JSON (None when it has no body)."""
+        answers: list[httpx.Response] = []
+
+        def rebalancing() -> str | None:
+            answer = self._send(method, path, body)
+            if answer.status_code == REBALANCING and "already exists" not in answer.text:
+                return _message(answer)
+            answers.append(answer)
+            return None
+
+        what = f"{method} {self.url}{path}"
+        wait_until(what, rebalancing, within=self._patience, every=POLL)
+        answer = answers[-1]
+        if answer.is_error:
+            kind = ConnectorMissing if answer.status_code == NOT_FOUND else ServerError
+            raise kind(f"{what}: HTTP {answer.status_code}: {_message(answer)}")
+        return answer.json() if answer.content else None
+
+    def _send(self, method: str, path: str, body: object) -> httpx.Response:
+        try:
+            return self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise ServerError(f"{method} {self.url}{path}: {error!r}") from error
+
+
+def _path(name: str) -> str:
+    return f"/connectors/{quote(name, safe='')}"
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text.strip()[:500]

@@ -1,0 +1,173 @@
+"""Publications: which changes of the source reach its consumers."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+import psycopg
+from psycopg import sql
+
+Connection = psycopg.Connection[Any]
+
+_TABLES = """
+    SELECT n.nspname, c.relname,
+           (SELECT array_agg(a.attname ORDER BY a.attname) FROM pg_attribute a
+            WHERE a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs)),
+           pg_get_expr(r.prqual, r.prrelid)
+    FROM pg_publication_rel r
+    JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE r.prpubid = %s ORDER BY 1, 2"""
+_SCHEMAS = """
+    SELECT n.nspname FROM pg_publication_namespace p JOIN pg_namespace n ON n.oid = p.pnnspid
+    WHERE p.pnpubid = %s ORDER BY 1"""
+_OPERATIONS = ("insert", "update", "delete", "truncate")
+_GENERATED = {"n": "none", "s": "stored"}
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table in a publication; `columns` and `rows` are None when nothing is left out."""
+
+    schema: str
+    name: str
+    columns: tuple[str, ...] | None = None
+    rows: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A publication as its own CREATE statement would spell it.
+
+    `generated_columns` is None before PostgreSQL 18, where the server has no such setting.
+    """
+
+    name: str
+    owner: str
+    all_tables: bool
+    publish: tuple[str, ...]
+    via_root: bool
+    generated_columns: str | None
+    schemas: tuple[str, ...]
+    tables: tuple[PublishedTable, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-able, for a manifest; `of` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> Self:
+        tables = (
+            PublishedTable(t["schema"], t["name"], t["columns"] and tuple(t["columns"]), t["rows"])
+            for t in facts["tables"]
+        )
+        lists = {"publish": tuple(facts["publish"]), "schemas": tuple(facts["schemas"])}
+        return cls(**{**facts, **lists, "tables": tuple(tables)})
+
+
+def find_publication(connection: Connection, name: str) -> Publication | None:
+    """The publication of that name in the connection's database, or None."""
+    found = connection.execute(
+        "SELECT to_jsonb(p), pg_get_userbyid(p.pubowner), p.oid FROM pg_publication p"
+        " WHERE pubname = %s",
+        [name],
+    ).fetchone()
+    if found is None:
+        return None
+    row, owner, oid = found
+    tables = connection.execute(_TABLES, [oid]).fetchall()
+    return Publication(
+        name=name,
+        owner=owner,
+        all_tables=row["puballtables"],
+        publish=tuple(word for word in _OPERATIONS if row[f"pub{word}"]),
+        via_root=row["pubviaroot"],
+        generated_columns=_GENERATED.get(row.get("pubgencols", "")),
+        schemas=tuple(schema for (schema,) in connection.execute(_SCHEMAS, [oid])),
+        tables=tuple(
+            PublishedTable(schema, table, columns and tuple(columns), rows)
+            for schema, table, columns, rows in tables
+        ),
+    )
+
+
+def differences(expected: Publication, found: Publication | None) -> list[str]:
+    """What an operator has to know, in words; empty when nothing differs."""
+    if found is None:
+        return [f"publication {expected.name!r} does not exist"]
+    plain = [f.name for f in fields(Publication) if f.name not in {"tables", "schemas"}]
+    told = [
+        f"{name}: expected {getattr(expected, name)!r}, found {getattr(found, name)!r}"
+        for name in plain
+        if getattr(expected, name) != getattr(found, name)
+    ]
+    wanted, present = ({str(t): t for t in p.tables} for p in (expected, found))
+    wanted_schemas, present_schemas = set(expected.schemas), set(found.schemas)
+    told += [f"table {t} is not published" for t in sorted(wanted.keys() - present.keys())]
+    told += [f"table {t} is published too" for t in sorted(present.keys() - wanted.keys())]
+    told += [f"schema {s} is not published" for s in sorted(wanted_schemas - present_schemas)]
+    told += [f"schema {s} is published too" for s in sorted(present_schemas - wanted_schemas)]
+    for table in sorted(wanted.keys() & present.keys()):
+        told += _table_differences(wanted[table], present[table])
+    return told
+
+
+def _table_differences(expected: PublishedTable, found: PublishedTable) -> list[str]:
+    told = []
+    if expected.columns != found.columns:
+        told.append(f"columns of {expected}: expected {expected.columns}, found {found.columns}")
+    if expected.rows != found.rows:
+        told.append(f"row filter of {expected}: expected {expected.rows}, found {found.rows}")
+    return told
+
+
+def recreate(connection: Connection, publication: Publication) -> list[str]:
+    """Make the publication what it was; returns the differences that were found, then mended.
+
+    Before the slot is created, never after: pgoutput looks the publication up as of the change
+    that it decodes.
+    """
+    found = find_publication(connection, publication.name)
+    if not (told := differences(publication, found)):
+        return []
+    with connection.transaction():
+        name = sql.Identifier(publication.name)
+        connection.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(name))
+        connection.execute(_create(publication))
+        owner = sql.Identifier(publication.owner)
+        connection.execute(sql.SQL("ALTER PUBLICATION {} OWNER TO {}").format(name, owner))
+    return told
+
+
+def _create(publication: Publication) -> sql.Composed:
+    settings = [
+        sql.SQL("publish = {}").format(", ".join(publication.publish)),
+        sql.SQL("publish_via_partition_root = {}").format(publication.via_root),
+    ]
+    if publication.generated_columns is not None:
+        chosen = sql.Identifier(publication.generated_columns)
+        settings.append(sql.SQL("publish_generated_columns = {}").format(chosen))
+    return sql.SQL("CREATE PUBLICATION {} {}WITH ({})").format(
+        sql.Identifier(publication.name), _members(publication), sql.SQL(", ").join(settings)
+    )
+
+
+def _members(publication: Publication) -> sql.Composable:
+    if publication.all_tables:
+        return sql.SQL("FOR ALL TABLES ")
+    members = [_member(table) for table in publication.tables] + [
+        sql.SQL("TABLES IN SCHEMA {}").format(sql.Identifier(s)) for s in publication.schemas
+    ]
+    return sql.SQL("FOR {} ").format(sql.SQL(", ").join(members)) if members else sql.SQL("")
+
+
+def _member(table: PublishedTable) -> sql.Composed:
+    parts: list[sql.Composable] = [sql.SQL("TABLE "), sql.Identifier(table.schema, table.name)]
+    if table.columns is not None:
+        columns = sql.SQL(", ").join(map(sql.Identifier, table.columns))
+        parts.append(sql.SQL(" ({})").format(columns))
+    if table.rows is not None:
+        # an expression that PostgreSQL itself deparsed; there is no other way to give it back
+        parts.append(sql.SQL(" WHERE ({})").format(sql.SQL(table.rows)))
+    return sql.Composed(parts)

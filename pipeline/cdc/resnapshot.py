@@ -1,0 +1,102 @@
+"""Change data capture after a point-in-time recovery, before clients are let in.
+
+The order, with the restore of the database between the first step and the second:
+
+1. `stop_connectors`: STOPPED, not paused, so that no task holds the slot or writes an offset
+2. `prepare_source`: the publication, then the slot
+3. `topic_ends` (pipeline.cdc.reconcile), then `resnapshot`: offsets deleted, every row read again
+4. `reconcile`: ghosts are buried, nothing may be missing
+
+The stored offsets are always deleted, never compared: the recovery began a new timeline, on which
+the same LSNs name other changes.
+
+Clients stay out until the end. Debezium 3.7 takes a slot that it finds as it is, but with no offset
+it streams from where the WAL ends when the snapshot begins, not from the slot's position: of what
+was written in between only the last state arrives, and a deletion not at all.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pipeline.cdc.connectors import POLL, ConnectClient, ConnectorOffset
+from pipeline.cdc.publications import Connection, Publication, recreate
+from pipeline.cdc.slots import Slot, create_slot, drop_slot, find_slot
+from pipeline.errors import ServerError
+from pipeline.wait import wait_until
+
+REREAD = {"snapshot.mode": "initial"}
+
+
+@dataclass(frozen=True)
+class PreparedSource:
+    """The new slot, and what had to be mended in the publication."""
+
+    slot: Slot
+    mended: list[str]
+
+
+def stop_connectors(
+    client: ConnectClient, names: Iterable[str], *, within: timedelta = timedelta(seconds=60)
+) -> dict[str, list[ConnectorOffset]]:
+    """Stop them, wait until no task is left, and return their last offsets for the record."""
+    stopping = list(names)
+    for name in stopping:
+        client.stop(name)
+    for name in stopping:
+        client.wait_stopped(name, within=within)
+    return {name: client.offsets(name) for name in stopping}
+
+
+def prepare_source(connection: Connection, publication: Publication, slot: str) -> PreparedSource:
+    """Give the restored server the publication as it was, and a new slot after it.
+
+    A base backup carries no slots, so one that is here is left from an earlier attempt; nobody may
+    be using it.
+    """
+    mended = recreate(connection, publication)
+    if find_slot(connection, slot) is not None:
+        drop_slot(connection, slot)
+    return PreparedSource(create_slot(connection, slot), mended)
+
+
+def resnapshot(
+    client: ConnectClient,
+    connection: Connection,
+    name: str,
+    slot: str,
+    *,
+    within: timedelta = timedelta(minutes=30),
+) -> None:
+    """Make a STOPPED connector read every row again, and return when it streams.
+
+    `initial` and not `when_needed`: both read again without an offset, but the latter does so
+    unasked as well whenever slot and offset do not fit, and hides a loss that way.
+    """
+    status = client.status(name)
+    if status.state != "STOPPED" or status.tasks:
+        raise ServerError(f"{client.url}: {name} must be STOPPED before its offsets go: {status}")
+    client.delete_offsets(name)
+    client.put_config(name, client.config(name) | REREAD)
+    client.resume(name)
+    what = f"{client.url}: {name} re-read every row and streams"
+    wait_until(what, lambda: _unfinished(client, connection, name, slot), within=within, every=POLL)
+
+
+def _unfinished(client: ConnectClient, connection: Connection, name: str, slot: str) -> str | None:
+    """Why the snapshot is not known to be in Kafka, or streaming has not begun.
+
+    An active slot is not enough: it becomes active while snapshot records are still on their way.
+    Connect stores an offset only when the brokers hold every record before it.
+    """
+    if trouble := client.status(name).trouble:
+        if "FAILED" in trouble:
+            raise ServerError(f"{client.url}: {name}: {trouble}")
+        return trouble
+    offsets = client.offsets(name)
+    if not offsets:
+        return "no offset stored yet"
+    if any(o.offset.get("snapshot") and not o.offset.get("snapshot_completed") for o in offsets):
+        return f"snapshot in progress: {offsets[0].offset}"
+    found = find_slot(connection, slot)
+    return None if found is not None and found.active else f"slot {slot!r} is not active"

@@ -1,0 +1,165 @@
+"""CDC topics folded to the keys that are alive in them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+
+from pipeline.config import KafkaConfig
+from pipeline.errors import ServerError
+
+SECONDS = 30.0
+POLL = 0.2
+BATCH = 10_000
+Ends = dict[int, int]
+
+
+@dataclass(frozen=True)
+class LiveKeys:
+    """For each partition: raw key of every record that no tombstone followed, and its offset.
+
+    Held in memory: 110 bytes for each key of 10 bytes, measured.
+    """
+
+    topic: str
+    partitions: dict[int, dict[bytes, int]]
+    records: int
+
+    def __iter__(self) -> Iterator[tuple[int, bytes, int]]:
+        for partition, keys in self.partitions.items():
+            for key, offset in keys.items():
+                yield partition, key, offset
+
+
+def end_offsets(config: KafkaConfig, topic: str) -> Ends:
+    """Where each partition ends; empty for a topic that does not exist (yet)."""
+    consumer = _consumer(config)
+    try:
+        return _ends(consumer, topic)
+    except KafkaException as error:
+        raise ServerError(f"topic {topic} on {config.bootstrap_servers}: {error}") from error
+    finally:
+        consumer.close()
+
+
+def live_keys(config: KafkaConfig, topic: str) -> LiveKeys:
+    """Read the topic from its beginning up to its present end."""
+    consumer = _consumer(config)
+    try:
+        ends = _ends(consumer, topic)
+        partitions: dict[int, dict[bytes, int]] = {partition: {} for partition in ends}
+        records = 0
+        for record in _records(consumer, topic, ends):
+            records += 1
+            keys, key = partitions[record.partition()], record.key()
+            if key is None:
+                raise ServerError(f"{topic}[{record.partition()}]@{record.offset()} has no key")
+            if record.value() is None:
+                keys.pop(key, None)
+            else:
+                keys[key] = record.offset()
+    except KafkaException as error:
+        raise ServerError(f"topic {topic} on {config.bootstrap_servers}: {error}") from error
+    finally:
+        consumer.close()
+    return LiveKeys(topic, partitions, records)
+
+
+def write_tombstones(
+    config: KafkaConfig, topic: str, keys: Iterable[tuple[int, bytes]], header: tuple[str, bytes]
+) -> int:
+    """Bury raw keys in the partitions where they lie; returns how many the brokers confirmed."""
+    producer = Producer(
+        {**config.client, "bootstrap.servers": config.bootstrap_servers, "enable.idempotence": True}
+    )
+    failures: list[KafkaError] = []
+    confirmed = 0
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        nonlocal confirmed
+        if error is None:
+            confirmed += 1
+        else:
+            failures.append(error)
+
+    for count, (partition, key) in enumerate(keys, 1):
+        producer.produce(
+            topic,
+            key=key,
+            value=None,
+            partition=partition,
+            headers=[header],
+            on_delivery=delivered,
+        )
+        if count % BATCH == 0:  # librdkafka's queue holds 100,000
+            producer.flush(SECONDS)
+    unsent = producer.flush(SECONDS)
+    if failures or unsent:
+        raise ServerError(f"tombstones for {topic}: {unsent} unsent, failures {failures[:3]}")
+    return confirmed
+
+
+def _consumer(config: KafkaConfig) -> Consumer:
+    return Consumer(
+        {
+            **config.client,
+            "bootstrap.servers": config.bootstrap_servers,
+            "group.id": "pipeline-reconcile",  # librdkafka wants one; nothing is committed to it
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+        }
+    )
+
+
+def _ends(consumer: Consumer, topic: str) -> Ends:
+    found = consumer.list_topics(topic, timeout=SECONDS).topics[topic]
+    if found.error is not None:
+        if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return {}
+        raise KafkaException(found.error)
+    return {
+        partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), SECONDS)[1]
+        for partition in found.partitions
+    }
+
+
+def _records(consumer: Consumer, topic: str, ends: Ends) -> Iterator[Any]:
+    """Every committed record until each partition reported its end."""
+    consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in ends])
+    unfinished, silence = set(ends), 0.0
+    while unfinished:
+        batch = consumer.consume(BATCH, POLL)  # returns early only when the batch is full
+        silence = 0.0 if batch else silence + POLL
+        if silence >= SECONDS:
+            raise ServerError(f"{topic}: no record for {SECONDS:g} s, {unfinished} unfinished")
+        for message in batch:
+            error = message.error()
+            if error is None:
+                yield message
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+                partition = _finished(message, ends)
+                unfinished.discard(partition)
+            else:
+                raise KafkaException(error)
+
+
+def _finished(eof: Any, ends: Ends) -> int:  # noqa: ANN401 - typed as if it might have no offset
+    """Return the partition; refuse an end before the topic's, which an open transaction makes."""
+    partition: int = eof.partition()
+    if eof.offset() < ends[partition]:
+        raise ServerError(
+            f"{eof.topic()}[{partition}] can be read up to {eof.offset()} of {ends[partition]}: "
+            "a transaction is still open there"
+        )
+    return partition

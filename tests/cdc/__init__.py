@@ -1,0 +1,1 @@
+"""Change data capture on real servers: needs the `stack` fixture."""

@@ -1,0 +1,75 @@
+"""The REST client against a real worker: states, offsets, and errors that say what and where."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from fixtures.stacks.protocol import Stack
+from pipeline.cdc.connectors import ConnectClient, ConnectorMissing
+from pipeline.cdc.pairing import StoredOffset
+from pipeline.errors import ServerError
+from pipeline.wait import wait_until
+from tests.cdc.source import Source, captured, records
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def source(stack: Stack) -> Iterator[Source]:
+    with captured(stack, "connectors", "id int PRIMARY KEY", "VALUES (1)") as made:
+        yield made
+
+
+def test_offsets_go_backwards_and_the_events_come_again(source: Source) -> None:
+    """PATCH of an earlier offset repeats what the slot still holds."""
+    connect, name = source.connect, source.name
+    source.run("INSERT INTO {} VALUES (2)")
+    source.wait_delivered()
+    connect.pause(name)
+    with pytest.raises(ServerError, match=r"HTTP 400.*offsets"):
+        connect.delete_offsets(name)
+    connect.stop(name)
+    connect.wait_stopped(name)
+    [last] = connect.offsets(name)
+    assert StoredOffset.of(last.offset, None)
+    connect.patch_offsets(name, [replace(last, offset=last.offset | {"txId": 1})])
+    assert connect.offsets(name)[0].offset["txId"] == 1
+    connect.resume(name)
+    connect.wait_running(name)
+    source.run("INSERT INTO {} VALUES (3)")
+    source.wait_delivered()
+    assert len(records(source.config, source.topic)) == 3
+
+
+def test_a_failed_task_is_told_and_stays_failed_until_it_is_restarted(source: Source) -> None:
+    """The connector itself goes on saying RUNNING."""
+    connect, name = source.connect, source.name
+    good = connect.config(name)
+    connect.put_config(name, good | {"publication.name": "nobody_made_it"})
+
+    def failed() -> str | None:
+        trouble = connect.status(name).trouble
+        return None if "task 0 is FAILED" in str(trouble) else str(trouble)
+
+    wait_until("the task fails", failed, within=timedelta(seconds=20))
+    assert connect.status(name).state == "RUNNING"
+    connect.put_config(name, good)
+    connect.restart(name)
+    connect.wait_running(name)
+
+
+def test_an_unknown_connector_is_named(stack: Stack) -> None:
+    with ConnectClient(stack.config.connect.url) as connect:
+        assert "nobody" not in connect.names()
+        with pytest.raises(ConnectorMissing, match=r"GET .*/connectors/nobody/config: HTTP 404"):
+            connect.config("nobody")
+
+
+def test_a_worker_that_does_not_answer_is_named() -> None:
+    with (
+        ConnectClient("http://127.0.0.1:1") as connect,
+        pytest.raises(ServerError, match=r"GET http://127\.0\.0\.1:1/connectors"),
+    ):
+        connect.names()

@@ -1,0 +1,60 @@
+"""The registry client against a real registry."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from fixtures.stacks.protocol import Stack
+from pipeline.errors import ServerError
+from pipeline.registry.client import RegistryClient, SchemaMissing
+
+pytestmark = pytest.mark.stack
+
+
+def _schema(*fields: str) -> str:
+    parts = [{"name": name, "type": "string", "default": ""} for name in fields]
+    return json.dumps({"type": "record", "name": "Client", "fields": parts})
+
+
+@pytest.fixture
+def registry(stack: Stack) -> Iterator[RegistryClient]:
+    with RegistryClient(stack.config.registry.url) as client:
+        yield client
+
+
+def test_an_inventory_tells_versions_ids_settings_and_what_was_deleted(
+    registry: RegistryClient,
+) -> None:
+    first = registry.register("inventory-value", _schema("a"))
+    second = registry.register("inventory-value", _schema("a", "b"))
+    registry.register("inventory-gone", _schema("c"))
+    registry.set_compatibility("FULL", "inventory-value")
+    registry.delete("inventory-gone")
+
+    found = registry.inventory()
+    ours = {(s.subject, s.version): (s.id, s.deleted) for s in found.schemas}
+    assert ours["inventory-value", 1] == (first, False)
+    assert ours["inventory-value", 2] == (second, False)
+    assert ours["inventory-gone", 1] == (None, True), "Apicurio lists it and tells no more"
+    assert found.subject_compatibility["inventory-value"] == "FULL"
+    assert (found.mode, found.compatibility) == ("READWRITE", registry.compatibility())
+    assert json.loads(json.dumps(found.facts()))["mode"] == "READWRITE"
+
+
+def test_ids_that_do_not_answer_are_named(registry: RegistryClient) -> None:
+    known = registry.register("answers-value", _schema("d"))
+    assert json.loads(registry.schema_by_id(known)) == json.loads(_schema("d"))
+    assert registry.missing_ids([known, 999_999, known]) == [999_999]
+
+
+def test_unknown_subjects_and_refusals_are_told_apart(registry: RegistryClient) -> None:
+    with pytest.raises(SchemaMissing, match=r"/subjects/nobody/versions.*HTTP 404"):
+        registry.versions("nobody")
+    registry.register("refuses-value", _schema("e"))
+    registry.set_compatibility("FULL", "refuses-value")
+    breaking = json.dumps({"type": "record", "name": "Client", "fields": []}).replace(
+        "[]", '[{"name": "f", "type": "int"}]'
+    )
+    with pytest.raises(ServerError, match="HTTP 409"):
+        registry.register("refuses-value", breaking)

@@ -1,0 +1,112 @@
+"""CDC comes back after a recovery, and its topic tells exactly what the table holds."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from fixtures.stacks.protocol import Stack
+from pipeline.cdc.reconcile import HEADER, reconcile, topic_ends
+from pipeline.cdc.resnapshot import prepare_source, resnapshot, stop_connectors
+from pipeline.errors import ServerError
+from tests.cdc.source import Source, captured, reconciled, records
+
+pytestmark = pytest.mark.stack
+
+COLUMNS = "id int, part uuid, at timestamptz, day date, seen timestamp(3), amount numeric(9, 2)"
+KEY = "PRIMARY KEY (part, id, at, day, seen, amount)"
+VALUES = (
+    "g, '00000000-0000-0000-0000-00000000000a'::uuid, '2026-03-01T02:03:04.5+02'::timestamptz + "
+    "g * interval '1.000001 s', date '1969-12-31' + g, timestamp '2026-03-01 00:00:00.5' + "
+    "g * interval '1 ms', g * 0.10"
+)
+
+
+@pytest.fixture
+def source(stack: Stack) -> Iterator[Source]:
+    rows = f"SELECT {VALUES}, 'first' FROM generate_series(1, 200) g"
+    with captured(stack, "resnapshot", f"{COLUMNS}, state text, {KEY}", rows) as made:
+        yield made
+
+
+def test_after_a_recovery_the_topic_tells_exactly_what_the_table_holds(source: Source) -> None:
+    """Rows vanish, change and come back without an event, as a recovery does it."""
+    name, publication = source.name, source.publication
+    source.run("DELETE FROM {} WHERE id = 200")
+    source.wait_delivered()
+
+    stopped = stop_connectors(source.connect, [name])
+    assert stopped[name], "the offsets of the abandoned history are returned for the record"
+    source.forget()
+    source.run("DELETE FROM {} WHERE id <= 50")
+    source.run("UPDATE {} SET state = 'earlier' WHERE id <= 60")
+    source.run(f"INSERT INTO {{}} SELECT {VALUES}, 'undeleted' FROM generate_series(200, 200) g")
+
+    prepared = prepare_source(source.connection, publication, name)
+    assert prepared.mended == [f"publication '{name}' does not exist"]
+    since = topic_ends(source.config, [source.table])
+    resnapshot(source.connect, source.connection, name, name)
+
+    found = reconcile(source.config, since=since, recovery="recovery-1")
+    assert (found.ghosts, found.tombstones, found.missing) == (50, 50, 0), found
+    again = reconcile(source.config, since=since, recovery="recovery-1")
+    assert (again.ghosts, again.tombstones, again.missing) == (0, 0, 0), again
+
+    written = reconciled(source)
+    assert [r.headers() for r in written] == [[(HEADER, b"recovery-1")]] * 50
+    assert all(r.value() is None for r in written)
+
+    source.run(f"INSERT INTO {{}} SELECT {VALUES}, 'first write' FROM generate_series(300, 300) g")
+    source.wait_delivered()
+    assert b"first write" in records(source.config, source.topic)[-1].value()
+
+
+def test_a_row_that_was_not_read_again_is_missing(source: Source) -> None:
+    """An old event does not count: it may tell a state that the recovery took back."""
+    source.run("UPDATE {} SET state = 'second' WHERE id = 1")
+    source.wait_delivered()
+    since = topic_ends(source.config, [source.table])
+    source.run("UPDATE {} SET state = 'third' WHERE id = 2")
+    source.wait_delivered()
+    found = reconcile(source.config, since=since, recovery="recovery-2")
+    assert (found.ghosts, found.missing) == (0, 199)
+    assert len(found.topics[0].missing_examples) == 20
+
+
+def test_nothing_is_buried_while_somebody_writes(source: Source) -> None:
+    since = topic_ends(source.config, [source.table])
+    with psycopg.connect(**source.config.postgres.conninfo()) as writer:
+        writer.execute(f"DELETE FROM {source.table} WHERE id = 1")
+        with pytest.raises(ServerError, match="keep clients out"):
+            reconcile(
+                source.config,
+                since=since,
+                recovery="recovery-3",
+                lock_within=timedelta(milliseconds=200),
+            )
+        writer.rollback()
+    assert not reconciled(source)
+
+
+def test_a_running_connector_is_not_re_snapshotted(source: Source) -> None:
+    with pytest.raises(ServerError, match="must be STOPPED"):
+        resnapshot(source.connect, source.connection, source.name, source.name)
+
+
+def test_the_slot_of_a_running_connector_is_not_taken_from_it(source: Source) -> None:
+    with pytest.raises(ServerError, match="is active"):
+        prepare_source(source.connection, source.publication, source.name)
+
+
+def test_a_table_that_the_recovery_emptied_leaves_nothing_in_its_topic(source: Source) -> None:
+    """No row is read again and no record says that the snapshot ended; it ends all the same."""
+    name, publication = source.name, source.publication
+    stop_connectors(source.connect, [name])
+    source.forget()
+    source.run("TRUNCATE {}")
+    prepare_source(source.connection, publication, name)
+    since = topic_ends(source.config, [source.table])
+    resnapshot(source.connect, source.connection, name, name, within=timedelta(seconds=30))
+    found = reconcile(source.config, since=since, recovery="recovery-4")
+    assert (found.ghosts, found.missing) == (200, 0), found
