@@ -59,9 +59,9 @@ def take(
 
 
 def _server_facts(config: PipelineConfig) -> dict[str, Any]:
-    with psycopg.connect(**config.postgres.conninfo(), row_factory=dict_row) as connection:
+    with psycopg.connect(**config.postgres.conninfo()) as connection:
         connection.read_only = True
-        row = connection.execute(
+        row = connection.cursor(row_factory=dict_row).execute(
             """
             select system_identifier::text,
                    current_setting('server_version') as server_version,
@@ -106,17 +106,17 @@ def _stream(config: PipelineConfig, label: str, messages: IO[bytes]) -> Iterator
         stderr=messages,
         env=password_environment(postgres),
     )
-    try:
-        if process.stdout is None:
-            raise BackupError("pg_basebackup was started without a pipe")
-        yield from chunks_of(process.stdout)
-        if code := process.wait():
-            messages.seek(0)
-            told = ToolError("pg_basebackup", code, messages.read().decode(errors="replace"))
-            raise BackupError(f"{label}: no backup was taken") from told
-    finally:
-        process.kill()  # only a consumer that gave up leaves it running
-        process.wait()
+    with process:
+        try:
+            if process.stdout is None:
+                raise BackupError("pg_basebackup was started without a pipe")
+            yield from chunks_of(process.stdout)
+            if code := process.wait():
+                messages.seek(0)
+                told = ToolError("pg_basebackup", code, messages.read().decode(errors="replace"))
+                raise BackupError(f"{label}: no backup was taken: {told}") from told
+        finally:
+            process.kill()  # only a consumer that gave up leaves it running
 
 
 def _compressed(blocks: Iterator[bytes]) -> Iterator[bytes]:

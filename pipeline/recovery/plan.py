@@ -1,0 +1,199 @@
+"""Decide from the repository alone what a recovery will do and where it will end."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any, Self
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import LossNotAccepted, ObjectMissing, TargetUnreachable
+from pipeline.postgres.base_backup import KIND
+from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.receiver import ExpectedEnd
+from pipeline.postgres.segments import reading_view
+from pipeline.postgres.targets import Target, TargetKind
+from pipeline.postgres.tools import Tools
+from pipeline.postgres.waldump import Ending, ReadableEnd, Reading, endings
+from pipeline.repository import BackupSet, Repository
+from pipeline.store import FolderStore
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be restored, and where replay will stand; plain values, kept in the journal.
+
+    `replay` is the target that PostgreSQL gets. `stop` is the LSN at which replay must stand, by
+    the archived WAL; empty where only the server can find it. `shortfall` says in words how far
+    the readable WAL stays behind the expected end; empty when it does not.
+    """
+
+    target: str
+    replay: str
+    backup: str
+    system_identifier: str
+    timeline: int
+    stop: str
+    readable_end: str
+    readable_reason: str
+    expected_end: str
+    shortfall: str
+
+    def lines(self) -> Iterator[str]:
+        """Yield the plan for people."""
+        yield f"target            {self.target}"
+        yield f"base backup       {self.backup} (timeline {self.timeline})"
+        yield f"replay stands at  {self.stop or 'a place that only the server can find'}"
+        yield f"readable WAL      to {self.readable_end}: {self.readable_reason}"
+        yield f"expected end      {self.expected_end}"
+        if self.shortfall:
+            yield f"LOSS              {self.shortfall}"
+        yield f"replaces          the server with system identifier {self.system_identifier}"
+
+    def as_facts(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of_facts(cls, facts: dict[str, Any]) -> Self:
+        return cls(**{name: facts[name] for name in cls.__dataclass_fields__})
+
+
+def make(config: PipelineConfig, target: Target, *, accept_end: Lsn | None = None) -> Plan:
+    """Choose the newest backup set from which the target can be reached, and say where it ends.
+
+    `accept_end` is the operator's word that ending at this LSN is accepted; it must be the very
+    LSN that the refusal named.
+
+    Raises TargetUnreachable when no set leads there, LossNotAccepted when the WAL at hand ends
+    before the expected end and that was not accepted.
+    """
+    repository = Repository(FolderStore(config.repository.path))
+    try:
+        expected = ExpectedEnd.read(config.repository.path)
+    except ObjectMissing:
+        expected = None
+    refusals = []
+    for backup in reversed(list(repository.sets(KIND))):
+        found = _Way(config, backup, target, expected).plan()
+        if isinstance(found, Plan):
+            _refuse_loss(found, accept_end)
+            return found
+        refusals.append(f"  {backup.label}: {found}")
+    raise TargetUnreachable(
+        f"{target} cannot be reached from {config.repository.path}:\n"
+        + ("\n".join(refusals) or "  there is no base backup")
+    )
+
+
+class _Way:
+    """From one backup set to the target."""
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        backup: BackupSet,
+        target: Target,
+        expected: ExpectedEnd | None,
+    ) -> None:
+        facts = backup.manifest.facts
+        self.backup, self.target, self.expected = backup, target, expected
+        self.system_identifier = str(facts["system_identifier"])
+        self.consistent = Lsn.parse(facts["end_lsn"])
+        self.timeline = max(facts["timeline"], expected.timeline if expected else 0)
+        self._start = Lsn.parse(facts["start_lsn"])
+        self._repository, self._tools = config.repository.path, Tools.of(config.postgres)
+
+    def plan(self) -> Plan | str:
+        """Return the plan, or why this set does not lead to the target."""
+        if self.expected and self.expected.system_identifier != self.system_identifier:
+            return f"is of another server, with system identifier {self.system_identifier}"
+        with reading_view(self._repository, self.timeline, self._tools) as wal:
+            reading = Reading(wal, self._tools, start=self._start, rmgrs=("Transaction",))
+            stop = _stop(self.target, endings(reading), self.consistent)
+            readable = reading.end
+        # nothing was committed after the moment that was asked for: its state is the end itself
+        to_end = stop is None and self.target.kind in {TargetKind.LATEST, TargetKind.TIME}
+        if refusal := self._refusal(readable.lsn if to_end else stop, readable, to_end=to_end):
+            return refusal
+        return Plan(
+            target=str(self.target),
+            replay=str(Target(TargetKind.LATEST) if to_end else self.target),
+            backup=self.backup.label,
+            system_identifier=self.system_identifier,
+            timeline=self.timeline,
+            stop=str(readable.lsn if to_end else stop or ""),
+            readable_end=str(readable.lsn),
+            readable_reason=readable.reason,
+            expected_end=_told(self.expected),
+            shortfall=_shortfall(readable, self.expected) if to_end else "",
+        )
+
+    def _refusal(self, stop: Lsn | None, readable: ReadableEnd, *, to_end: bool) -> str | None:
+        if stop is None:
+            if self.target.kind is TargetKind.NAME:
+                return None
+            return f"no such transaction in the WAL to {readable.lsn}: {readable.reason}"
+        if stop < self.consistent:
+            return f"is consistent only from {self.consistent} on, the target lies at {stop}"
+        if stop > readable.lsn:
+            return f"the WAL ends at {readable.lsn}, before {stop}: {readable.reason}"
+        if to_end and self.target.kind is TargetKind.TIME:
+            return _beyond(self.target, self.expected)
+        return None
+
+
+def _stop(target: Target, ends: Iterator[Ending], consistent: Lsn) -> Lsn | None:
+    """Find where replay will stand, from the transactions' ends in WAL order; reads them all."""
+    stop = None
+    if target.kind is TargetKind.IMMEDIATE:
+        stop = consistent
+    elif target.kind is TargetKind.LSN:
+        stop = Lsn.parse(target.value)
+    for end in ends:
+        if stop is not None:
+            continue  # the reading must end to know where it ends
+        if target.kind is TargetKind.XID and end.xid == int(target.value):
+            stop = end.end_lsn if target.inclusive else end.lsn
+        elif target.kind is TargetKind.TIME and (
+            end.time > target.time or (end.time == target.time and not target.inclusive)
+        ):
+            stop = end.lsn
+    return stop
+
+
+def _told(expected: ExpectedEnd | None) -> str:
+    if expected is None:
+        return "unknown: no receiver wrote one"
+    return f"{expected.lsn} at {expected.time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _beyond(target: Target, expected: ExpectedEnd | None) -> str | None:
+    """Tell why a moment after the last commit cannot be believed, or None when it can."""
+    if expected is None:
+        return "no commit follows that moment, and no receiver wrote how far the server had come"
+    if target.time > expected.time + timedelta(seconds=1):
+        return f"lies beyond the archive, which knows the server until {expected.time}"
+    return None
+
+
+def _shortfall(readable: ReadableEnd, expected: ExpectedEnd | None) -> str:
+    if expected is None:
+        return (
+            f"the WAL can be read to {readable.lsn}, but how far the server had come is unknown: "
+            "no receiver wrote an expected end"
+        )
+    if readable.lsn >= expected.lsn:
+        return ""
+    return (
+        f"the WAL can be read to {readable.lsn} ({readable.reason}); the server had come to "
+        f"{_told(expected)}: {expected.lsn - readable.lsn:,} bytes of WAL are missing"
+    )
+
+
+def _refuse_loss(plan: Plan, accept_end: Lsn | None) -> None:
+    if not plan.shortfall or str(accept_end) == plan.readable_end:
+        return
+    said = f"; {accept_end} was accepted, which is not where it ends" if accept_end else ""
+    raise LossNotAccepted(
+        f"{plan.target}: {plan.shortfall}{said}. To end there all the same, say so by name: "
+        f"--accept-end {plan.readable_end}"
+    )

@@ -1,0 +1,107 @@
+"""CDC around a recovery: which connectors, which publication, and what the gate asks of them."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+
+from pipeline.cdc.connectors import ConnectClient
+from pipeline.cdc.publications import Publication, find_publication
+from pipeline.cdc.reconcile import Reconciliation, reconcile, topic_ends
+from pipeline.cdc.resnapshot import prepare_source, resnapshot
+from pipeline.cdc.slots import behind, find_slot
+from pipeline.config import PipelineConfig
+from pipeline.errors import ConfigError, ServerError
+from pipeline.postgres.lsn import Lsn
+from pipeline.registry.client import RegistryClient
+from pipeline.wait import wait_until
+
+Connection = psycopg.Connection[Any]
+CAUGHT_UP_WITHIN = timedelta(hours=1)
+
+
+def connectors(config: PipelineConfig, connect: ConnectClient) -> list[str]:
+    """Name the connectors of this pipeline: as configured, else those that read its slot."""
+    if config.connect.connectors:
+        return list(config.connect.connectors)
+    names = connect.names()
+    return [n for n in names if connect.config(n).get("slot.name") == config.cdc.slot]
+
+
+def after_restore(
+    config: PipelineConfig,
+    connection: Connection,
+    facts: dict[str, Any],
+    recovery: str,
+    progress: Callable[[str], None],
+) -> tuple[dict[str, Any], Reconciliation]:
+    """Bring CDC back on a restored server that no client can reach yet.
+
+    The order is that of pipeline.cdc.resnapshot. Returns what was done, for the journal.
+    """
+    prepared = prepare_source(connection, _publication(config, connection, facts), config.cdc.slot)
+    tables = [str(table) for table in _published(connection, config.cdc.publication)]
+    since = topic_ends(config, tables)
+    with ConnectClient(config.connect.url) as connect:
+        names = connectors(config, connect)
+        for name in names:
+            progress(f"  {name} reads every row again")
+            resnapshot(connect, connection, name, config.cdc.slot)
+    found = reconcile(config, since=since, recovery=recovery)
+    if found.missing:
+        raise ServerError(
+            f"{found.missing} rows have no event after the re-snapshot: "
+            + "; ".join(f"{t.table}: {t.missing_examples}" for t in found.topics if t.missing)
+        )
+    return {"slot": prepared.slot.facts(), "mended": prepared.mended, "connectors": names}, found
+
+
+def _publication(
+    config: PipelineConfig, connection: Connection, facts: dict[str, Any]
+) -> Publication:
+    """The publication as the backup knew it, else as the restored database has it."""
+    if (known := facts.get("publication")) is not None:
+        return Publication.of(known)
+    if (found := find_publication(connection, config.cdc.publication)) is not None:
+        return found
+    raise ConfigError(
+        f"publication {config.cdc.publication!r} is neither in the restored database nor in the "
+        "backup's manifest: cdc.publication names one that never was"
+    )
+
+
+def _published(connection: Connection, publication: str) -> list[str]:
+    rows = connection.execute(
+        "select schemaname || '.' || tablename from pg_publication_tables"
+        " where pubname = %s order by 1",
+        [publication],
+    )
+    return [row[0] for row in rows]
+
+
+def problems(config: PipelineConfig, connection: Connection) -> list[str]:
+    """Ask the pipeline whether clients may be let in; one sentence for each thing that is wrong."""
+    row = connection.execute("select pg_current_wal_flush_lsn()::text").fetchone()
+    end = Lsn.parse(row[0]) if row else Lsn(0)
+    wait_until(
+        f"slot {config.cdc.slot} caught up with {end}",
+        lambda: behind(connection, config.cdc.slot, end),
+        within=CAUGHT_UP_WITHIN,
+    )
+    told = []
+    slot = find_slot(connection, config.cdc.slot)
+    if slot is None or not slot.active:
+        told.append(f"slot {config.cdc.slot!r} has no reader")
+    elif slot.lost:
+        told.append(f"slot {slot.name!r}: {slot.lost}")
+    with ConnectClient(config.connect.url) as connect:
+        told += [
+            f"{name}: {trouble}"
+            for name in connectors(config, connect)
+            if (trouble := connect.status(name).trouble)
+        ]
+    with RegistryClient(config.registry.url) as registry:
+        ids = {s.id for s in registry.inventory().schemas if s.id is not None}
+        told += [f"the registry does not answer schema {one}" for one in registry.missing_ids(ids)]
+    return told
