@@ -5,4 +5,6 @@ pytest_plugins = (
     "fixtures.stacks.plugin",
     "fixtures.reporting.plugin",
     "fixtures.drilling",
+    "fixtures.exit_codes",
+    "checks.plugin",
 )

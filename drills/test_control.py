@@ -4,7 +4,7 @@ import pytest
 
 from fixtures.drill import Drill
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.drill]
 
 
 def test_control(drill: Drill) -> None:

@@ -8,11 +8,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
+import psycopg
 import typer
 
 from pipeline import config as configuration
 from pipeline.config import PipelineConfig
-from pipeline.errors import ConfigError, LossNotAccepted, PipelineError, RecoveryRefused
+from pipeline.errors import (
+    ConfigError,
+    LossNotAccepted,
+    ObjectMissing,
+    PipelineError,
+    RecoveryRefused,
+)
 from pipeline.postgres import base_backup, receiver
 from pipeline.postgres.find import find as find_suspects
 from pipeline.postgres.lsn import Lsn
@@ -98,7 +105,10 @@ def find(
     if since is not None and since.tzinfo is None:
         raise ConfigError("--since needs its offset from UTC")
     loaded = configuration.load(config)
-    newest = _repository(loaded).latest(base_backup.KIND)
+    try:
+        newest = _repository(loaded).latest(base_backup.KIND)
+    except ObjectMissing as error:
+        raise ConfigError(f"{error}: `find` starts at a base backup, take one first") from error
     findings = find_suspects(
         loaded.repository.path,
         Tools.of(loaded.postgres),
@@ -135,7 +145,7 @@ def recover_postgres(
     """Recover the database to a target, and CDC with it; clients get in last."""
     loaded = configuration.load(config)
     target = Target.parse(to)
-    accepted = Lsn.parse(accept_end) if accept_end else None
+    accepted = _lsn(accept_end) if accept_end else None
     if plan or resume is None:
         for line in make(loaded, target, accept_end=accepted).lines():
             _say(line)
@@ -144,7 +154,7 @@ def recover_postgres(
     journal = new_recovery(loaded)
     if resume is not None:
         journal = Journal(journal.folder.with_name(resume))
-        target = Target.parse(journal.done()["check_identity"]["target"])
+        target = _target_of(journal)
     typed = identity or typer.prompt("System identifier of the server that will be replaced")
     recovery = PointInTimeRecovery(
         loaded, target, journal, typed, accept_end=accepted, progress=_say
@@ -152,10 +162,31 @@ def recover_postgres(
     try:
         recovery.run()
     except BaseException:
-        _say(f"interrupted; to go on: pipeline recover postgres --resume {journal.recovery}")
+        if _began(journal):
+            again = f" --accept-end {accepted}" if accepted else ""
+            _say(f"to go on: pipeline recover postgres --resume {journal.recovery}{again}")
         raise
     _say(f"journal: {journal.path}")
     _say("next: pipeline backup base")
+
+
+def _began(journal: Journal) -> bool:
+    """Whether the recovery was told whom it replaces: before that it has touched nothing."""
+    return journal.path.exists() and "check_identity" in journal.done()
+
+
+def _target_of(journal: Journal) -> Target:
+    done = journal.done()
+    if "check_identity" not in done:
+        raise ConfigError(f"{journal.recovery} was refused before it began: start a new recovery")
+    return Target.parse(done["check_identity"]["target"])
+
+
+def _lsn(text: str) -> Lsn:
+    try:
+        return Lsn.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"--accept-end: {error}") from error
 
 
 recover_postgres.__doc__ = f"{recover_postgres.__doc__}\n\n\b\nTargets:\n{SPELLINGS}"
@@ -168,6 +199,6 @@ def main() -> None:
     except (RecoveryRefused, LossNotAccepted) as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
         sys.exit(INTERLOCK)
-    except PipelineError as error:
+    except (PipelineError, psycopg.Error) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(FAILED)

@@ -47,10 +47,9 @@ class Manifest(BaseModel):
             raise BackupError(f"{where}: not a manifest ({error})") from error
         if (found := _digest(body)) != expected:
             raise BackupError(f"{where}: manifest digest is {found}, its seal says {expected}")
-        if body.get("format") != FORMAT:
-            raise BackupError(
-                f"{where}: manifest format {body.get('format')}; this version reads {FORMAT}"
-            )
+        stated = body.get("format") if isinstance(body, dict) else None
+        if stated != FORMAT:
+            raise BackupError(f"{where}: manifest format {stated}; this version reads {FORMAT}")
         try:
             return cls.model_validate(body)
         except ValidationError as error:

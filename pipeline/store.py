@@ -1,6 +1,8 @@
 """Bytes by key. One protocol, one conformance suite (tests/test_store.py)."""
 
+import contextlib
 import hashlib
+import io
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -56,6 +58,32 @@ def chunks_of(stream: IO[bytes], size: int = 1 << 20) -> Iterator[bytes]:
         yield block
 
 
+class HashedStream(io.RawIOBase):
+    """A stream that hashes what is read through it, so that one reading serves two purposes."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__()
+        self._stream = stream
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io gives views
+        block = self._stream.read(len(buffer))
+        buffer[: len(block)] = block
+        self._digest.update(block)
+        self.size += len(block)
+        return len(block)
+
+    def hexdigest(self) -> str:
+        """Digest of everything, once what the reader left over is read too."""
+        while self.read(1 << 20):
+            pass
+        return self._digest.hexdigest()
+
+
 class FolderStore:
     """A folder on a local or mounted file system; crash-safe through write, fsync, link, fsync."""
 
@@ -84,7 +112,8 @@ class FolderStore:
         except OSError as error:
             raise StoreError(f"cannot write {key!r} to {self.root}: {error}") from error
         finally:
-            unfinished.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what stopped the write is the error to tell
+                unfinished.unlink(missing_ok=True)
         return StoredObject(key, size, digest.hexdigest())
 
     def _publish(self, unfinished: Path, target: Path, key: str, sha256: str) -> None:

@@ -15,6 +15,7 @@ it streams from where the WAL ends when the snapshot begins, not from the slot's
 was written in between only the last state arrives, and a deletion not at all.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +27,9 @@ from pipeline.errors import ServerError
 from pipeline.wait import wait_until
 
 REREAD = {"snapshot.mode": "initial"}
+RESTARTS = 4
+TAKES_EFFECT = timedelta(seconds=5)
+"""How long the status may still tell of a failure after the restart."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,37 @@ def resnapshot(
     client.delete_offsets(name)
     client.put_config(name, client.config(name) | REREAD)
     client.resume(name)
+    failed = _Failures(client, name)
     what = f"{client.url}: {name} re-read every row and streams"
-    wait_until(what, lambda: _unfinished(client, connection, name, slot), within=within, every=POLL)
+    wait_until(
+        what,
+        lambda: failed.restart() or _unfinished(client, connection, name, slot),
+        within=within,
+        every=POLL,
+    )
+
+
+class _Failures:
+    """Restart a task that failed, a few times; one that fails for good is an error.
+
+    A task that hung when it was stopped lives on inside its worker. It can reach the restored
+    server, find its slot gone, and report its own end under the number of the new task.
+    """
+
+    def __init__(self, client: ConnectClient, name: str) -> None:
+        self._client, self._name = client, name
+        self._left, self._last = RESTARTS, 0.0
+
+    def restart(self) -> str | None:
+        trouble = self._client.status(self._name).trouble
+        if trouble is None or "FAILED" not in trouble:
+            return None
+        if time.monotonic() - self._last > TAKES_EFFECT.total_seconds():
+            if not self._left:
+                raise ServerError(f"{self._client.url}: {self._name} fails for good: {trouble}")
+            self._left, self._last = self._left - 1, time.monotonic()
+            self._client.restart(self._name)
+        return trouble
 
 
 def _unfinished(client: ConnectClient, connection: Connection, name: str, slot: str) -> str | None:
@@ -90,8 +123,6 @@ def _unfinished(client: ConnectClient, connection: Connection, name: str, slot: 
     Connect stores an offset only when the brokers hold every record before it.
     """
     if trouble := client.status(name).trouble:
-        if "FAILED" in trouble:
-            raise ServerError(f"{client.url}: {name}: {trouble}")
         return trouble
     offsets = client.offsets(name)
     if not offsets:

@@ -44,7 +44,7 @@ def take(
     with tempfile.TemporaryFile() as messages:
         stream = _stream(config, label, messages)
         stored = repository.store.put(f"sets/{KIND}/{label}/{OBJECT}", _compressed(stream))
-        facts |= _positions(messages)
+        facts |= _positions(messages) | {"end_time": _server_clock(config)}
     manifest = Manifest(
         kind=KIND,
         label=label,
@@ -61,8 +61,10 @@ def take(
 def _server_facts(config: PipelineConfig) -> dict[str, Any]:
     with psycopg.connect(**config.postgres.conninfo()) as connection:
         connection.read_only = True
-        row = connection.cursor(row_factory=dict_row).execute(
-            """
+        row = (
+            connection.cursor(row_factory=dict_row)
+            .execute(
+                """
             select system_identifier::text,
                    current_setting('server_version') as server_version,
                    current_setting('server_version_num')::int as server_version_num,
@@ -77,7 +79,9 @@ def _server_facts(config: PipelineConfig) -> dict[str, Any]:
                    (select count(*) from pg_tablespace) as tablespaces
               from pg_control_system()
             """
-        ).fetchone()
+            )
+            .fetchone()
+        )
         if row is None:
             raise BackupError("the server did not answer pg_control_system()")
         if row["tablespaces"] > 2:
@@ -93,6 +97,15 @@ def _server_facts(config: PipelineConfig) -> dict[str, Any]:
             "publication": None if found is None else found.facts(),
             "slots": [slot.facts() for slot in logical_slots(connection)],
         }
+
+
+def _server_clock(config: PipelineConfig) -> str:
+    """Ask for the time by the clock that stamps commits: every one in the backup is earlier."""
+    with psycopg.connect(**config.postgres.conninfo()) as connection:
+        row = connection.execute("select clock_timestamp()").fetchone()
+    if row is None:
+        raise BackupError("the server did not answer clock_timestamp()")
+    return str(row[0].astimezone(UTC).isoformat())
 
 
 def _stream(config: PipelineConfig, label: str, messages: IO[bytes]) -> Iterator[bytes]:

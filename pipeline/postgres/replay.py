@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,16 +23,26 @@ from pipeline.wait import wait_until
 
 STALLED = timedelta(seconds=60)
 PRIVATE_HBA = "pg_hba.private.conf"
-_NO_TARGET = dict.fromkeys(
-    (
-        "recovery_target",
-        "recovery_target_lsn",
-        "recovery_target_name",
-        "recovery_target_time",
-        "recovery_target_xid",
-    ),
-    "",
+_TARGETS = (
+    "recovery_target",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
 )
+
+# settings of the old server come back with its files, and may delete, delay, follow or wait
+_ALONE = {
+    "archive_mode": "off",
+    "hot_standby": "on",
+    "wal_retrieve_retry_interval": "100ms",
+    "primary_conninfo": "",
+    "archive_cleanup_command": "",
+    "recovery_end_command": "",
+    "recovery_min_apply_delay": "0",
+    "synchronous_standby_names": "",
+    "logging_collector": "off",  # its words belong into the log of this recovery
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,12 @@ class Replayed:
 
 @contextmanager
 def private_server(
-    server: LocalServer, *, user: str, port: int, settings: dict[str, str]
+    server: LocalServer,
+    *,
+    user: str,
+    port: int,
+    settings: dict[str, str],
+    dbname: str = "postgres",
 ) -> Iterator[Callable[[], psycopg.Connection[Any]]]:
     """Run a server that only this process can reach, with archiving off; stop it at the end.
 
@@ -73,18 +89,28 @@ def private_server(
             "unix_socket_directories": str(folder),
             "port": str(port),
             "hba_file": str(rules),
-            "archive_mode": "off",
-            "hot_standby": "on",
-            "wal_retrieve_retry_interval": "100ms",
         }
-        server.start(private | settings)
+        server.stop()  # an interrupted recovery of ours left it, on a socket that nobody has
+        try:
+            server.start(_ALONE | _not_summarizing(server.data) | private | settings)
+        except ServerError as error:
+            raise RestoreError(f"the private server gave up: {error}") from error
         try:
             yield lambda: psycopg.connect(
-                host=str(folder), port=port, dbname="postgres", user=user, autocommit=True
+                host=str(folder), port=port, dbname=dbname, user=user, autocommit=True
             )
         finally:
             server.stop()
             rules.unlink()
+
+
+def _not_summarizing(data: Path) -> dict[str, str]:
+    """Turn summaries off: after an error the summarizer sleeps for 10 s, a shutdown waits for it.
+
+    (walsummarizer.c, WalSummarizerMain. There is no such setting before PostgreSQL 17.)
+    """
+    major = int((data / "PG_VERSION").read_text())
+    return {"summarize_wal": "off"} if major >= 17 else {}
 
 
 def replay(
@@ -166,14 +192,19 @@ def _stands_at(target: Target, lsn: Lsn, stop: Lsn) -> bool:
 
 
 def recovery_settings(order: ReplayOrder) -> dict[str, str]:
-    """Return the settings of a replay; a stale target in the restored files must not count."""
+    """Return the settings of a replay; a stale target in the restored files must not count.
+
+    The order matters: to empty one target after another was set is an error of "multiple targets"
+    (xlogrecovery.c, assign_recovery_target_xid and its like).
+    """
+    chosen = order.target.settings()
     return (
-        _NO_TARGET
+        {name: "" for name in _TARGETS if name not in chosen}
         | {
             "restore_command": order.restore_command,
             "recovery_target_timeline": str(order.timeline),
         }
-        | order.target.settings()
+        | chosen
     )
 
 

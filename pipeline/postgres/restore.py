@@ -1,6 +1,5 @@
 """Bring a base backup back into an empty place, and prove every file of it."""
 
-import hashlib
 import io
 import shutil
 import tarfile
@@ -13,35 +12,9 @@ from pipeline.errors import RestoreError, ToolError
 from pipeline.postgres.base_backup import KIND
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet
-from pipeline.store import StoredObject
+from pipeline.store import HashedStream, StoredObject
 
 UNFINISHED = ".unfinished"
-
-
-class _Hashing(io.RawIOBase):
-    """A stream that hashes what is read through it, so that one reading serves both."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        super().__init__()
-        self._stream = stream
-        self._digest = hashlib.sha256()
-        self.size = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io gives views
-        block = self._stream.read(len(buffer))
-        buffer[: len(block)] = block
-        self._digest.update(block)
-        self.size += len(block)
-        return len(block)
-
-    def hexdigest(self) -> str:
-        """Digest of everything, once what the reader left over is read too."""
-        while self.read(1 << 20):
-            pass
-        return self._digest.hexdigest()
 
 
 def unpack(backup: BackupSet, into: Path, tools: Tools) -> int:
@@ -76,7 +49,7 @@ def unpack(backup: BackupSet, into: Path, tools: Tools) -> int:
 def _extract_proven(backup: BackupSet, entry: StoredObject, into: Path) -> None:
     """Unpack and hash in one reading. The digest speaks first: it names the cause of the rest."""
     with backup.store.open(entry.key) as stream:
-        hashing = _Hashing(stream)
+        hashing = HashedStream(stream)
         problem = _extract(io.BufferedReader(hashing, 1 << 20), into)
         found = hashing.hexdigest()
     if (found, hashing.size) != (entry.sha256, entry.size):

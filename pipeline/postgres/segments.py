@@ -64,28 +64,31 @@ def wal_folders(repository: Path) -> list[Path]:
 
 def segment_header(path: Path) -> Header | None:
     """Read the header of a segment; None when the file is too short to have one."""
-    with path.open("rb") as stream:
-        start = stream.read(LONG_PAGE_HEADER)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(LONG_PAGE_HEADER)
+    except OSError as error:
+        raise RestoreError(f"{path} cannot be read: {error.strerror}") from error
     if len(start) < LONG_PAGE_HEADER:
         return None
     _, _, timeline, position, _, system, size, _ = _HEADER.unpack(start)
     return Header(timeline, Lsn(position), str(system), size)
 
 
-def merged_wal(repository: Path, into: Path, timeline: int) -> MergedWal:
+def merged_wal(
+    repository: Path, into: Path, timeline: int, *, live: Path | None = None
+) -> MergedWal:
     """Link every segment of the lineage of `timeline`, and the history files, into a folder.
 
-    Segments of other branches are left out: recovery must not follow a stray one.
+    Segments of other branches are left out: recovery must not follow a stray one. `live` is the
+    pg_wal of the server itself, whose last words are believed before any copy of them.
     """
-    folders = wal_folders(repository)
+    folders = [*([live] if live else []), *wal_folders(repository)]
     spans = tuple(lineage(timeline, folders))
-    whole, unfinished = _candidates(folders)
+    whole, unfinished = _candidates(folders, live)
     size = _segment_size((whole or unfinished).values())
     chosen = {
-        name: path
-        for name, path in (unfinished | whole).items()
-        if _belongs(name, spans, size)
-        and (name in whole or _starts_where_its_name_says(name, path, size))
+        name: path for name, path in (unfinished | whole).items() if _belongs(name, spans, size)
     }
     _lend_last_segments(chosen, whole, spans, size)
     for name, path in chosen.items():
@@ -98,27 +101,39 @@ def merged_wal(repository: Path, into: Path, timeline: int) -> MergedWal:
 
 
 @contextmanager
-def reading_view(repository: Path, timeline: int, tools: Tools) -> Iterator[MergedWal]:
+def reading_view(
+    repository: Path, timeline: int, tools: Tools, *, live: Path | None = None
+) -> Iterator[MergedWal]:
     """Merge into a temporary folder that PostgreSQL's programs may read."""
     with tempfile.TemporaryDirectory(prefix="pipeline-wal-") as folder:
-        wal = merged_wal(repository, Path(folder), timeline)
+        wal = merged_wal(repository, Path(folder), timeline, live=live)
         tools.own(Path(folder))
         yield wal
 
 
-def _candidates(folders: list[Path]) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Archived segments by name, and those that may have ended early; the first found wins."""
+def _candidates(folders: list[Path], live: Path | None) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Archived segments by name, and those that may have ended early.
+
+    Of the archived the first found wins. Of the others the server's own, else the last written: an
+    earlier recovery may have saved the same segment when it held less.
+    """
     whole: dict[str, Path] = {}
-    unfinished: dict[str, Path] = {}
-    by_belief = [(folder, "") for folder in folders] + [(folder, PARTIAL) for folder in folders]
-    for folder, ending in by_belief:
-        for path in sorted(folder.glob("?" * 24 + ending)):
+    unfinished: dict[str, list[Path]] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("?" * 24 + "*")):
             name = path.name.removesuffix(PARTIAL)
-            if is_segment(name):
-                # a server's own pg_wal holds the segment it was writing, and recycled ones
-                saved = ending or folder.name == "pg_wal"
-                (unfinished if saved else whole).setdefault(name, path)
-    return whole, unfinished
+            if not is_segment(name):
+                continue
+            # a server's own pg_wal holds the segment it was writing, and recycled ones
+            if path.name == name and folder.name != "pg_wal":
+                whole.setdefault(name, path)
+            elif _starts_where_its_name_says(name, path):
+                unfinished.setdefault(name, []).append(path)
+    newest = {
+        name: max(paths, key=lambda path: (path.parent == live, path.stat().st_mtime_ns))
+        for name, paths in unfinished.items()
+    }
+    return whole, newest
 
 
 def _segment_size(paths: Iterable[Path]) -> int:
@@ -142,10 +157,12 @@ def _belongs(name: str, spans: tuple[Span, ...], size: int) -> bool:
     )
 
 
-def _starts_where_its_name_says(name: str, path: Path, size: int) -> bool:
+def _starts_where_its_name_says(name: str, path: Path) -> bool:
     """Refuse segments that a server recycled or allocated ahead: their content is an older one."""
     header = segment_header(path)
-    return header is not None and header.start == parse_segment(name, size).start
+    if header is None or header.segment_size.bit_count() != 1:
+        return False
+    return header.start == parse_segment(name, header.segment_size).start
 
 
 def _lend_last_segments(

@@ -35,11 +35,12 @@ class LocalServer:
     def start(
         self,
         settings: Mapping[str, str] | None = None,
-        within: timedelta = timedelta(seconds=60),
+        within: timedelta = timedelta(seconds=10),
     ) -> None:
         """Start, with settings that hold for this start only, and return when the postmaster runs.
 
-        That is not "recovered" and not "accepts connections": ask the server for either.
+        A server that replays for longer than `within` is running too. That is not "recovered" and
+        not "accepts connections": ask the server for either.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.touch()
@@ -49,22 +50,18 @@ class LocalServer:
             word for name, value in (settings or {}).items() for word in ("-c", f"{name}={value}")
         )
         try:
+            # waiting tells at once when the server dies; that it is "ready" is not believed
             self.tools.run(
                 "pg_ctl",
-                *("start", "--no-wait", "--silent", f"--pgdata={self.data}", f"--log={self.log}"),
+                *("start", "--wait", f"--timeout={round(within.total_seconds())}", "--silent"),
+                *(f"--pgdata={self.data}", f"--log={self.log}"),
                 *([f"--options={options}"] if options else []),
                 cwd=self.data,
             )
         except ToolError as error:
-            raise ServerError(f"{self.data}: {error}\n{self.told(position)}") from error
-
-        def started() -> str | None:
-            return None if self.pid() else "no postmaster yet"
-
-        try:
-            wait_until(f"start of {self.data}", started, within=within)
-        except ServerError as error:
-            raise ServerError(f"{error}\n{self.told(position)}") from error
+            if self.pid() is None:
+                told = f"{self.data}: {error}\n{self.told(position)}"
+                raise ServerError(told) from error
 
     def stop(self, within: timedelta = timedelta(seconds=60)) -> None:
         """Fast shutdown; a folder without a server is already stopped."""

@@ -1,5 +1,6 @@
 """Where a recovery shall stop, as the operator says it."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +17,9 @@ before:xid:4711             right before it: what `pipeline find` prints
 name:before-migration       a point made with pg_create_restore_point()
 immediate                   as soon as the base backup is consistent"""
 
+LONGEST_NAME = 63  # MAXFNAMELEN - 1 (xlog_internal.h)
+_XID = re.compile(r"[1-9][0-9]*")
+
 
 class TargetKind(StrEnum):
     """PostgreSQL's kinds of recovery target (manual, 19.5.5), and ours for "no target"."""
@@ -30,7 +34,7 @@ class TargetKind(StrEnum):
 
 @dataclass(frozen=True)
 class Target:
-    """A recovery target. `value` is as PostgreSQL takes it; `inclusive` is false for "before"."""
+    """A recovery target. `value` is as it was typed; `inclusive` is false for "before"."""
 
     kind: TargetKind
     value: str = ""
@@ -60,13 +64,23 @@ class Target:
             case TargetKind.LSN:
                 Lsn.parse(self.value)
             case TargetKind.XID:
-                int(self.value)
-            case TargetKind.NAME if not self.value:
-                raise ValueError("the restore point has no name")
+                # PostgreSQL reads 010 as octal and 0x10 as hex; 0 to 2 are the server's own
+                if _XID.fullmatch(self.value) is None or int(self.value) < 3:
+                    raise ValueError("a transaction id is a decimal number from 3 on")
+            case TargetKind.NAME:
+                self._validate_name()
             case TargetKind.LATEST | TargetKind.IMMEDIATE if self.value or not self.inclusive:
                 raise ValueError(f"{self.kind} takes no value")
             case _:
                 pass
+
+    def _validate_name(self) -> None:
+        if not self.value:
+            raise ValueError("the restore point has no name")
+        if len(self.value.encode()) > LONGEST_NAME:
+            raise ValueError(f"a restore point's name has {LONGEST_NAME} bytes at most")
+        if not self.inclusive:
+            raise ValueError('a restore point has no side: PostgreSQL would ignore the "before"')
 
     @property
     def time(self) -> datetime:
@@ -83,8 +97,10 @@ class Target:
                 return {}
             case TargetKind.IMMEDIATE:
                 return {"recovery_target": "immediate", "recovery_target_action": "pause"}
+        # Python reads more spellings of a moment than PostgreSQL
+        value = self.time.isoformat() if self.kind is TargetKind.TIME else self.value
         return {
-            f"recovery_target_{self.kind}": self.value,
+            f"recovery_target_{self.kind}": value,
             "recovery_target_inclusive": "on" if self.inclusive else "off",
             "recovery_target_action": "pause",
         }

@@ -11,18 +11,31 @@ only when the segment is durable in the repository, or was already there with th
 "could not find out", which must stop the server: any code up to 125 would promote it early.
 """
 
+import contextlib
+import os
 import shutil
 import sys
 from pathlib import Path
-
-if __package__ in {None, ""}:  # run by its path: the server's owner need not have it installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from pipeline.errors import StoreError
-from pipeline.store import FolderStore, chunks_of
+from types import TracebackType
 
 DONE, ABSENT, REFUSED, FAILED = 0, 1, 1, 200
 ARCHIVE = "wal/"
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Python itself would answer 1, which means "there is no such file"."""
+    sys.__excepthook__(kind, error, trace)
+    sys.stderr.flush()
+    os._exit(FAILED)
+
+
+if __package__ in {None, ""}:  # run by its path: the server's owner need not have it installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.excepthook = _uncaught
+
+# not before the hook: half an installation fails here
+from pipeline.errors import StoreError  # noqa: E402
+from pipeline.store import FolderStore, chunks_of  # noqa: E402
 
 
 def push(repository: Path, segment: Path) -> int:
@@ -46,13 +59,15 @@ def get(view: Path, name: str, into: Path) -> int:
         shutil.copyfile(view / name, into)
     except OSError as error:
         sys.stderr.write(f"pipeline-wal get {name}: {error}\n")
-        into.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder in its place is told already
+            into.unlink(missing_ok=True)
         return FAILED
     return DONE
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Dispatch; a wrong call is a failure, never "absent"."""
+    sys.excepthook = _uncaught
     match arguments if arguments is not None else sys.argv[1:]:
         case ["push", repository, segment]:
             return push(Path(repository), Path(segment))

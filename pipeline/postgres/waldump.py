@@ -169,6 +169,8 @@ class Reading:
                     raise
             errors.seek(0)
             told = errors.read().decode(errors="replace").strip()
+        if "could not open" in told:  # a permission, a mount: no word about the WAL itself
+            raise RestoreError(f"the archived WAL cannot be read: {told}")
         return None if process.returncode == 0 else told or f"exit code {process.returncode}"
 
     def _reached(self, span: Span, limit: Lsn, missing: str | None) -> ReadableEnd:

@@ -1,19 +1,21 @@
 """Decide from the repository alone what a recovery will do and where it will end."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import LossNotAccepted, ObjectMissing, TargetUnreachable
 from pipeline.postgres.base_backup import KIND
-from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.lsn import Lsn, as_record_end, is_segment
 from pipeline.postgres.receiver import ExpectedEnd
-from pipeline.postgres.segments import reading_view
+from pipeline.postgres.segments import reading_view, segment_header
 from pipeline.postgres.targets import Target, TargetKind
 from pipeline.postgres.tools import Tools
-from pipeline.postgres.waldump import Ending, ReadableEnd, Reading, endings
+from pipeline.postgres.waldump import Ending, ReadableEnd, Reading, Record
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
 
@@ -23,8 +25,8 @@ class Plan:
     """What will be restored, and where replay will stand; plain values, kept in the journal.
 
     `replay` is the target that PostgreSQL gets. `stop` is the LSN at which replay must stand, by
-    the archived WAL; empty where only the server can find it. `shortfall` says in words how far
-    the readable WAL stays behind the expected end; empty when it does not.
+    the archived WAL. `shortfall` says in words how far the readable WAL stays behind the expected
+    end; empty when it does not.
     """
 
     target: str
@@ -42,7 +44,7 @@ class Plan:
         """Yield the plan for people."""
         yield f"target            {self.target}"
         yield f"base backup       {self.backup} (timeline {self.timeline})"
-        yield f"replay stands at  {self.stop or 'a place that only the server can find'}"
+        yield f"replay stands at  {self.stop}"
         yield f"readable WAL      to {self.readable_end}: {self.readable_reason}"
         yield f"expected end      {self.expected_end}"
         if self.shortfall:
@@ -98,29 +100,36 @@ class _Way:
         self.backup, self.target, self.expected = backup, target, expected
         self.system_identifier = str(facts["system_identifier"])
         self.consistent = Lsn.parse(facts["end_lsn"])
+        self.consistent_at = datetime.fromisoformat(facts["end_time"])
         self.timeline = max(facts["timeline"], expected.timeline if expected else 0)
         self._start = Lsn.parse(facts["start_lsn"])
         self._repository, self._tools = config.repository.path, Tools.of(config.postgres)
+        self._data = config.postgres.data
 
     def plan(self) -> Plan | str:
         """Return the plan, or why this set does not lead to the target."""
         if self.expected and self.expected.system_identifier != self.system_identifier:
             return f"is of another server, with system identifier {self.system_identifier}"
-        with reading_view(self._repository, self.timeline, self._tools) as wal:
-            reading = Reading(wal, self._tools, start=self._start, rmgrs=("Transaction",))
-            stop = _stop(self.target, endings(reading), self.consistent)
+        live = _still_held(self._data, self.system_identifier)
+        with reading_view(self._repository, self.timeline, self._tools, live=live) as wal:
+            points = ("XLOG",) if self.target.kind is TargetKind.NAME else ()
+            rmgrs = ("Transaction", *points)
+            reading = Reading(wal, self._tools, start=self._start, rmgrs=rmgrs)
+            stop = _stop(self.target, reading, self.consistent)
             readable = reading.end
         # nothing was committed after the moment that was asked for: its state is the end itself
+        at_end = self.target.kind is TargetKind.LSN and stop == readable.lsn
         to_end = stop is None and self.target.kind in {TargetKind.LATEST, TargetKind.TIME}
         if refusal := self._refusal(readable.lsn if to_end else stop, readable, to_end=to_end):
             return refusal
         return Plan(
             target=str(self.target),
-            replay=str(Target(TargetKind.LATEST) if to_end else self.target),
+            # no record starts where the WAL ends: PostgreSQL would look for one in vain
+            replay=str(Target(TargetKind.LATEST) if to_end or at_end else self.target),
             backup=self.backup.label,
             system_identifier=self.system_identifier,
             timeline=self.timeline,
-            stop=str(readable.lsn if to_end else stop or ""),
+            stop=str(readable.lsn if to_end else stop),
             readable_end=str(readable.lsn),
             readable_reason=readable.reason,
             expected_end=_told(self.expected),
@@ -129,35 +138,68 @@ class _Way:
 
     def _refusal(self, stop: Lsn | None, readable: ReadableEnd, *, to_end: bool) -> str | None:
         if stop is None:
-            if self.target.kind is TargetKind.NAME:
-                return None
-            return f"no such transaction in the WAL to {readable.lsn}: {readable.reason}"
-        if stop < self.consistent:
-            return f"is consistent only from {self.consistent} on, the target lies at {stop}"
+            return f"nothing in the WAL to {readable.lsn} is {self.target}: {readable.reason}"
+        if early := self._too_early(stop):
+            return early
+        if self.target.kind is TargetKind.IMMEDIATE:
+            return None  # the set holds the WAL that this needs
         if stop > readable.lsn:
             return f"the WAL ends at {readable.lsn}, before {stop}: {readable.reason}"
         if to_end and self.target.kind is TargetKind.TIME:
             return _beyond(self.target, self.expected)
         return None
 
+    def _too_early(self, stop: Lsn) -> str | None:
+        if self.target.kind is TargetKind.TIME and self.target.time < self.consistent_at:
+            # what was committed after that moment, and before the backup began, is in its files
+            return f"is consistent only from {self.consistent_at} on"
+        if stop < self.consistent:
+            return f"is consistent only from {self.consistent} on, the target lies at {stop}"
+        return None
 
-def _stop(target: Target, ends: Iterator[Ending], consistent: Lsn) -> Lsn | None:
-    """Find where replay will stand, from the transactions' ends in WAL order; reads them all."""
+
+def _still_held(data: Path | None, system_identifier: str) -> Path | None:
+    """Find the WAL of the server that will be replaced: a recovery saves it before it restores.
+
+    Without it a plan would tell of a loss that is none.
+    """
+    if data is None or not os.access(folder := data / "pg_wal", os.R_OK | os.X_OK):
+        return None
+    segments = (path for path in folder.glob("?" * 24) if is_segment(path.name))
+    headers = (segment_header(path) for path in segments)
+    known = {header.system_identifier for header in headers if header is not None}
+    return folder if system_identifier in known else None
+
+
+def _stop(target: Target, reading: Reading, consistent: Lsn) -> Lsn | None:
+    """Find where replay will stand. Reads to the end: only then it is known where that lies."""
     stop = None
     if target.kind is TargetKind.IMMEDIATE:
         stop = consistent
     elif target.kind is TargetKind.LSN:
         stop = Lsn.parse(target.value)
-    for end in ends:
-        if stop is not None:
-            continue  # the reading must end to know where it ends
-        if target.kind is TargetKind.XID and end.xid == int(target.value):
-            stop = end.end_lsn if target.inclusive else end.lsn
-        elif target.kind is TargetKind.TIME and (
-            end.time > target.time or (end.time == target.time and not target.inclusive)
-        ):
-            stop = end.lsn
+    size = reading.wal.segment_size
+    for record in reading:
+        if stop is None:
+            stop = _stop_at(record, target, size)
     return stop
+
+
+def _stop_at(record: Record, target: Target, size: int) -> Lsn | None:
+    """Tell where replay stands if this record stops it, as recoveryStopsBefore and …After do."""
+    if target.kind is TargetKind.NAME:
+        found = (record.op, record.rest) == (b"RESTORE_POINT", target.value.encode())
+        return record.end(size) if found else None
+    if (end := Ending.of(record, size)) is None:
+        return None
+    before = as_record_end(end.lsn, size)
+    if target.kind is TargetKind.XID and end.xid == int(target.value):
+        return end.end_lsn if target.inclusive else before
+    if target.kind is TargetKind.TIME and (
+        end.time > target.time or (end.time == target.time and not target.inclusive)
+    ):
+        return before
+    return None
 
 
 def _told(expected: ExpectedEnd | None) -> str:

@@ -189,6 +189,7 @@ class PointInTimeRecovery:
             self.server,
             user=self.config.postgres.user,
             port=self.config.postgres.port,
+            dbname=self.config.postgres.dbname,
             settings=recovery_settings(order),
         ) as connect:
             replayed = replay(self.server, order, connect, lambda lsn: self.progress(f"  {lsn}"))
@@ -200,7 +201,8 @@ class PointInTimeRecovery:
 
     def open(self) -> Facts:
         """Start at the public address, for this package and CDC only, with archiving back on."""
-        clients.keep_out(self.data, self.config.postgres.user, self.tools)
+        with ConnectClient(self.config.connect.url) as connect:
+            clients.keep_out(self.data, reconnect.roles(self.config, connect), self.tools)
         if self.server.pid() is None:
             self.server.start()
         connection = self._connect()

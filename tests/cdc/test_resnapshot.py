@@ -1,15 +1,17 @@
 """CDC comes back after a recovery, and its topic tells exactly what the table holds."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import psycopg
 import pytest
 
-from fixtures.stacks.protocol import Stack
+from fixtures.stacks.protocol import Component, Stack
 from pipeline.cdc.reconcile import HEADER, reconcile, topic_ends
 from pipeline.cdc.resnapshot import prepare_source, resnapshot, stop_connectors
 from pipeline.errors import ServerError
+from pipeline.wait import wait_until
 from tests.cdc.source import Source, captured, reconciled, records
 
 pytestmark = pytest.mark.stack
@@ -60,6 +62,29 @@ def test_after_a_recovery_the_topic_tells_exactly_what_the_table_holds(source: S
     source.run(f"INSERT INTO {{}} SELECT {VALUES}, 'first write' FROM generate_series(300, 300) g")
     source.wait_delivered()
     assert b"first write" in records(source.config, source.topic)[-1].value()
+
+
+def test_a_task_that_fails_meanwhile_is_restarted(stack: Stack, source: Source) -> None:
+    """As when the registry comes back late, or a task that hung reports its end for another."""
+    stop_connectors(source.connect, [source.name])
+    publication = source.publication
+    source.forget()
+    prepare_source(source.connection, publication, source.name)
+    source.run("ALTER TABLE {} ADD COLUMN so_that_a_schema_is_registered text")
+    since = topic_ends(source.config, [source.table])
+    stack.stop(Component.REGISTRY)
+    with ThreadPoolExecutor() as pool:
+        pool.submit(_start_after_failure, stack, source)
+        resnapshot(source.connect, source.connection, source.name, source.name)
+    assert reconcile(source.config, since=since, recovery="recovery-4").missing == 0
+
+
+def _start_after_failure(stack: Stack, source: Source) -> None:
+    def failed() -> str | None:
+        return None if "FAILED" in str(source.connect.status(source.name)) else "not yet"
+
+    wait_until("failure without a registry", failed, within=timedelta(seconds=60))
+    stack.start(Component.REGISTRY)
 
 
 def test_a_row_that_was_not_read_again_is_missing(source: Source) -> None:

@@ -1,0 +1,75 @@
+"""The twenty tests of the user's written procedures, and the checks that stand for them here."""
+
+from typing import NamedTuple
+
+
+class WrittenTest(NamedTuple):
+    """One of the twenty; `checks` is empty, and `why` says so, where there is none yet."""
+
+    group: str
+    test: str
+    checks: tuple[str, ...]
+    why: str = ""
+
+
+KAFKA = "not yet: comes with the topic archive"
+KUBERNETES = "not yet: comes with the manifests of deploy/"
+SCRIPTS = "not yet: the scripts are commands of `pipeline` now; their CronJobs come with deploy/"
+
+WRITTEN = (
+    WrittenTest(
+        "Infrastructure", "Backup directory: base and logical", ("repository.has-its-folders",)
+    ),
+    WrittenTest(
+        "Infrastructure",
+        "Backup directory: WAL archive",
+        ("repository.has-its-folders", "wal.archive-complete"),
+    ),
+    WrittenTest(
+        "Infrastructure", "Storage is provisioned", ("repository.room-for-the-next-backup",)
+    ),
+    WrittenTest("Infrastructure", "Storage is closed to others", ("repository.closed-to-others",)),
+    WrittenTest(
+        "PostgreSQL backup",
+        "Base backup integrity",
+        (
+            "restore.base-backup-starts",
+            "backup.objects-match-manifest",
+            "base.files-match-server-manifest",
+            "base.label-agrees-with-manifest",
+            "base.control-data-agrees",
+        ),
+    ),
+    WrittenTest(
+        "PostgreSQL backup",
+        "Logical backup format",
+        (),
+        "not yet: comes with the logical backup",
+    ),
+    WrittenTest(
+        "PostgreSQL backup",
+        "Metadata completeness",
+        ("backup.facts-complete", "backup.manifests-sealed"),
+    ),
+    WrittenTest("Kafka backup", "Topic backup integrity", (), KAFKA),
+    WrittenTest("Kafka backup", "Archive format", (), KAFKA),
+    WrittenTest("Replication slots", "Slot metadata exists", ("cdc.slot-can-deliver",)),
+    WrittenTest("Replication slots", "Position tracking", ("cdc.slot-keeps-up",)),
+    WrittenTest("Kubernetes", "Pods of the pipeline are healthy", (), KUBERNETES),
+    WrittenTest("Kubernetes", "Backup jobs ran", ("backup.newest-is-recent",)),
+    WrittenTest("Kubernetes", "Services are available", (), KUBERNETES),
+    WrittenTest(
+        "Backup scripts",
+        "WAL archiving is in place",
+        ("postgres.wal-settings", "postgres.archiver-agrees-with-repository"),
+    ),
+    WrittenTest("Backup scripts", "Backup scripts exist", (), SCRIPTS),
+    WrittenTest("Backup scripts", "Restore scripts exist", (), SCRIPTS),
+    WrittenTest("Backup scripts", "Scripts have the right permissions", (), SCRIPTS),
+    WrittenTest("Connectivity", "PostgreSQL access", ("postgres.reachable",)),
+    WrittenTest(
+        "Connectivity",
+        "Schema validation",
+        ("postgres.schema-as-backed-up", "cdc.publication-carries-every-change"),
+    ),
+)

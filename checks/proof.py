@@ -1,0 +1,102 @@
+"""The proof that a check can go red: sound copy, fault, and the check names what was damaged."""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Generic
+
+from checks.check import Catalogue, Check, Examination, Outcome
+from fixtures.scratch import Damage, Fault, FaultRefused, Material, S, Scratch
+
+
+class InjectionFailed(Exception):
+    """The fault changed nothing, or could not be injected: whatever the check says proves nothing.
+
+    Neither a pass nor a failed check.
+    """
+
+
+@dataclass(frozen=True)
+class Injection(Generic[S]):
+    """A check and one of the faults that it must detect."""
+
+    check: Check[S]
+    name: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.check.id}-{self.name}"
+
+    @property
+    def fault(self) -> Fault[S]:
+        return self.check.faults[self.name]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What every check of a kind of subject said about one damaged copy."""
+
+    injection: Injection[Any]
+    control: Examination
+    damage: Damage | None
+    seen: dict[str, Examination]
+
+    @property
+    def also_seen_by(self) -> list[str]:
+        """Other checks that went red; the same damage may break several rules."""
+        own = self.injection.check.id
+        return [
+            other
+            for other, examination in self.seen.items()
+            if other != own and examination.outcome is Outcome.FAIL
+        ]
+
+    @property
+    def problem(self) -> str | None:
+        """Why this does not prove the check, or None."""
+        if self.damage is None:
+            return f"the control failed: {told(self.control)} on an undamaged copy"
+        found = self.seen[self.injection.check.id]
+        if found.outcome is not Outcome.FAIL:
+            return f"it said {told(found)} although {self.damage.what} ({self.damage.subject})"
+        named = [problem.subject for problem in found.problems]
+        if self.damage.subject not in named:
+            return f"{self.damage.what} in {self.damage.subject!r}, but it named {named}"
+        return None
+
+
+def prove(injection: Injection[S], catalogue: Catalogue, material: Material, rng: Random) -> Proof:
+    """Run the check on a copy, damage the copy, and run every check of its kind again."""
+    with material.scratch(injection.check.on) as scratch:
+        control = injection.check.run(lambda: scratch.copy)
+        if control.outcome is not Outcome.PASS:
+            return Proof(injection, control, None, {})
+        damage = inject(injection, scratch, rng)
+        seen = {
+            other.id: other.run(lambda: scratch.copy) for other in catalogue.on(injection.check.on)
+        }
+        return Proof(injection, control, damage, seen)
+
+
+def inject(injection: Injection[S], scratch: Scratch[S], rng: Random) -> Damage:
+    """Damage the copy, and read back that it is another one now."""
+    before = scratch.fingerprint()
+    try:
+        damage = injection.fault(scratch, rng)
+    except FaultRefused:
+        raise
+    except Exception as error:
+        raise InjectionFailed(f"{injection.id}: {type(error).__name__}: {error}") from error
+    if scratch.fingerprint() == before:
+        raise InjectionFailed(
+            f"{injection.id} says that {damage.what} ({damage.subject}), "
+            "but nothing in the copy differs from before"
+        )
+    return damage
+
+
+def told(examination: Examination) -> str:
+    """An examination in one line."""
+    if examination.outcome is Outcome.FAIL:
+        first, *more = examination.problems
+        return f"FAIL ({first.subject}: {first.problem}{f', {len(more)} more' if more else ''})"
+    return f"{examination.outcome}{f' ({examination.trouble})' if examination.trouble else ''}"

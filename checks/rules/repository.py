@@ -1,0 +1,129 @@
+"""The folder that everything is kept in: its structure, who can reach it, its room."""
+
+import shutil
+import stat
+from collections.abc import Iterator
+from itertools import islice
+from random import Random
+
+from checks.check import Observation, check
+from checks.subjects import BackupRepository
+from fixtures.faults import backups, files
+from fixtures.scratch import Damage, Scratch
+from pipeline.repository import total_size
+
+FOLDERS = ("sets", "wal")
+KEEPS = 2  # the next backup must fit beside the newest before anything is removed
+
+
+@check(
+    "repository.has-its-folders",
+    on=BackupRepository,
+    severity="blocker",
+    advice="Is the volume mounted? An empty mount point looks like a repository without backups: "
+    "mount it before the next backup runs.",
+)
+def has_its_folders(repository: BackupRepository) -> Iterator[Observation]:
+    """The repository is there, with its folders for backup sets and WAL, and neither is empty."""
+    for name in FOLDERS:
+        folder = repository.path / name
+        if not folder.is_dir():
+            found = "is not there" if not folder.exists() else "is not a folder"
+            yield Observation(name, f"{folder} {found}")
+        else:
+            filled = any(path.is_file() for path in folder.rglob("*"))
+            yield Observation(name, None if filled else f"{folder} is empty")
+
+
+@has_its_folders.detects
+def volume_not_mounted(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
+    """The mount point without its volume."""
+    name = rng.choice(FOLDERS)
+    shutil.rmtree(scratch.path(name))
+    return Damage(name, "the folder is gone")
+
+
+@has_its_folders.detects
+def folder_emptied(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
+    """A clean-up that removed files and left the folders."""
+    name = rng.choice(FOLDERS)
+    for path in [path for path in scratch.path(name).rglob("*") if path.is_file()]:
+        path.unlink()
+    return Damage(name, "every file below it is gone")
+
+
+@has_its_folders.detects
+def file_in_place_of_a_folder(scratch: Scratch[BackupRepository], _rng: Random) -> Damage:
+    """A copy of one segment to `wal` instead of into it."""
+    folder = scratch.path("wal")
+    (content,) = islice((path.read_bytes() for path in sorted(folder.iterdir())), 1)
+    shutil.rmtree(folder)
+    folder.write_bytes(content)
+    return Damage("wal", "it became a file")
+
+
+@check(
+    "repository.closed-to-others",
+    on=BackupRepository,
+    advice="A base backup holds every row. Close the repository (chmod o-rwx) to all but the "
+    "accounts that write and restore backups, and find out who read it meanwhile.",
+)
+def closed_to_others(repository: BackupRepository) -> Iterator[Observation]:
+    """No account outside of owner and group can enter the repository or write anywhere in it."""
+    mode = repository.path.stat().st_mode
+    yield Observation(".", f"its mode is {mode & 0o7777:o}" if mode & stat.S_IRWXO else None)
+    for path in sorted(repository.path.rglob("*")):
+        mode = path.lstat().st_mode
+        loose = mode & stat.S_IWOTH and not stat.S_ISLNK(mode)
+        key = path.relative_to(repository.path).as_posix()
+        yield Observation(key, f"its mode is {mode & 0o7777:o}" if loose else None)
+
+
+@closed_to_others.detects
+def repository_opened(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
+    """Mode 755, because a job could not read something."""
+    return files.change_mode(scratch, ".", rng.choice((0o005, 0o001, 0o007)))
+
+
+@closed_to_others.detects
+def object_writable_for_all(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
+    """A volume whose mount options set the modes."""
+    keys = sorted(scratch.copy.sets.store.list())
+    return files.change_mode(scratch, rng.choice(keys), stat.S_IWOTH)
+
+
+@check(
+    "repository.room-for-the-next-backup",
+    on=BackupRepository,
+    advice="Extend the volume, or remove the oldest backup sets; the next backup will "
+    "fail, and WAL piles up on the server when its archive is full.",
+)
+def room_for_the_next_backup(repository: BackupRepository) -> Iterator[Observation]:
+    """The volume has room for another backup of each kind, with as much again to spare."""
+    newest = {backup.kind: backup for backup in repository.sets}
+    free = shutil.disk_usage(repository.path).free
+    for kind, backup in newest.items():
+        needed = KEEPS * total_size(backup.manifest.objects)
+        tight = f"{free:,} bytes are free, {needed:,} are needed after {backup.label}"
+        yield Observation(kind, tight if free < needed else None)
+
+
+@room_for_the_next_backup.detects
+def database_outgrew_the_volume(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
+    """The last backup was as large as what is left."""
+    free = shutil.disk_usage(scratch.repository).free
+    return _grow(scratch, free // KEEPS * rng.randrange(2, 100))
+
+
+@room_for_the_next_backup.detects
+def no_margin_left(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
+    """It would fit once, and nothing beside it."""
+    free = shutil.disk_usage(scratch.repository).free
+    return _grow(scratch, free * rng.randrange(60, 90) // 100)
+
+
+def _grow(scratch: Scratch[BackupRepository], size: int) -> Damage:
+    backup = backups.latest_base(scratch)
+    (entry,) = backup.manifest.model_dump()["objects"]
+    backups.reseal(scratch, objects=[{**entry, "size": size}])
+    return Damage(backup.kind, f"the last backup took {size:,} bytes")

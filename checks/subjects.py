@@ -1,0 +1,207 @@
+"""What checks examine: a base backup, the repository, the WAL archive, the source server."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, LiteralString, Self
+
+import psycopg
+from psycopg.rows import dict_row
+
+from checks.check import NotRun
+from checks.contents import Contents, read, read_once
+from pipeline.config import PipelineConfig
+from pipeline.errors import RestoreError
+from pipeline.postgres import base_backup
+from pipeline.postgres.lsn import Lsn, is_segment, segment_start, segments_between
+from pipeline.postgres.receiver import ExpectedEnd
+from pipeline.postgres.segments import MergedWal, reading_view
+from pipeline.postgres.timelines import Span, lineage
+from pipeline.postgres.tools import Tools
+from pipeline.repository import BackupSet, Manifest, Repository
+from pipeline.store import FolderStore
+
+
+@dataclass(frozen=True)
+class BackupRepository:
+    """The folder that holds backup sets and the WAL archive."""
+
+    live: ClassVar[bool] = False
+    path: Path
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> Self:
+        return cls(config.repository.path)
+
+    @property
+    def sets(self) -> Repository:
+        return Repository(FolderStore(self.path))
+
+
+@dataclass(frozen=True)
+class BaseBackup:
+    """The newest base backup, every byte of it.
+
+    `notes` is a folder where workers of a session share what one of them read.
+    """
+
+    live: ClassVar[bool] = False
+    backup: BackupSet
+    tools: Tools
+    notes: Path | None = None
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> Self:
+        latest = BackupRepository.of(config).sets.latest(base_backup.KIND)
+        return cls(latest, Tools.of(config.postgres))
+
+    def shared_in(self, notes: Path) -> Self:
+        """The same backup, read once over all workers."""
+        return replace(self, notes=notes)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.backup.manifest
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return self.manifest.facts
+
+    @cached_property
+    def contents(self) -> Contents:
+        return read(self.backup) if self.notes is None else read_once(self.backup, self.notes)
+
+
+@dataclass(frozen=True)
+class TrialRestore:
+    """The newest base backup, and room on this machine to bring it back."""
+
+    live: ClassVar[bool] = False
+    config: PipelineConfig
+    path: Path
+    base: BaseBackup
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> Self:
+        if config.scratch is None:
+            raise NotRun("[scratch] path is not configured: nothing was restored")
+        return cls(config, config.scratch.path, BaseBackup.of(config))
+
+    @property
+    def tools(self) -> Tools:
+        return self.base.tools
+
+
+@dataclass(frozen=True)
+class WalArchive:
+    """The archived WAL, from the oldest base backup that it can carry on to the expected end."""
+
+    live: ClassVar[bool] = False
+    repository: Path
+    tools: Tools
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> Self:
+        return cls(config.repository.path, Tools.of(config.postgres))
+
+    @cached_property
+    def end(self) -> ExpectedEnd:
+        return ExpectedEnd.read(self.repository)
+
+    def bases(self) -> Iterator[BackupSet]:
+        """Base backups of the repository, oldest first."""
+        return Repository(FolderStore(self.repository)).sets(base_backup.KIND)
+
+    @cached_property
+    def folders(self) -> list[Path]:
+        """Folders of finished segments; what a recovery salvaged is older than its names say."""
+        found = [self.repository / "wal", *sorted(self.repository.glob("stream/*"))]
+        return [folder for folder in found if folder.is_dir()]
+
+    @cached_property
+    def spans(self) -> list[Span]:
+        """The timelines that lead to the expected end."""
+        return lineage(self.end.timeline, self.folders)
+
+    @cached_property
+    def base(self) -> Manifest:
+        """The oldest base backup on this lineage: from there on every moment can be reached."""
+        ends = {span.timeline: span.end for span in self.spans}
+        for backup in self.bases():
+            facts = backup.manifest.facts
+            if facts["timeline"] not in ends:
+                continue  # a branch that a recovery left
+            end = ends[facts["timeline"]]
+            if end is None or Lsn.parse(facts["end_lsn"]) <= end:
+                return backup.manifest
+        raise RestoreError(f"no base backup leads to timeline {self.end.timeline}")
+
+    @property
+    def segment_size(self) -> int:
+        return int(self.base.facts["wal_segment_size"])
+
+    @property
+    def start(self) -> Lsn:
+        return Lsn.parse(self.base.facts["start_lsn"])
+
+    @property
+    def whole_until(self) -> Lsn:
+        """The segment of the expected end is still being written; those before it are whole."""
+        return segment_start(self.end.lsn, self.segment_size)
+
+    def segments(self) -> Iterator[Path]:
+        """Every finished segment that was archived or streamed, under its own name."""
+        for folder in self.folders:
+            yield from sorted(path for path in folder.iterdir() if is_segment(path.name))
+
+    def key(self, path: Path) -> str:
+        """A file as the repository names it."""
+        return path.relative_to(self.repository).as_posix()
+
+    def required(self) -> list[str]:
+        """Segments that a recovery from the base backup to the expected end reads, in order."""
+        names: list[str] = []
+        for timeline, span_start, span_end in self.spans:
+            start = max(span_start, self.start)
+            # a new timeline's first segment repeats the last one of the old, which need not be kept
+            left = None if span_end is None else segment_start(span_end, self.segment_size)
+            end = self.whole_until if left is None else min(left, self.whole_until)
+            names += segments_between(timeline, start, end, self.segment_size)
+        return names
+
+    @contextmanager
+    def as_recovery_sees_it(self) -> Iterator[MergedWal]:
+        """One folder of links, made by the same code that a recovery uses."""
+        with reading_view(self.repository, self.end.timeline, self.tools) as wal:
+            yield wal
+
+
+@dataclass(frozen=True)
+class SourceServer:
+    """The running source database; it is only ever queried."""
+
+    live: ClassVar[bool] = True
+    config: PipelineConfig
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> Self:
+        return cls(config)
+
+    @property
+    def address(self) -> str:
+        postgres = self.config.postgres
+        return f"{postgres.host}:{postgres.port}/{postgres.dbname}"
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """A connection in a read-only transaction."""
+        with psycopg.connect(**self.config.postgres.conninfo()) as connection:
+            connection.read_only = True
+            yield connection
+
+    def rows(self, query: LiteralString, *parameters: object) -> list[dict[str, Any]]:
+        """All rows of a query, as dictionaries."""
+        with self.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(query, parameters).fetchall()

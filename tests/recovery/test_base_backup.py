@@ -1,0 +1,247 @@
+"""A base backup is whole or it is none, and only a whole one comes back."""
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import zstandard
+
+from fixtures.stacks.native import NativeStack
+from fixtures.stacks.protocol import Component
+from pipeline.errors import BackupError, ObjectMissing, RestoreError
+from pipeline.postgres import base_backup
+from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.replay import private_server
+from pipeline.postgres.restore import UNFINISHED, unpack
+from pipeline.postgres.server import LocalServer
+from pipeline.repository import BackupSet, Manifest, Repository
+from pipeline.store import FolderStore, StoredObject
+from tests.recovery.history import History, Source, copied, flipped, replaced
+
+DIGEST = """
+    select (select md5(string_agg(t::text, ',' order by id)) from notes t
+             where note not in ('five', 'six', 'last')),
+           (select md5(string_agg(t::text, ',' order by id)) from documents t),
+           (select count(*) from documents)
+"""
+_NUMBERS = itertools.count(1)
+
+
+class Interrupted(FolderStore):
+    """A store during whose first block something happens to the sender."""
+
+    def __init__(self, root: Path, strike: Callable[[], None]) -> None:
+        super().__init__(root)
+        self._strike = strike
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
+        return super().put(key, self._struck(chunks))
+
+    def _struck(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        blocks = iter(chunks)
+        yield next(blocks)
+        self._strike()
+        yield from blocks
+
+
+def kill_pg_basebackup() -> None:
+    (process,) = [c for c in psutil.Process().children() if c.name() == "pg_basebackup"]
+    process.kill()
+
+
+@pytest.fixture
+def into(history: History) -> Iterator[Path]:
+    """A place for a restore that does not exist yet."""
+    folder = history.source.stack.folder / "scratch" / f"restored-{next(_NUMBERS)}"
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+    assert not folder.with_name(folder.name + UNFINISHED).exists()
+
+
+@pytest.fixture
+def damageable(history: History, tmp_path: Path) -> tuple[BackupSet, Path]:
+    """A backup set in a repository of its own, and the file of its object."""
+    folder = history.source.stack.folder / "scratch" / tmp_path.name
+    repository = copied(history.repository, folder, history.source.tools)
+    backup = Repository(FolderStore(repository)).get(history.source.backups["second"].label)
+    return backup, repository / backup.manifest.objects[0].key
+
+
+def test_the_manifest_tells_what_a_restore_must_know(history: History) -> None:
+    manifest = history.source.backups["second"].manifest
+    facts, source = manifest.facts, history.source
+    assert facts["system_identifier"] == source.run(
+        "select system_identifier::text from pg_control_system()"
+    )
+    assert facts["server_version_num"] == int(source.run("show server_version_num"))
+    assert (facts["wal_segment_size"], facts["timeline"], facts["tablespaces"]) == (16 << 20, 1, 2)
+    assert facts["data_checksums"] is True
+    assert facts["databases"] == ["postgres", "template0", "template1"]
+    assert {table["name"] for table in facts["tables"]} == {"notes", "documents"}
+    four, five = source.commits["four"], source.commits["five"]
+    start, end = Lsn.parse(facts["start_lsn"]), Lsn.parse(facts["end_lsn"])
+    assert four.after <= start < end < five.after
+    assert Lsn.parse(facts["inventory_lsn"]) <= start
+    assert four.time.isoformat() < facts["end_time"] < five.time.isoformat()
+    assert manifest.started <= manifest.finished
+
+
+def test_what_comes_back_are_the_same_rows(history: History, into: Path) -> None:
+    backup, source = history.source.backups["second"], history.source
+    assert unpack(backup, into, source.tools) == backup.manifest.objects[0].size
+    server = LocalServer(into, source.tools, into.with_name("restored.log"))
+    with (
+        private_server(server, user="postgres", port=5432, settings={}) as connect,
+        connect() as connection,
+    ):
+        restored = connection.execute(DIGEST.encode()).fetchone()
+        ((committed_later,),) = connection.execute(
+            "select count(*) from notes where note in ('five', 'six', 'last')"
+        ).fetchall()
+    assert committed_later == 0
+    assert restored == source.run(DIGEST)
+    assert restored is not None
+    assert restored[2] == 300
+
+
+def flip(path: Path, _other: Path, *, at: float) -> None:
+    flipped(path, int(path.stat().st_size * at))
+
+
+def truncate(path: Path, _other: Path) -> None:
+    replaced(path, path.read_bytes()[:-1000])
+
+
+def empty(path: Path, _other: Path) -> None:
+    replaced(path, b"")
+
+
+def lengthen(path: Path, _other: Path) -> None:
+    replaced(path, path.read_bytes() + b"\0")
+
+
+def swap(path: Path, other: Path) -> None:
+    replaced(path, other.read_bytes())
+
+
+DAMAGES: dict[str, Callable[[Path, Path], None]] = {
+    "a bit at the start": lambda path, other: flip(path, other, at=0.0),
+    "a bit of the first blocks": lambda path, other: flip(path, other, at=0.01),
+    "a bit in the middle": lambda path, other: flip(path, other, at=0.5),
+    "a bit at the end": lambda path, other: flip(path, other, at=0.9999),
+    "truncated": truncate,
+    "empty": empty,
+    "lengthened": lengthen,
+    "the object of another backup": swap,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_object_is_refused_by_name_and_nothing_is_left(
+    history: History,
+    damageable: tuple[BackupSet, Path],
+    into: Path,
+    damage: Callable[[Path, Path], None],
+) -> None:
+    backup, path = damageable
+    other = history.repository / history.source.backups["first"].manifest.objects[0].key
+    damage(path, other)
+    entry = backup.manifest.objects[0]
+    told = f"{entry.key}: expected {entry.size} bytes with sha256 {entry.sha256}, found"
+    with pytest.raises(RestoreError) as refused:
+        unpack(backup, into, history.source.tools)
+    assert told in str(refused.value)
+    assert not into.exists()
+
+
+def test_a_missing_object_is_refused_by_name(
+    history: History, damageable: tuple[BackupSet, Path], into: Path
+) -> None:
+    backup, path = damageable
+    path.unlink()
+    with pytest.raises(ObjectMissing, match=backup.manifest.objects[0].key):
+        unpack(backup, into, history.source.tools)
+    assert not into.exists()
+
+
+def test_a_file_that_was_rotten_before_it_was_packed_is_refused_too(
+    history: History, damageable: tuple[BackupSet, Path], into: Path
+) -> None:
+    """The object is what was stored; PostgreSQL's own manifest knows that its content is not."""
+    backup, path = damageable
+    plain = into.with_name(f"{into.name}-plain")
+    unpack(backup, plain, history.source.tools)
+    (plain / "backup_manifest").write_bytes(b"{}")
+    repacked = _repacked(plain, path, backup)
+    with pytest.raises(RestoreError, match=f"{backup.label}: pg_verifybackup refuses"):
+        unpack(repacked, into, history.source.tools)
+    assert not into.exists()
+    shutil.rmtree(plain)
+
+
+def _repacked(folder: Path, path: Path, backup: BackupSet) -> BackupSet:
+    """A set whose object holds that folder, sealed as if it had been so from the start."""
+    tar = Path(shutil.make_archive(str(folder), "tar", folder))
+    packed = zstandard.ZstdCompressor().compress(tar.read_bytes())
+    tar.unlink()
+    path.unlink()
+    stored = backup.store.put(backup.manifest.objects[0].key, [packed])
+    facts: dict[str, Any] = {**backup.manifest.model_dump(), "objects": (stored,)}
+    return BackupSet(Manifest(**facts), backup.store)
+
+
+def test_existing_data_is_never_written_into(history: History, into: Path) -> None:
+    into.mkdir()
+    (into / "PG_VERSION").write_text("18")
+    with pytest.raises(RestoreError, match=f"{into} is not empty"):
+        unpack(history.source.backups["second"], into, history.source.tools)
+    assert [path.name for path in into.iterdir()] == ["PG_VERSION"]
+
+
+def test_what_an_interrupted_restore_left_is_done_again(history: History, into: Path) -> None:
+    left = into.with_name(into.name + UNFINISHED)
+    (left / "base").mkdir(parents=True)
+    (left / "base" / "stray").write_text("half a file")
+    into.mkdir()  # an empty place is as good as none
+    unpack(history.source.backups["second"], into, history.source.tools)
+    assert (into / "PG_VERSION").exists()
+    assert not (into / "base" / "stray").exists()
+
+
+def test_a_backup_whose_program_is_killed_is_none(breakable: NativeStack, tmp_path: Path) -> None:
+    repository = Repository(Interrupted(tmp_path / "repository", kill_pg_basebackup))
+    with pytest.raises(BackupError, match="no backup was taken: pg_basebackup ended with exit"):
+        base_backup.take(breakable.config, repository)
+    assert list(repository) == []
+    assert [path for path in (tmp_path / "repository").rglob("*") if path.is_file()] == []
+
+
+def test_a_backup_whose_server_is_killed_is_none(breakable: NativeStack, tmp_path: Path) -> None:
+    killed = Interrupted(tmp_path / "repository", lambda: breakable.kill(Component.POSTGRES))
+    try:
+        with pytest.raises(BackupError, match="no backup was taken"):
+            base_backup.take(breakable.config, Repository(killed))
+    finally:
+        breakable.start(Component.POSTGRES)
+    assert list(Repository(killed)) == []
+    assert [path for path in (tmp_path / "repository").rglob("*") if path.is_file()] == []
+
+
+def test_a_server_with_tablespaces_is_refused_before_anything_is_written(
+    breakable: NativeStack, tmp_path: Path
+) -> None:
+    place = breakable.folder / "scratch" / "tablespace"
+    place.mkdir()
+    source = Source(breakable)
+    source.tools.own(place)
+    source.run(f"create tablespace elsewhere location '{place}'")
+    try:
+        with pytest.raises(BackupError, match="found 3 tablespaces"):
+            base_backup.take(breakable.config, Repository(FolderStore(tmp_path)))
+    finally:
+        source.run("drop tablespace elsewhere")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,142 @@
+"""A whole recovery, interrupted after every step and resumed.
+
+The steps that stop connectors and bring CDC back need Kafka Connect and are proven by the drills;
+here they are replaced, and only they: all that touches PostgreSQL is the real thing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fixtures.stacks.protocol import Component
+from pipeline.errors import ConfigError, PipelineError, RestoreError
+from pipeline.postgres import clients
+from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.targets import Target
+from pipeline.recovery.journal import Journal
+from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
+from tests.recovery.history import Source
+
+STEPS = [
+    *("check_identity", "fence", "salvage", "plan", "restore"),
+    *("replay", "open", "reconnect", "verify", "let_clients_in"),
+]
+Facts = dict[str, Any]
+
+
+class Power(BaseException):
+    """What no step may catch: the plug is pulled."""
+
+
+class WithoutConnect(PointInTimeRecovery):
+    """The recovery of a server that no connector reads."""
+
+    cut_after = ""
+
+    def fence(self) -> Facts:
+        self.server.stop()
+        return {}
+
+    def reconnect(self) -> Facts:
+        with self._connect() as connection:
+            return {"user": connection.info.user}
+
+    def verify(self) -> Facts:
+        if problems := self.gate():
+            raise RestoreError("; ".join(problems))
+        return {}
+
+    def _run(self, name: str, step: Callable[[], Facts]) -> None:
+        super()._run(name, step)
+        if name == self.cut_after:
+            raise Power
+
+
+def recovery(source: Source, journal: Journal, target: str) -> WithoutConnect:
+    identity = source.backups["one"].manifest.facts["system_identifier"]
+    return WithoutConnect(source.config, Target.parse(target), journal, identity)
+
+
+def test_a_recovery_that_is_cut_after_every_step_goes_on_where_it_was(source: Source) -> None:
+    source.back_up("one")
+    kept = source.write("kept")
+    dropped = source.write("dropped")
+    source.expect(dropped.after)
+    target = f"before:xid:{dropped.xid}"
+    journal = new_recovery(source.config)
+    for step in STEPS:
+        running = recovery(source, journal, target)
+        running.cut_after = step
+        with pytest.raises(Power):
+            running.run()
+        assert list(journal.done()) == STEPS[: STEPS.index(step) + 1]
+    recovery(source, journal, target).run()
+    started = [line["step"] for line in journal.lines() if line["result"] == "started"]
+    assert started == STEPS
+    assert source.run("select string_agg(note, ',') from notes") == "kept"
+    done = journal.done()
+    assert Lsn.parse(done["replay"]["lsn"]) >= kept.after
+    assert done["open"]["archive_mode"] == "on"
+    assert not (source.data / clients.KEPT).exists()
+    archived = source.config.repository.path / "wal" / "00000002.history"
+    assert archived.exists()
+
+
+def test_a_closed_gate_keeps_clients_out_until_it_opens(source: Source) -> None:
+    source.back_up("one")
+    source.expect(source.write("kept").after)
+    journal = new_recovery(source.config)
+    stopped = recovery(source, journal, "latest")
+    stopped.gate = lambda: ["a topic is behind"]
+    with pytest.raises(RestoreError, match="a topic is behind"):
+        stopped.run()
+    assert (source.data / clients.KEPT).exists()
+    assert "verify" not in journal.done()
+    recovery(source, journal, "latest").run()
+    assert not (source.data / clients.KEPT).exists()
+    assert source.run("select string_agg(note, ',') from notes") == "kept"
+
+
+def test_a_second_recovery_follows_the_first_onto_its_timeline(source: Source) -> None:
+    """What the first one abandoned is not what the second one brings back."""
+    source.back_up("one")
+    source.write("kept")
+    dropped = source.write("dropped")
+    source.expect(source.write("abandoned").after)
+    recovery(source, new_recovery(source.config), f"before:xid:{dropped.xid}").run()
+    last = source.write("since")
+    with source.receiver():
+        source.wait_expected(last.after)
+        source.stack.kill(Component.POSTGRES)
+        source.stack.wipe(Component.POSTGRES)
+    again = recovery(source, Journal(new_recovery(source.config).folder.with_name("two")), "latest")
+    again.run()
+    assert source.run("select string_agg(note, ',' order by id) from notes") == "kept,since"
+    assert again.journal.done()["replay"]["timeline"] == 3
+
+
+def test_a_new_server_beside_the_damaged_folder_is_not_overwritten(source: Source) -> None:
+    source.back_up("one")
+    source.expect(source.write("kept").after)
+    running = recovery(source, new_recovery(source.config), "latest")
+    running.cut_after = "salvage"
+    with pytest.raises(Power):
+        running.run()
+    aside = running.journal.done()["salvage"]["set_aside"]
+    recovery(source, running.journal, "latest").run()
+    assert source.run("select note from notes") == "kept"
+    assert [path.name for path in source.data.parent.iterdir() if str(path) == aside]
+
+
+def test_a_recovery_needs_the_machine_that_holds_the_data(source: Source) -> None:
+    nowhere = source.config.postgres.model_copy(update={"data": None})
+    config = source.config.model_copy(update={"postgres": nowhere})
+    with pytest.raises(ConfigError, match=r"postgres\.data is not set"):
+        PointInTimeRecovery(config, Target.parse("latest"), new_recovery(config), "1")
+
+
+def test_a_step_without_its_plan_is_an_error_of_ours(source: Source) -> None:
+    source.back_up("one")
+    with pytest.raises(PipelineError, match="before the plan was made"):
+        recovery(source, new_recovery(source.config), "latest").restore()

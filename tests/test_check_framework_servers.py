@@ -1,0 +1,87 @@
+"""Interlocks of faults on servers, and checks of a pipeline that is not generated."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from checks.subjects import SourceServer
+from fixtures.faults import server
+from fixtures.material import server_of
+from fixtures.scratch import FaultRefused, Material, Scratch
+
+pytestmark = pytest.mark.stack
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def source(material: Material) -> Iterator[Scratch[SourceServer]]:
+    with material.scratch(SourceServer) as scratch:
+        yield scratch
+
+
+def test_a_server_that_tells_another_nonce_is_not_damaged(source: Scratch[SourceServer]) -> None:
+    with pytest.raises(FaultRefused, match="not this run's"):
+        server.stop(replace(source, nonce="of another run"))
+    assert server_of(source.config).pid()
+
+
+def test_a_server_outside_of_the_run_is_not_damaged(
+    source: Scratch[SourceServer], tmp_path: Path
+) -> None:
+    with pytest.raises(FaultRefused, match="not inside"):
+        server.stop(replace(source, folder=tmp_path))
+    assert server_of(source.config).pid()
+
+
+def test_a_server_with_another_data_folder_is_not_damaged(
+    source: Scratch[SourceServer], material: Material
+) -> None:
+    """The address leads to a server of this run, and it is not the one of the copy."""
+    with material.scratch(SourceServer) as other:
+        wrong = other.config.postgres.model_copy(update={"port": source.config.postgres.port})
+        config = other.config.model_copy(update={"postgres": wrong})
+        with pytest.raises(FaultRefused, match="works in"):
+            server.stop(replace(other, config=config, nonce=source.nonce))
+    assert server_of(source.config).pid()
+
+
+@pytest.mark.parametrize(
+    ("room", "code", "told"),
+    [("[scratch]\npath = '{}'", 0, "PASS    restore."), ("", 11, "NOT RUN restore.")],
+    ids=["with room for a trial restore", "without"],
+)
+def test_a_configured_pipeline_is_examined_where_it_is(
+    source: Scratch[SourceServer], tmp_path: Path, room: str, code: int, told: str
+) -> None:
+    """Every check holds on a pipeline that only its configuration names, on two workers."""
+    config = tmp_path / "pipeline.toml"
+    postgres = source.config.postgres
+    config.write_text(
+        f"""
+        [postgres]
+        port = {postgres.port}
+        bin = "{postgres.bin}"
+        [repository]
+        path = "{source.repository}"
+        """
+        + room.format(source.folder)
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "checks/",
+        "-k",
+        "holds",
+        "-n2",
+        "--config",
+        f"{config}",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout
+    assert told in done.stdout
+    assert f"examined: {config}" in done.stdout

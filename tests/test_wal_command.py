@@ -1,0 +1,155 @@
+"""What PostgreSQL calls for each segment: the exit code is all that it hears."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures.stacks.artifacts import shell_python
+from pipeline.postgres import wal_command
+from pipeline.postgres.tools import Tools, owner
+
+NAME = "000000010000000000000001"
+ANYONE = Tools()
+
+
+class Installation:
+    """The command as the server's owner sees it: a copied package, its own Python, no root."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        package = Path(wal_command.__file__).parents[1]
+        compiled = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(package, folder / "lib" / "pipeline", ignore=compiled)
+        self.script = folder / "lib/pipeline/postgres/wal_command.py"
+        self.repository = self.made("repository")
+        self.view = self.made("view")
+
+    def made(self, name: str) -> Path:
+        path = self.folder / name
+        path.mkdir()
+        return path
+
+    def segment(self, content: bytes = b"records") -> Path:
+        path = self.folder / NAME
+        path.write_bytes(content)
+        return path
+
+    def call(self, *arguments: str | Path) -> tuple[int, str]:
+        """Run as PostgreSQL would, and return exit code and standard error."""
+        ANYONE.own(self.folder)
+        user = owner(None).pw_name if os.geteuid() == 0 else None
+        command = [shell_python(user), "-S", "-E", self.script, *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd="/", **ANYONE.identity()
+        )
+        return done.returncode, done.stderr
+
+
+@pytest.fixture
+def installed() -> Iterator[Installation]:
+    with tempfile.TemporaryDirectory(prefix="wal-command-") as folder:
+        yield Installation(Path(folder))
+
+
+def test_a_pushed_segment_comes_back(installed: Installation) -> None:
+    assert installed.call("push", installed.repository, installed.segment()) == (0, "")
+    into = installed.folder / "RECOVERYXLOG"
+    assert installed.call("get", installed.repository / "wal", NAME, into) == (0, "")
+    assert into.read_bytes() == b"records"
+
+
+def test_pushing_the_same_again_is_success_and_other_content_is_refused(
+    installed: Installation,
+) -> None:
+    assert installed.call("push", installed.repository, installed.segment())[0] == 0
+    assert installed.call("push", installed.repository, installed.segment()) == (0, "")
+    code, told = installed.call("push", installed.repository, installed.segment(b"others"))
+    assert code == 1
+    assert NAME in told
+    assert "other content" in told
+    assert (installed.repository / "wal" / NAME).read_bytes() == b"records"
+
+
+def test_a_push_that_failed_is_told_and_leaves_nothing(installed: Installation) -> None:
+    code, told = installed.call("push", installed.repository, installed.folder / "absent")
+    assert (code, "No such file" in told) == (1, True)
+    (installed.repository / "wal").write_text("in the way")
+    code, told = installed.call("push", installed.repository, installed.segment())
+    assert (code, "cannot write" in told) == (1, True)
+    assert [path.name for path in installed.repository.rglob("*")] == ["wal"]
+
+
+def test_absent_is_1_and_silent_because_the_server_asks_for_more_than_there_is(
+    installed: Installation,
+) -> None:
+    into = installed.folder / "RECOVERYHISTORY"
+    assert installed.call("get", installed.view, "00000002.history", into) == (1, "")
+    assert not into.exists()
+
+
+def view_gone(installed: Installation) -> None:
+    installed.view.rmdir()
+
+
+def link_broken(installed: Installation) -> None:
+    (installed.view / NAME).symlink_to(installed.folder / "absent")
+
+
+def unreadable(installed: Installation) -> None:
+    """Reading this file is an input/output error, for whoever reads it."""
+    (installed.view / NAME).symlink_to("/proc/self/mem")
+
+
+def a_folder(installed: Installation) -> None:
+    (installed.view / NAME).mkdir()
+
+
+def destination_in_the_way(installed: Installation) -> None:
+    (installed.view / NAME).write_bytes(b"records")
+    (installed.folder / "RECOVERYXLOG").mkdir()
+
+
+def half_an_installation(installed: Installation) -> None:
+    """The upgrade of the package that was under way when the server asked."""
+    (installed.script.parents[1] / "store.py").unlink()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        view_gone,
+        link_broken,
+        unreadable,
+        a_folder,
+        destination_in_the_way,
+        half_an_installation,
+    ],
+    ids=lambda trouble: trouble.__name__,
+)
+def test_what_could_not_be_found_out_is_never_absent(
+    installed: Installation, trouble: object
+) -> None:
+    """Any code up to 125 means "there is none": the server would end its recovery early."""
+    assert callable(trouble)
+    trouble(installed)
+    into = installed.folder / "RECOVERYXLOG"
+    code, told = installed.call("get", installed.view, NAME, into)
+    assert code == 200
+    assert told
+    assert not into.is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["get", "only-one"], ["push"], ["get", "a", "b", "c", "d"], ["fetch", "a"]]
+)
+def test_a_wrong_call_is_a_failure_that_teaches(
+    installed: Installation, arguments: list[str]
+) -> None:
+    code, told = installed.call(*arguments)
+    assert code == 200
+    assert "restore_command" in told
