@@ -2,6 +2,7 @@
 
 import pytest
 
+from fixtures.canary import traces
 from fixtures.drill import Drill
 
 pytestmark = [pytest.mark.stack, pytest.mark.drill]
@@ -17,3 +18,20 @@ def test_control(drill: Drill) -> None:
     drill.write(acknowledged=1_000)
     drill.verify()
     drill.finish()
+
+
+def test_control_secrets_are_in_no_artefact(drill: Drill, pytestconfig: pytest.Config) -> None:
+    """The passwords of a run are in its secrets folder and nowhere else that it wrote.
+
+    They are as random as a canary, so every log, topic, backup, journal and report is searched.
+    """
+    drill.write(acknowledged=300)
+    drill.back_up()
+    drill.verify()
+    drill.finish()
+    stack, reports = drill.service.stack, pytestconfig.rootpath / "reports"
+    written = [path for path in stack.folder.iterdir() if path.is_dir() and path.name != "secrets"]
+    for secret in drill.service.secrets:
+        assert traces(secret, [*written, reports]) == []
+        assert secret not in (stack.folder / "pipeline.toml").read_text()
+    assert traces(drill.service.secrets[0], [stack.folder / "secrets"]), "the search finds nothing"

@@ -24,6 +24,7 @@ FACTS: dict[str, type] = {
     "timeline": int,
     "start_lsn": str,
     "end_lsn": str,
+    "end_time": str,
     "data_checksums": bool,
     "database": str,
     "database_oid": int,

@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.reporting import files
 from fixtures.reporting.allure import run_files
-from fixtures.reporting.redact import _forms
+from fixtures.reporting.redact import forms
 from tests.reporting import sample
 from tests.reporting.conftest import CANARY, SampleRun
 
@@ -117,4 +117,4 @@ def test_canary_is_in_no_file(sample_run: SampleRun, page: Path) -> None:
     assert len(checked) > 30
     for path in checked:
         content = path.read_text(encoding="utf8", errors="replace")
-        assert not [form for form in _forms(CANARY) if form in content], path
+        assert not [form for form in forms(CANARY) if form in content], path
