@@ -15,7 +15,10 @@ import pytest
 from fixtures import cache
 from fixtures.stacks import runs
 from fixtures.stacks.artifacts import Artifacts
+from fixtures.stacks.native import NativeStack
+from fixtures.stacks.protocol import Component
 from fixtures.stacks.reaper import processes_inside
+from pipeline.errors import ServerError
 from pipeline.wait import wait_until
 
 pytestmark = pytest.mark.stack
@@ -83,3 +86,13 @@ def wait_until_gone(folder: Path) -> None:
         return f"{folder}: processes {alive}" if alive or folder.exists() else None
 
     wait_until("nothing left", left, within=timedelta(seconds=20))
+
+
+def test_what_a_drill_left_running_makes_the_end_red(artifacts: Artifacts) -> None:
+    """It is killed all the same: red is told, nothing stays."""
+    stack = NativeStack.launch(artifacts=artifacts, components=[Component.POSTGRES])
+    with subprocess.Popen(["sleep", "600"], cwd=stack.folder) as left:  # noqa: S607
+        with pytest.raises(ServerError, match=f"left running.*process {left.pid} .sleep 600"):
+            stack.close()
+        assert left.wait() == -signal.SIGKILL
+    assert not stack.folder.exists()
