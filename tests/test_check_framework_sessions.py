@@ -54,7 +54,8 @@ def aims_elsewhere(scratch, rng):
 rule("sound", all_sound).detects(aims_elsewhere)
 """
 UNPROVEN = "toy(CATALOGUE)\nCATALOGUE.proven()\n"
-PLUGINS = ("-p", "fixtures.seed", "-p", "checks.plugin", "-p", "no:cacheprovider")
+NAMES = ("fixtures.seed", "fixtures.exit_codes", "checks.plugin")
+PLUGINS = (*(word for name in NAMES for word in ("-p", name)), "-p", "no:cacheprovider")
 
 
 def run(pytester: pytest.Pytester, suite: str, *options: str) -> pytest.RunResult:

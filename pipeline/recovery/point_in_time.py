@@ -134,6 +134,7 @@ class PointInTimeRecovery:
         postgres = self.config.postgres
         with ConnectClient(self.config.connect.url) as connect:
             names = reconnect.connectors(self.config, connect)
+            roles = sorted(reconnect.roles(connect, names))
             offsets = stop_connectors(connect, names)
         self.server.stop()
         wait_until(
@@ -142,7 +143,12 @@ class PointInTimeRecovery:
             within=timedelta(seconds=30),
         )
         told = {name: [asdict(offset) for offset in kept] for name, kept in offsets.items()}
-        return {"connectors": names, "offsets": told, "refused": f"{postgres.host}:{postgres.port}"}
+        return {
+            "connectors": names,
+            "roles": roles,
+            "offsets": told,
+            "refused": f"{postgres.host}:{postgres.port}",
+        }
 
     def salvage(self) -> Facts:
         """Save what the damaged server still holds, and keep its folder under another name."""
@@ -201,8 +207,8 @@ class PointInTimeRecovery:
 
     def open(self) -> Facts:
         """Start at the public address, for this package and CDC only, with archiving back on."""
-        with ConnectClient(self.config.connect.url) as connect:
-            clients.keep_out(self.data, reconnect.roles(self.config, connect), self.tools)
+        connecting = self.journal.done()["fence"].get("roles", [])
+        clients.keep_out(self.data, {self.config.postgres.user, *connecting}, self.tools)
         if self.server.pid() is None:
             self.server.start()
         connection = self._connect()

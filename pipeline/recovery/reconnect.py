@@ -1,6 +1,6 @@
 """CDC around a recovery: which connectors, which publication, and what the gate asks of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
@@ -25,11 +25,10 @@ def connectors(config: PipelineConfig, connect: ConnectClient) -> list[str]:
     return [n for n in names if connect.config(n).get("slot.name") == config.cdc.slot]
 
 
-def roles(config: PipelineConfig, connect: ConnectClient) -> set[str]:
-    """Name the database roles that a recovery itself needs: our own, and the connectors'."""
-    own = {config.postgres.user}
-    names = connectors(config, connect)
-    return own | {connect.config(n).get("database.user", config.postgres.user) for n in names}
+def roles(connect: ConnectClient, names: Iterable[str]) -> set[str]:
+    """Name the database roles of connectors: a recovery lets them in before the clients."""
+    configured = (connect.config(name).get("database.user") for name in names)
+    return {user for user in configured if user}
 
 
 def after_restore(

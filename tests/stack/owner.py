@@ -1,5 +1,6 @@
 """A run of its own, for tests that end its owner: prints its folder and waits."""
 
+import signal
 import subprocess
 import sys
 
@@ -8,6 +9,8 @@ from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 
 if __name__ == "__main__":
+    # a run started in the background has it ignored, and would hand that on to us
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     pair = NativeStack.launch(
         artifacts=training.prepared(), components=(Component.POSTGRES, Component.KAFKA)
     )
