@@ -59,8 +59,14 @@ PLUGINS = (*(word for name in NAMES for word in ("-p", name)), "-p", "no:cachepr
 
 
 def run(pytester: pytest.Pytester, suite: str, *options: str) -> pytest.RunResult:
+    """Run in a process of its own: Allure and the catalogue of checks are one for each process."""
     pytester.makepyfile(test_toy=SUITE + suite)
-    return pytester.runpytest_inprocess(*PLUGINS, *options)
+    return pytester.runpytest_subprocess(*PLUGINS, *options)
+
+
+@pytest.fixture(autouse=True)
+def _sources(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(pytestconfig.rootpath))
 
 
 @pytest.mark.parametrize(
