@@ -106,6 +106,24 @@ class ScratchConfig(Section):
     path: Path
 
 
+DAY = timedelta(days=1)
+
+
+class PlanConfig(Section):
+    """How long `pipeline retain` keeps what was backed up, at least one day."""
+
+    base: timedelta = Field(7 * DAY, ge=DAY, description="base backups")
+    logical: timedelta = Field(14 * DAY, ge=DAY, description="logical backups")
+    slots: timedelta = Field(14 * DAY, ge=DAY, description="slots, publications, connectors")
+    wal: timedelta = Field(
+        7 * DAY, ge=DAY, description="the recovery window: the base backup before it is kept too"
+    )
+
+    def by_kind(self) -> dict[str, timedelta]:
+        """Ages by the kind of a backup set."""
+        return {"base": self.base, "logical": self.logical, "slots": self.slots}
+
+
 class Objective(Section):
     """What the business asked for; a drill measures the actual."""
 
@@ -138,6 +156,7 @@ class PipelineConfig(BaseSettings):
     cdc: CdcConfig = CdcConfig()
     repository: RepositoryConfig
     scratch: ScratchConfig | None = None
+    plan: PlanConfig = PlanConfig()
     objectives: Objectives = Objectives()
 
     @classmethod

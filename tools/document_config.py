@@ -119,6 +119,8 @@ def _default(field: FieldInfo) -> str:
 
 
 def _told(duration: timedelta) -> str:
+    if duration and not duration % timedelta(days=1):
+        return f"{duration.days} days"
     seconds = round(duration.total_seconds())
     return f"{seconds // 60} min" if seconds and seconds % 60 == 0 else f"{seconds} s"
 

@@ -17,7 +17,6 @@ from pipeline.errors import BackupError, ToolError
 from pipeline.postgres.inventory import table_inventory
 from pipeline.postgres.tools import Tools, password_environment
 from pipeline.repository import BackupSet, Manifest, Repository
-from pipeline.store import chunks_of
 
 KIND = "base"
 OBJECT = "base.tar.zst"
@@ -111,25 +110,18 @@ def _server_clock(config: PipelineConfig) -> str:
 def _stream(config: PipelineConfig, label: str, messages: IO[bytes]) -> Iterator[bytes]:
     """Blocks of the tar stream; ends with an error unless pg_basebackup said that all was well."""
     postgres = config.postgres
-    process = Tools.of(postgres).popen(
+    blocks = Tools.of(postgres).stream(
         "pg_basebackup",
         *("--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast"),
         *("--manifest-checksums=SHA256", f"--label={label}", "--verbose", "--no-password"),
         *(f"--host={postgres.host}", f"--port={postgres.port}", f"--username={postgres.user}"),
-        stderr=messages,
+        messages=messages,
         env=password_environment(postgres),
     )
-    with process:
-        try:
-            if process.stdout is None:
-                raise BackupError("pg_basebackup was started without a pipe")
-            yield from chunks_of(process.stdout)
-            if code := process.wait():
-                messages.seek(0)
-                told = ToolError("pg_basebackup", code, messages.read().decode(errors="replace"))
-                raise BackupError(f"{label}: no backup was taken: {told}") from told
-        finally:
-            process.kill()  # only a consumer that gave up leaves it running
+    try:
+        yield from blocks
+    except ToolError as error:
+        raise BackupError(f"{label}: no backup was taken: {error}") from error
 
 
 def _compressed(blocks: Iterator[bytes]) -> Iterator[bytes]:

@@ -4,13 +4,14 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from pipeline.config import PostgresConfig
 from pipeline.errors import ConfigError, ToolError
+from pipeline.store import chunks_of
 
 Output = IO[bytes] | int | None
 
@@ -84,6 +85,26 @@ class Tools:
             cwd=cwd or "/",
             **self.identity(),
         )
+
+    def stream(
+        self,
+        program: str,
+        *arguments: str | Path,
+        messages: IO[bytes],
+        env: Mapping[str, str] | None = None,
+    ) -> Iterator[bytes]:
+        """Blocks of a program's output, its words into `messages`.
+
+        Ends with ToolError unless the program ended well: a stream that was cut is no stream.
+        """
+        with self.popen(program, *arguments, stderr=messages, env=env) as process:
+            try:
+                yield from chunks_of(process.stdout) if process.stdout else ()
+                if code := process.wait():
+                    messages.seek(0)
+                    raise ToolError(program, code, messages.read().decode(errors="replace"))
+            finally:
+                process.kill()  # only a consumer that gave up leaves it running
 
     def _command(self, program: str, arguments: Sequence[str | Path]) -> list[str]:
         return [self.path(program), *map(str, arguments)]

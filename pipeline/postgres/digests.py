@@ -1,0 +1,119 @@
+"""What a database holds, in a form that a restored copy can be compared with.
+
+A table's digest is the sum over its rows of hashtextextended(row as text): the order of rows does
+not matter, and a row that is there twice counts twice. Its limits: 64 bits find accidents, not
+a forger; a type whose text leaves something out is compared without it; and it holds within one
+major version, because neither the hash nor every type's text is promised beyond.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from psycopg import Connection, sql
+from psycopg.rows import dict_row
+
+# text output depends on these, and on the search path, which names of objects lose or keep
+_SETTINGS = {
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "xmlbinary": "base64",
+    "search_path": "pg_catalog",
+    "row_security": "off",  # an error where a policy would hide rows
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+
+_SPACES = """
+    SELECT oid FROM pg_namespace WHERE nspname <> 'information_schema' AND nspname !~ '^pg_'
+"""
+_TABLES = f"""
+    SELECT n.nspname AS schema, c.relname AS name
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'r' AND n.oid IN ({_SPACES})
+       AND (%(only)s::oid[] IS NULL OR c.oid = ANY (%(only)s))
+       AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.deptype = 'e'
+                          AND e.classid = 'pg_class'::regclass AND e.objid = c.oid)
+     ORDER BY 1, 2
+"""
+# `relid` is the table that an object belongs to: with --table only those come along
+_OBJECTS = f"""
+    WITH found (classid, objid, relid) AS (
+        SELECT 'pg_class'::regclass, c.oid,
+               coalesce(i.indrelid,
+                        (SELECT d.refobjid FROM pg_depend d
+                          WHERE c.relkind = 'S' AND d.classid = 'pg_class'::regclass
+                            AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass
+                            AND d.deptype IN ('a', 'i')), c.oid)
+          FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
+         WHERE c.relnamespace IN ({_SPACES})
+        UNION ALL SELECT 'pg_constraint'::regclass, oid, conrelid FROM pg_constraint
+         WHERE connamespace IN ({_SPACES})
+        UNION ALL SELECT 'pg_trigger'::regclass, oid, tgrelid FROM pg_trigger
+         WHERE NOT tgisinternal
+        UNION ALL SELECT 'pg_policy'::regclass, oid, polrelid FROM pg_policy
+        UNION ALL SELECT 'pg_proc'::regclass, oid, 0 FROM pg_proc
+         WHERE pronamespace IN ({_SPACES})
+        UNION ALL SELECT 'pg_type'::regclass, oid, 0 FROM pg_type
+         WHERE typtype IN ('e', 'd', 'r') AND typnamespace IN ({_SPACES})
+        UNION ALL SELECT 'pg_namespace'::regclass, oid, 0 FROM ({_SPACES}) s
+        UNION ALL SELECT 'pg_extension'::regclass, oid, 0 FROM pg_extension
+        UNION ALL SELECT 'pg_publication'::regclass, oid, 0 FROM pg_publication
+        UNION ALL SELECT 'pg_event_trigger'::regclass, oid, 0 FROM pg_event_trigger)
+    SELECT o.type || ' ' || o.identity
+      FROM found f, pg_identify_object(f.classid, f.objid, 0) o
+     WHERE f.objid >= 16384 -- FirstNormalObjectId: what initdb made is in every database
+       AND (%(only)s::oid[] IS NULL OR f.relid = ANY (%(only)s))
+       AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.deptype = 'e'
+                          AND e.classid = f.classid AND e.objid = f.objid)
+     ORDER BY 1
+"""
+
+
+def prepare(connection: Connection[Any]) -> None:
+    """Make text come out the same on every server, until the end of the transaction."""
+    for name, value in _SETTINGS.items():
+        connection.execute("SELECT set_config(%s, %s, true)", [name, value])
+
+
+def expected_objects(connection: Connection[Any], only: Sequence[int] | None = None) -> list[str]:
+    """User objects as type and qualified name, those of extensions aside; `only` takes oids."""
+    return [row[0] for row in connection.execute(_OBJECTS, {"only": only}).fetchall()]
+
+
+def table_digests(
+    connection: Connection[Any], only: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """Rows and digest of every user table that holds rows of its own, partitions among them."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        tables = cursor.execute(_TABLES, {"only": only}).fetchall()
+        return [{**table, **_digest(connection, table)} for table in tables]
+
+
+def _digest(connection: Connection[Any], table: dict[str, Any]) -> dict[str, Any]:
+    # (t.*) and not t: a column may have that name. "C": the hash of a collation may change
+    query = sql.SQL(
+        'SELECT count(*), coalesce(sum(hashtextextended((t.*)::text COLLATE "C", 0)), 0)::text'
+        " FROM ONLY {} t"
+    ).format(sql.Identifier(table["schema"], table["name"]))
+    rows, digest = cast("tuple[int, str]", connection.execute(query).fetchone())
+    return {"rows": rows, "digest": digest}
+
+
+def differences(connection: Connection[Any], facts: dict[str, Any]) -> Iterator[str]:
+    """Yield what a restored database lacks, or holds otherwise, by the facts of its backup."""
+    with connection.transaction():
+        prepare(connection)
+        present = set(expected_objects(connection))
+        yield from (f"{name} is missing" for name in facts["objects"] if name not in present)
+        found = {(t["schema"], t["name"]): t for t in table_digests(connection)}
+    for table in facts["tables"]:
+        restored = found.get((table["schema"], table["name"]))
+        if restored is not None and restored != table:
+            yield (
+                f"table {table['schema']}.{table['name']}: expected {table['rows']:,} rows with "
+                f"digest {table['digest']}, found {restored['rows']:,} with {restored['digest']}"
+            )

@@ -1,0 +1,330 @@
+"""Retention follows the plan, and never takes what a kept recovery window still needs."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.config import PipelineConfig, PlanConfig, RepositoryConfig
+from pipeline.errors import BackupError, RestoreError
+from pipeline.postgres.lsn import SEGMENT_SIZE, Lsn, parse_segment, segment_name
+from pipeline.postgres.receiver import ExpectedEnd
+from pipeline.repository import MANIFEST, BackupSet, Manifest, Repository
+from pipeline.retention import Decision, carry_out, decide
+from pipeline.store import FolderStore
+
+NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+class Killed(RuntimeError):
+    """Stands for kill -9."""
+
+
+class Mortal(FolderStore):
+    """A store whose user dies after a number of deletions."""
+
+    def __init__(self, root: Path, deletions: int) -> None:
+        super().__init__(root)
+        self._left = deletions
+
+    def delete(self, key: str) -> None:
+        if self._left == 0:
+            raise Killed
+        self._left -= 1
+        super().delete(key)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A repository in which one segment of WAL is written every day."""
+
+    root: Path
+    plan: PlanConfig = field(default_factory=PlanConfig)
+
+    @property
+    def config(self) -> PipelineConfig:
+        return PipelineConfig(repository=RepositoryConfig(path=self.root), plan=self.plan)
+
+    @property
+    def repository(self) -> Repository:
+        return Repository(FolderStore(self.root))
+
+    def take(self, age: int, kind: str = "base", timeline: int = 1, **facts: str) -> BackupSet:
+        """Commit a set that finished `age` days ago, of two objects."""
+        at, start = NOW - age * DAY, _position(age)
+        label = self.repository.new_label(kind, at - timedelta(hours=1))
+        prefix = f"sets/{kind}/{label}/"
+        objects = [self.repository.store.put(prefix + name, [b"x"]) for name in ("a", "b")]
+        known: dict[str, object] = {
+            "system_identifier": "7",
+            "timeline": timeline,
+            "start_lsn": str(start),
+            "end_lsn": str(start + 64),
+            "end_time": at.isoformat(),
+            "wal_segment_size": SEGMENT_SIZE,
+        }
+        return self.repository.commit(
+            Manifest(
+                kind=kind,
+                label=label,
+                started=at - timedelta(hours=1),
+                finished=at,
+                made_by="test",
+                facts=known | facts,
+                objects=tuple(objects),
+            )
+        )
+
+    def archive(self, age: int, folder: str = "wal", timeline: int = 1, tail: str = "") -> str:
+        """Write the segment of a day, as old as that day; return its name."""
+        name = segment_name(timeline, _position(age)) + tail
+        return self.file(f"{folder}/{name}", age)
+
+    def file(self, key: str, age: int, text: str = "") -> str:
+        path = self.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        os.utime(path, (moment := (NOW - age * DAY).timestamp(), moment))
+        return path.name
+
+    def wal(self) -> set[str]:
+        return {path.name for path in self.root.glob("wal/*")}
+
+    def retain(self, deletions: int = -1) -> Decision:
+        decision = decide(self.config, NOW)
+        carry_out(Mortal(self.root, deletions), decision)
+        return decision
+
+
+def _position(age: int) -> Lsn:
+    return Lsn((1000 - age) * SEGMENT_SIZE + 40)
+
+
+@contextmanager
+def lived(ages: Sequence[int], plan: PlanConfig) -> Iterator[Archive]:
+    """Base backups of those ages, and WAL of every day since long before them."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Archive(Path(folder), plan)
+        for age in ages:
+            archive.take(age)
+        for age in range(45):
+            archive.archive(age)
+        yield archive
+
+
+def whole(archive: Archive) -> bool:
+    """Whether every committed set has its objects, and every base backup the WAL since."""
+    kept = list(archive.repository)
+    present = set(archive.repository.store.list())
+    starts = [Lsn.parse(found.manifest.facts["start_lsn"]) for found in kept]
+    days = [_position(age) for age in range(45)]
+    needed = {segment_name(1, at) for at in days if at >= min(starts, default=Lsn(1 << 62))}
+    objects = {entry.key for found in kept for entry in found.manifest.objects}
+    return objects <= present and needed <= archive.wal()
+
+
+ages = st.lists(st.integers(0, 40), min_size=1, max_size=8, unique=True)
+plans = st.builds(
+    PlanConfig,
+    base=st.integers(1, 20).map(lambda days: days * DAY),
+    wal=st.integers(1, 20).map(lambda days: days * DAY),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ages=ages, plan=plans, deletions=st.integers(0, 60))
+def test_an_interruption_leaves_whole_sets_and_the_next_run_what_an_unbroken_one_does(
+    ages: list[int], plan: PlanConfig, deletions: int
+) -> None:
+    with lived(ages, plan) as broken, lived(ages, plan) as unbroken:
+        try:
+            broken.retain(deletions)
+        except Killed:
+            assert whole(broken)
+        broken.retain()
+        unbroken.retain()
+        assert whole(broken)
+        for archive in (broken, unbroken):
+            assert decide(archive.config, NOW).removals == ()
+        assert broken.wal() == unbroken.wal()
+        left = [[found.manifest.finished for found in a.repository] for a in (broken, unbroken)]
+        assert left[0] == left[1]
+        objects = [key for key in broken.repository.store.list("sets/") if MANIFEST not in key]
+        assert len(objects) == 2 * len(left[0])  # no object without a manifest is left
+
+
+@settings(max_examples=60, deadline=None)
+@given(ages=ages, plan=plans)
+def test_what_goes_is_old_and_every_moment_of_the_window_stays_reachable(
+    ages: list[int], plan: PlanConfig
+) -> None:
+    with lived(ages, plan) as archive:
+        archive.retain()
+        left = {(NOW - found.manifest.finished).days for found in archive.repository}
+        assert left >= {age for age in ages if age * DAY <= plan.base}
+        assert min(ages) in left
+        before = [age for age in ages if age * DAY >= plan.wal]
+        assert (min(before) if before else max(ages)) in left
+        assert len(left - {age for age in ages if age * DAY <= plan.base}) <= 2
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(tmp_path)
+
+
+def test_the_default_plan_on_a_month_of_daily_backups(archive: Archive) -> None:
+    for age in range(30):
+        archive.take(age)
+        archive.take(age, "logical")
+        archive.archive(age)
+    decision = archive.retain()
+    left = {
+        kind: [(NOW - found.manifest.finished).days for found in archive.repository.sets(kind)]
+        for kind in ("base", "logical")
+    }
+    assert left == {"base": list(range(7, -1, -1)), "logical": list(range(14, -1, -1))}
+    assert archive.wal() == {segment_name(1, _position(age)) for age in range(8)}
+    told = "\n".join(decision.lines())
+    assert "kept 7 days" in told
+    assert "kept 14 days" in told
+    assert "remove  22 WAL files" in told
+
+
+def test_deciding_deletes_nothing(archive: Archive) -> None:
+    for age in (30, 20, 1):
+        archive.take(age)
+        archive.archive(age)
+    before = sorted(archive.root.rglob("*"))
+    assert decide(archive.config, NOW).removals
+    assert sorted(archive.root.rglob("*")) == before
+
+
+def test_the_last_of_a_kind_stays_at_any_age_and_says_why(archive: Archive) -> None:
+    base, logical = archive.take(40), archive.take(40, "logical")
+    archive.archive(40)
+    decision = archive.retain()
+    assert {found.label for found in archive.repository} == {base.label, logical.label}
+    assert len(archive.wal()) == 1
+    told = dict(decision.spared)
+    assert "recovery window" in told[base.label]
+    assert told[logical.label] == "the newest logical backup"
+
+
+def test_a_dump_of_one_table_does_not_take_the_place_of_the_database(archive: Archive) -> None:
+    whole = archive.take(40, "logical", scope="database")
+    part = archive.take(30, "logical", scope="tables")
+    archive.take(35, "logical", scope="tables")
+    decision = archive.retain()
+    assert archive.repository.labels("logical") == [whole.label, part.label]
+    assert dict(decision.spared)[whole.label] == "the newest logical backup (database)"
+
+
+def test_a_kind_without_a_plan_is_left_alone(archive: Archive) -> None:
+    kept = [archive.take(age, "topics").label for age in (400, 300)]
+    archive.file("sets/topics/topics-20200101T000000Z-aaaa/a", 900)
+    assert archive.retain().removals == ()
+    assert archive.repository.labels() == kept
+
+
+def test_a_backup_that_is_being_written_is_not_taken_for_a_leftover(archive: Archive) -> None:
+    archive.take(20)
+    for age, kept in ((1, True), (20, False)):
+        label = archive.repository.new_label("base", NOW - age * DAY)
+        archive.file(f"sets/base/{label}/base.tar.zst", age)
+        archive.retain()
+        assert (archive.root / "sets/base" / label / "base.tar.zst").exists() is kept
+
+
+def test_without_a_base_backup_no_wal_goes(archive: Archive) -> None:
+    archive.archive(40)
+    assert archive.retain().removals == ()
+
+
+def test_histories_salvage_and_foreign_names_stay_what_belongs_to_a_segment_goes_with_it(
+    archive: Archive,
+) -> None:
+    archive.take(1)
+    gone = [
+        archive.archive(40),
+        archive.archive(39, tail=".00000028.backup"),
+        archive.archive(38, tail=".partial"),
+        archive.archive(37, folder="stream/00000001"),
+    ]
+    kept = [
+        archive.archive(40, folder="salvage/recovery-1/pg_wal"),
+        archive.file("wal/00000002.history", 40, "1\t0/1\tx\n"),
+        archive.file("wal/0000000100000000000009FF", 40),  # no segment of 16 MiB
+        archive.file("wal/notes.txt", 40),
+    ]
+    archive.retain()
+    left = {path.name for path in archive.root.rglob("*") if path.is_file()}
+    assert left.isdisjoint(gone[1:])
+    assert set(kept) <= left
+    assert not (archive.root / "wal" / gone[0]).exists()
+
+
+def test_wal_before_the_only_base_backup_stays_as_long_as_the_plan_says(archive: Archive) -> None:
+    archive.take(1)
+    young, old = archive.archive(6), archive.archive(8)
+    archive.retain()
+    assert archive.wal() == {young}
+    assert parse_segment(old).start < parse_segment(young).start
+
+
+def test_after_a_recovery_into_the_past_the_window_starts_on_the_lineage_of_now(
+    archive: Archive,
+) -> None:
+    """The backup of day 9 lies on the branch that was left: nothing leads from it to now."""
+    on_it, abandoned, recent = archive.take(10), archive.take(9), archive.take(2, timeline=2)
+    fork = _position(10) + (1 << 10)
+    archive.file("wal/00000002.history", 3, f"1\t{fork}\tbefore a mistake\n")
+    archive.retain()
+    assert archive.repository.labels("base") == [on_it.label, recent.label]
+    assert abandoned.label not in archive.repository.labels()
+
+
+def test_what_cannot_be_judged_is_not_thinned_out(archive: Archive) -> None:
+    archive.take(20), archive.take(10), archive.take(1)
+    archive.archive(40)
+    ExpectedEnd("7", 3, _position(0), NOW).write(archive.root)
+    with pytest.raises(RestoreError, match=r"no 00000003\.history"):
+        decide(archive.config, NOW)
+    (archive.root / "expected-end.json").unlink()
+    (archive.root / archive.repository.latest("base").prefix / MANIFEST).write_text("{")
+    with pytest.raises(BackupError, match="not a manifest"):
+        decide(archive.config, NOW)
+
+
+def test_an_object_that_another_run_removed_meanwhile_is_no_error(archive: Archive) -> None:
+    for age in (30, 20, 1):
+        archive.take(age)
+    decision = decide(archive.config, NOW)
+    assert carry_out(archive.repository.store, decision) == 3
+    assert carry_out(archive.repository.store, decision) == 0
+
+
+def test_the_command_removes_only_when_told(archive: Archive) -> None:
+    configuration = archive.root / "pipeline.toml"
+    configuration.write_text(f'[repository]\npath = "{archive.root}"\n')
+    old, recent = archive.take(900), archive.take(800)
+    archive.take(700)
+    arguments = ["retain", "--config", str(configuration)]
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 0
+    assert f"remove  {old.label}" in told.output
+    assert "nothing was removed; to do it: pipeline retain --yes" in told.output
+    assert old.label in archive.repository.labels()
+    told = CliRunner().invoke(app, [*arguments, "--yes"])
+    assert "removed 6 objects" in told.output
+    assert {old.label, recent.label}.isdisjoint(archive.repository.labels())
