@@ -44,7 +44,7 @@ WRITTEN = (
         "PostgreSQL backup",
         "Logical backup format",
         (),
-        "not yet: comes with the logical backup",
+        "not yet: `pipeline backup logical` takes one, its checks come later",
     ),
     WrittenTest(
         "PostgreSQL backup",

@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import threading
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,7 @@ import psycopg
 import typer
 
 from pipeline import config as configuration
+from pipeline import retention
 from pipeline.config import PipelineConfig
 from pipeline.errors import (
     ConfigError,
@@ -20,9 +21,11 @@ from pipeline.errors import (
     PipelineError,
     RecoveryRefused,
 )
-from pipeline.postgres import base_backup, receiver
+from pipeline.kafka import archive
+from pipeline.postgres import base_backup, logical, receiver
 from pipeline.postgres.find import find as find_suspects
 from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.reach import reach
 from pipeline.postgres.targets import SPELLINGS, Target
 from pipeline.postgres.tools import Tools
 from pipeline.recovery.journal import Journal
@@ -65,6 +68,33 @@ def backup_base(config: Config = DEFAULT) -> None:
     _say(taken.label)
 
 
+@backup.command("logical")
+def backup_logical(
+    *,
+    config: Config = DEFAULT,
+    table: Annotated[
+        list[str] | None, typer.Option(help="only this table, with its children; repeatable")
+    ] = None,
+    schema_only: Annotated[bool, typer.Option("--schema-only", help="no rows")] = False,
+) -> None:
+    """Dump of the database in one snapshot, with a digest of each table; roles beside it."""
+    loaded = configuration.load(config)
+    taken = logical.take(
+        loaded, _repository(loaded), _say, tables=table or (), schema_only=schema_only
+    )
+    _say(taken.label)
+
+
+@backup.command("topics")
+def backup_topics(
+    config: Config = DEFAULT,
+    topic: Annotated[list[str] | None, typer.Option(help="again for each; all without it")] = None,
+) -> None:
+    """Archive topics as the brokers hold them, up to one common end."""
+    loaded = configuration.load(config)
+    _say(archive.take(loaded, _repository(loaded), topic or (), _say).label)
+
+
 @wal.command("receive")
 def wal_receive(config: Config = DEFAULT) -> None:
     """Stream WAL as it is flushed, and write the expected end every second, until stopped."""
@@ -88,6 +118,36 @@ def list_sets(
             _say(json.dumps(line | {"finished": manifest.finished.isoformat()}))
         else:
             _say(f"{found.label}  {manifest.finished:%Y-%m-%d %H:%M:%S}Z  {size:>15,} bytes")
+
+
+@app.command("reach")
+def show_reach(
+    *,
+    config: Config = DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json", help="one object a line")] = False,
+) -> None:
+    """Say which moments each base backup leads to, and what is missing; restores nothing."""
+    for answer in reach(configuration.load(config)):
+        for line in [json.dumps(answer.as_facts())] if as_json else answer.lines():
+            _say(line)
+
+
+@app.command("retain")
+def retain(
+    *,
+    config: Config = DEFAULT,
+    yes: Annotated[bool, typer.Option("--yes", help="remove it; otherwise only say so")] = False,
+) -> None:
+    """Say what the [plan] lets go and why; with --yes, remove it."""
+    loaded = configuration.load(config)
+    decision = retention.decide(loaded, datetime.now(UTC))
+    for line in decision.lines():
+        _say(line)
+    if yes:
+        count = retention.carry_out(_repository(loaded).store, decision)
+        _say(f"removed {count} objects")
+    elif decision.removals:
+        _say("nothing was removed; to do it: pipeline retain --yes")
 
 
 @app.command("find")

@@ -1,0 +1,104 @@
+"""Offsets that hold no record a consumer sees, each with the reason why."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from pipeline.kafka.batches import Batch, Marker
+
+
+class Reason(StrEnum):
+    """Why there is no record; the first four are how Kafka works, the last is damage."""
+
+    MARKER = "transaction marker"
+    ABORTED = "aborted"
+    COMPACTED = "compacted"
+    DELETED = "deleted by retention"
+    LOST = "LOST"
+
+
+class Aborted(NamedTuple):
+    """A transaction that was aborted: who wrote it, and where it begins in this partition."""
+
+    producer_id: int
+    first_offset: int
+
+
+class Gap(NamedTuple):
+    """`offsets` of [first, end) hold no record; all of them, except inside a compacted batch."""
+
+    first: int
+    end: int
+    reason: Reason
+    offsets: int
+
+
+class Gaps:
+    """Classifies the offsets of one partition while its batches pass, in order."""
+
+    def __init__(self, log_start: int, *, compacted: bool, aborted: Iterable[Aborted] = ()) -> None:
+        self.found: list[Gap] = []
+        self.position = log_start
+        self._hole = Reason.COMPACTED if compacted else Reason.LOST
+        self._undecided: list[tuple[int, int]] = []
+        self._aborting: set[int] = set()
+        self.learn(aborted)
+        if log_start:
+            self._add(0, log_start, Reason.DELETED)
+
+    def learn(self, aborted: Iterable[Aborted]) -> None:
+        """Take in transactions that a broker names while their batches arrive."""
+        for told in aborted:
+            heappush(self._undecided, (told.first_offset, told.producer_id))
+
+    def deleted_until(self, log_start: int) -> None:
+        """Retention was faster than the reader: the log begins later now."""
+        self._add(self.position, log_start, Reason.DELETED)
+        self.position = log_start
+
+    def see(self, batch: Batch, ended: Marker | None) -> None:
+        """Account for a batch; `ended` tells what a control batch says."""
+        if batch.base_offset > self.position:
+            self._add(self.position, batch.base_offset, self._hole)
+        self._begin_until(batch.next_offset - 1)
+        first = max(batch.base_offset, self.position)  # DeleteRecords may cut into a batch
+        if batch.control:
+            self._add(first, batch.next_offset, Reason.MARKER)
+            if ended is Marker.ABORT:
+                self._aborting.discard(batch.producer_id)
+        elif batch.transactional and batch.producer_id in self._aborting:
+            self._add(first, batch.next_offset, Reason.ABORTED)
+        elif batch.missing:  # brokers refuse such a batch from a producer: the cleaner made it
+            self._add(first, batch.next_offset, Reason.COMPACTED, batch.missing)
+        self.position = batch.next_offset
+
+    def close(self, end: int) -> list[Gap]:
+        """All gaps up to `end`, behind which the log goes on."""
+        if self.position < end:
+            self._add(self.position, end, self._hole)
+            self.position = end
+        return self.found
+
+    def _begin_until(self, offset: int) -> None:
+        """Note who is in a transaction that will be aborted; a broker tells one more than once."""
+        while self._undecided and self._undecided[0][0] <= offset:
+            self._aborting.add(heappop(self._undecided)[1])
+
+    def _add(self, first: int, end: int, reason: Reason, offsets: int | None = None) -> None:
+        count = end - first if offsets is None else offsets
+        last = self.found[-1] if self.found else None
+        whole = last is not None and last.offsets == last.end - last.first and count == end - first
+        if last is not None and whole and (last.end, last.reason) == (first, reason):
+            self.found[-1] = last._replace(end=end, offsets=last.offsets + count)
+        else:
+            self.found.append(Gap(first, end, reason, count))
+
+
+def totals(gaps: Iterable[Gap]) -> Mapping[Reason, int]:
+    """Offsets by reason."""
+    counted: Counter[Reason] = Counter()
+    for gap in gaps:
+        counted[gap.reason] += gap.offsets
+    return dict(counted)

@@ -1,0 +1,258 @@
+"""Record batches as a broker holds them, through kafka-python's protocol classes.
+
+The only module that uses kafka-python, because it uses names that are not public there;
+tests/kafka/test_raw.py fails when an upgrade changes them.
+"""
+
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from kafka.errors import KafkaConnectionError, KafkaError, for_code
+from kafka.net import KafkaConnectionManager, NetworkSelector
+from kafka.protocol.consumer import FetchRequest
+from kafka.structs import TopicPartition
+
+from pipeline.config import KafkaConfig
+from pipeline.errors import ConfigError, ServerError
+from pipeline.kafka.batches import walk
+from pipeline.kafka.gaps import Aborted
+from pipeline.wait import wait_until
+
+BLOCK = 1 << 20
+TIMEOUT_MS = 30_000
+WITHIN, PAUSE = timedelta(seconds=30), timedelta(milliseconds=200)
+PATIENCE = 20
+"""Answers in a row that may bring no data, half a second each."""
+
+_BY_TOPIC_ID, _LARGEST_FRAME = 13, 1 << 30
+_WAIT_MS, _READ_COMMITTED = 500, 1
+_OUT_OF_RANGE, _LEADER_MOVED = 1, frozenset({5, 6, 74, 75})
+_GONE = frozenset({3, 100, 103})
+_SETTINGS = {
+    "security.protocol": "security_protocol",
+    "ssl.ca.location": "ssl_cafile",
+    "ssl.certificate.location": "ssl_certfile",
+    "ssl.key.location": "ssl_keyfile",
+    "ssl.key.password": "ssl_password",
+    "ssl.crl.location": "ssl_crlfile",
+    "sasl.mechanism": "sasl_mechanism",
+    "sasl.mechanisms": "sasl_mechanism",
+    "sasl.username": "sasl_plain_username",
+    "sasl.password": "sasl_plain_password",
+    "client.id": "client_id",
+}
+"""librdkafka's spelling, which pipeline.toml uses, and kafka-python's."""
+
+
+class OffsetGone(ServerError):
+    """The log does not hold the offset any more: retention was faster, or the log was cut."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A partition of one life of a topic: made anew, a topic has another id."""
+
+    topic: str
+    topic_id: Any
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a broker answered: `data` may end inside a batch."""
+
+    data: bytes
+    high_watermark: int
+    last_stable: int
+    log_start: int
+    aborted: tuple[Aborted, ...]
+
+
+class RawReader:
+    """Fetches from the leaders of partitions; one connection for each broker, any thread."""
+
+    def __init__(self, config: KafkaConfig, fetch_bytes: int = 8 << 20) -> None:
+        self._fetch_bytes = fetch_bytes
+        self._servers = config.bootstrap_servers
+        self._net = NetworkSelector()
+        self._manager = _Manager(
+            self._net,
+            bootstrap_servers=config.bootstrap_servers.split(","),
+            receive_message_max_bytes=_LARGEST_FRAME,
+            request_timeout_ms=TIMEOUT_MS,
+            **settings(config.client),
+        )
+        self._manager.cluster.need_all_topic_metadata = True  # asking by name may create a topic
+        self._net.start()
+        try:
+            self._manager.bootstrap(TIMEOUT_MS)
+        except KafkaError as error:
+            self.close()
+            raise ServerError(f"Kafka on {self._servers} does not answer: {error}") from error
+
+    def close(self) -> None:
+        self._manager.close()
+        self._net.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def batches(self, place: Place, start: int, end: int) -> Iterator[Fetched]:
+        """Whole batches that begin before `end`; the next fetch runs while one is used.
+
+        Raises OffsetGone where the log no longer holds what comes next, else ServerError.
+        """
+        if start >= end:
+            return
+        with ThreadPoolExecutor(1, "fetch") as ahead:
+            position, silent = start, 0
+            coming = ahead.submit(self.fetch, place, position)
+            while position < end:
+                fetched = coming.result()
+                kept, reached = _whole(fetched.data, position, end, f"{place}@{position}")
+                silent = 0 if kept else silent + 1
+                if silent > PATIENCE:
+                    raise ServerError(
+                        f"{place} on {self._servers}: nothing arrives from offset {position} on, "
+                        f"expected up to {end}"
+                    )
+                position = reached
+                if position < end:
+                    coming = ahead.submit(self.fetch, place, position)
+                if kept:
+                    yield replace(fetched, data=fetched.data[:kept])
+
+    def fetch(self, place: Place, offset: int) -> Fetched:
+        """One answer of the leader, who is looked up again while it moves or reconnects."""
+        where, told = f"{place}@{offset} on {self._servers}", None
+
+        def unanswered() -> str | None:
+            nonlocal told
+            try:
+                told = self._manager.run(self._fetch_from_leader, place, offset)
+            except (KafkaError, OSError) as error:
+                if getattr(error, "retriable", False):
+                    return repr(error)
+                raise ServerError(f"{where}: {error!r}") from error
+            return for_code(told.error_code).__name__ if told.error_code in _LEADER_MOVED else None
+
+        wait_until(f"{where}: an answer of its leader", unanswered, within=WITHIN, every=PAUSE)
+        return _read(told, where)
+
+    async def _fetch_from_leader(self, place: Place, offset: int) -> Any:  # noqa: ANN401
+        cluster = self._manager.cluster
+        node = cluster.leader_for_partition(TopicPartition(place.topic, place.partition))
+        if node is None or node < 0:
+            await cluster.refresh_metadata(self._manager.least_loaded_node())
+            node = cluster.leader_for_partition(TopicPartition(place.topic, place.partition))
+        wanted = FetchRequest.FetchTopic.FetchPartition(
+            partition=place.partition,
+            current_leader_epoch=-1,
+            fetch_offset=offset,
+            last_fetched_epoch=-1,
+            log_start_offset=-1,
+            partition_max_bytes=self._fetch_bytes,
+        )
+        response = await self._manager.send(
+            FetchRequest(
+                replica_id=-1,
+                max_wait_ms=_WAIT_MS,
+                min_bytes=1,
+                max_bytes=self._fetch_bytes,
+                isolation_level=_READ_COMMITTED,
+                session_id=0,
+                session_epoch=-1,
+                topics=[FetchRequest.FetchTopic(topic_id=place.topic_id, partitions=[wanted])],
+                forgotten_topics_data=[],
+                rack_id="",
+                min_version=_BY_TOPIC_ID,
+            ),
+            node_id=node,
+        )
+        if response.error_code:
+            raise for_code(response.error_code)
+        told = response.responses[0].partitions[0]
+        if told.error_code in _LEADER_MOVED:
+            await cluster.refresh_metadata(self._manager.least_loaded_node())
+        return told
+
+
+def settings(client: Mapping[str, str]) -> dict[str, Any]:
+    """Security settings in kafka-python's spelling; one that it has no word for is refused."""
+    found: dict[str, Any] = {}
+    for name, value in client.items():
+        if name in _SETTINGS:
+            found[_SETTINGS[name]] = value
+        elif name == "ssl.endpoint.identification.algorithm":
+            found["ssl_check_hostname"] = value != "none"
+        elif name.startswith(("ssl.", "sasl.", "enable.ssl.")):
+            raise ConfigError(f"kafka.client: {name!r} cannot be used to archive topics")
+    if "security_protocol" in found:
+        found["security_protocol"] = found["security_protocol"].upper()
+    return found
+
+
+def _read(told: Any, where: str) -> Fetched:  # noqa: ANN401 - generated
+    if told.error_code == 0:
+        aborted = told.aborted_transactions or ()
+        return Fetched(
+            bytes(told.records or b""),
+            told.high_watermark,
+            told.last_stable_offset,
+            told.log_start_offset,
+            tuple(Aborted(each.producer_id, each.first_offset) for each in aborted),
+        )
+    reason = for_code(told.error_code).__name__
+    if told.error_code == _OUT_OF_RANGE:
+        raise OffsetGone(f"{where}: {reason}")
+    if told.error_code in _GONE:
+        raise ServerError(f"{where}: the topic was deleted while it was read ({reason})")
+    raise ServerError(f"{where}: {reason}")
+
+
+def _whole(data: bytes, position: int, end: int, where: str) -> tuple[int, int]:
+    """Bytes of the whole batches that begin before `end`, and the offset after them."""
+    size = 0
+    for batch, _ in walk(data, where, cut=True):
+        if batch.base_offset >= end:
+            return size, end
+        size += batch.size
+        position = batch.next_offset
+    return size, position
+
+
+class _Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is not typed
+    """Connections that read what has arrived at once; kafka-python's read 4 KiB at a time."""
+
+    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:  # noqa: ANN401
+        transport = await super()._build_transport(node, timeout_at=timeout_at)
+        transport._sock_recv = lambda: _received(transport._sock)  # noqa: SLF001
+        return transport
+
+
+def _received(connection: socket.socket) -> tuple[bytes, KafkaError | None]:
+    blocks: list[bytes] = []
+    error = None
+    try:
+        while block := connection.recv(BLOCK):
+            blocks.append(block)
+        error = KafkaConnectionError("the broker closed the connection")
+    except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        pass  # all that has arrived was read
+    except OSError as failure:
+        error = KafkaConnectionError(str(failure))
+    return b"".join(blocks), error

@@ -1,0 +1,129 @@
+"""What a topic is beside its records: identity, partitions, configuration, where its log stands."""
+
+import base64
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import (
+    IsolationLevel,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    ConfigSource,
+    OffsetSpec,
+    ResourceType,
+)
+
+from pipeline.config import KafkaConfig
+from pipeline.errors import ServerError
+from pipeline.kafka.raw import Place
+
+SECONDS = 30.0
+_OWN = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as its brokers describe it; `overrides` are its own, the rest are defaults."""
+
+    name: str
+    topic_id: uuid.UUID
+    replication: int
+    partitions: tuple[int, ...]
+    overrides: dict[str, str]
+    defaults: dict[str, str]
+
+    @property
+    def compacted(self) -> bool:
+        return "compact" in (self.overrides | self.defaults).get("cleanup.policy", "")
+
+    @property
+    def places(self) -> list[Place]:
+        return [Place(self.name, self.topic_id, partition) for partition in self.partitions]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where a partition's log starts, where it is decided up to, and where it ends."""
+
+    start: int
+    end: int
+    high_watermark: int
+
+
+def describe(config: KafkaConfig, names: Sequence[str] = ()) -> list[Topic]:
+    """Describe these topics, or all that are not the brokers' own.
+
+    Raises ServerError, naming the topic, when one is missing or no broker answers.
+    """
+    admin = _admin(config)
+    try:
+        wanted = list(names) or _all(admin)
+        described = admin.describe_topics(TopicCollection(wanted), request_timeout=SECONDS)
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in wanted]
+        told = admin.describe_configs(resources, request_timeout=SECONDS) if resources else {}
+        configs = {resource.name: future.result() for resource, future in told.items()}
+        return [_topic(described[name].result(), configs[name]) for name in wanted]
+    except KafkaException as error:
+        raise ServerError(
+            f"topics {', '.join(names) or '(all)'} on {config.bootstrap_servers}: {error}"
+        ) from error
+
+
+def extents(config: KafkaConfig, places: Sequence[Place]) -> dict[Place, Extent]:
+    """All partitions' extents, asked for together: where a run begins and ends."""
+    admin = _admin(config)
+    first, last = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    try:
+        starts = _offsets(admin, places, first, IsolationLevel.READ_UNCOMMITTED)
+        ends = _offsets(admin, places, last, IsolationLevel.READ_COMMITTED)
+        marks = _offsets(admin, places, last, IsolationLevel.READ_UNCOMMITTED)
+    except KafkaException as error:
+        raise ServerError(f"offsets on {config.bootstrap_servers}: {error}") from error
+    return {place: Extent(starts[place], ends[place], marks[place]) for place in places}
+
+
+def cluster_id(config: KafkaConfig) -> str:
+    """Tell the cluster's own name for itself."""
+    admin = _admin(config)
+    try:
+        return str(admin.describe_cluster(request_timeout=SECONDS).result().cluster_id)
+    except KafkaException as error:
+        raise ServerError(f"cluster on {config.bootstrap_servers}: {error}") from error
+
+
+def _offsets(
+    admin: AdminClient, places: Sequence[Place], spec: OffsetSpec, isolation: IsolationLevel
+) -> dict[Place, int]:
+    if not places:
+        return {}
+    asked = {TopicPartition(place.topic, place.partition): spec for place in places}
+    told = admin.list_offsets(asked, isolation_level=isolation, request_timeout=SECONDS)
+    found = {(at.topic, at.partition): future.result().offset for at, future in told.items()}
+    return {place: int(found[place.topic, place.partition]) for place in places}
+
+
+def _admin(config: KafkaConfig) -> AdminClient:
+    return AdminClient({**config.client, "bootstrap.servers": config.bootstrap_servers})
+
+
+def _all(admin: AdminClient) -> list[str]:
+    return sorted(name for name in admin.list_topics(timeout=SECONDS).topics if name[:2] != "__")
+
+
+def _topic(told: Any, config: Mapping[str, Any]) -> Topic:  # noqa: ANN401 - librdkafka's
+    own = {n: e.value for n, e in config.items() if e.source == _OWN}
+    return Topic(
+        name=told.name,
+        topic_id=uuid.UUID(bytes=base64.urlsafe_b64decode(f"{told.topic_id}==")),
+        replication=min(len(partition.replicas) for partition in told.partitions),
+        partitions=tuple(partition.id for partition in told.partitions),
+        overrides=own,
+        defaults={n: e.value for n, e in config.items() if n not in own and e.value is not None},
+    )

@@ -1,0 +1,87 @@
+"""Every offset without a record has its reason, and what has none is LOST."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.kafka.batches import Batch, Marker
+from pipeline.kafka.gaps import Aborted, Gap, Gaps, Reason, totals
+
+
+def data(base: int, count: int = 1, *, producer: int = -1, records: int | None = None) -> Batch:
+    attributes = 0x10 if producer >= 0 else 0
+    held = count if records is None else records
+    return Batch(base, 0, 0, 2, 0, attributes, count - 1, 0, 0, producer, 0, 0, held)
+
+
+def ended(base: int, producer: int) -> Batch:
+    return Batch(base, 0, 0, 2, 0, 0x30, 0, 0, 0, producer, 0, -1, 1)
+
+
+def test_a_dense_log_has_no_gaps() -> None:
+    gaps = Gaps(0, compacted=False)
+    gaps.see(data(0, 10), None)
+    gaps.see(data(10, 5), None)
+    assert gaps.close(15) == []
+
+
+def test_a_hole_is_lost_unless_the_topic_is_compacted() -> None:
+    for compacted, reason in ((False, Reason.LOST), (True, Reason.COMPACTED)):
+        gaps = Gaps(0, compacted=compacted)
+        gaps.see(data(0, 10), None)
+        gaps.see(data(14), None)
+        assert gaps.close(15) == [Gap(10, 14, reason, 4)]
+
+
+def test_a_missing_tail_is_a_hole_like_any_other() -> None:
+    gaps = Gaps(0, compacted=False)
+    gaps.see(data(0, 10), None)
+    assert gaps.close(12) == [Gap(10, 12, Reason.LOST, 2)]
+
+
+def test_what_lies_before_the_log_start_was_deleted_by_retention() -> None:
+    gaps = Gaps(5, compacted=False)
+    gaps.see(data(0, 10), None)  # the log starts inside a batch after DeleteRecords
+    gaps.deleted_until(20)
+    gaps.see(data(20), None)
+    assert gaps.close(21) == [Gap(0, 5, Reason.DELETED, 5), Gap(10, 20, Reason.DELETED, 10)]
+
+
+def test_compaction_inside_a_batch_is_counted() -> None:
+    gaps = Gaps(0, compacted=True)
+    gaps.see(data(0, 10, records=3), None)
+    gaps.see(data(10, 10, records=9), None)
+    assert totals(gaps.close(20)) == {Reason.COMPACTED: 8}
+
+
+def test_committed_and_aborted_transactions_of_one_producer() -> None:
+    gaps = Gaps(0, compacted=False, aborted=[Aborted(7, 4)])
+    gaps.see(data(0, 3, producer=7), None)
+    gaps.see(ended(3, 7), Marker.COMMIT)
+    gaps.see(data(4, 2, producer=7), None)
+    gaps.see(data(6, 2, producer=8), None)
+    gaps.learn([Aborted(7, 4)])  # the next answer of the broker tells it again
+    gaps.see(ended(8, 7), Marker.ABORT)
+    gaps.see(data(9, 2, producer=7), None)
+    gaps.see(ended(11, 8), Marker.COMMIT)
+    gaps.see(ended(12, 7), Marker.COMMIT)
+    assert gaps.close(13) == [
+        Gap(3, 4, Reason.MARKER, 1),
+        Gap(4, 6, Reason.ABORTED, 2),
+        Gap(8, 9, Reason.MARKER, 1),
+        Gap(11, 13, Reason.MARKER, 2),
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.booleans()), min_size=1), st.integers(0, 30))
+def test_batches_and_gaps_tile_the_log(pieces: list[tuple[int, bool]], log_start: int) -> None:
+    gaps, position, held = Gaps(log_start, compacted=False), log_start, 0
+    for size, present in pieces:
+        if present:
+            gaps.see(data(position, size), None)
+            held += size
+        position += size
+    found = gaps.close(position)
+    assert held + sum(gap.offsets for gap in found) == position
+    assert all(left.end <= right.first for left, right in pairwise(found))
