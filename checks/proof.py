@@ -5,14 +5,15 @@ from random import Random
 from typing import Any, Generic
 
 from checks.check import Catalogue, Check, Examination, Outcome
-from fixtures.scratch import Damage, Fault, FaultRefused, Material, S, Scratch
-
-
-class InjectionFailed(Exception):
-    """The fault changed nothing, or could not be injected: whatever the check says proves nothing.
-
-    Neither a pass nor a failed check.
-    """
+from fixtures.scratch import (
+    Damage,
+    Fault,
+    FaultRefused,
+    InjectionFailed,
+    Material,
+    S,
+    Scratch,
+)
 
 
 @dataclass(frozen=True)

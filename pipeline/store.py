@@ -83,6 +83,16 @@ class HashedStream(io.RawIOBase):
             pass
         return self._digest.hexdigest()
 
+    def damage(self, entry: StoredObject) -> str | None:
+        """Tell how what was read differs from what the manifest lists, or None."""
+        found = self.hexdigest()
+        if (found, self.size) == (entry.sha256, entry.size):
+            return None
+        return (
+            f"{entry.key}: expected {entry.size} bytes with sha256 {entry.sha256}, "
+            f"found {self.size} bytes with {found}: the backup is damaged"
+        )
+
 
 class FolderStore:
     """A folder on a local or mounted file system; crash-safe through write, fsync, link, fsync."""

@@ -8,9 +8,9 @@ import pytest
 
 from checks import rules
 from checks.check import Catalogue, CatalogueError, NotRun, Observation, Outcome, worst
-from checks.proof import Injection, InjectionFailed, Proof, prove
+from checks.proof import Injection, Proof, prove
 from fixtures.faults import files
-from fixtures.scratch import Damage, Fault, FaultRefused, Scratch
+from fixtures.scratch import Damage, Fault, FaultRefused, InjectionFailed, Scratch
 from tests.toy_checks import WORDS, ToyMaterial, Words, first_line_damaged, toy
 
 

@@ -194,9 +194,6 @@ def _copy_proven(backup: BackupSet, into: Path) -> None:
     with backup.store.open(entry.key) as stream, into.open("wb") as copy:
         hashing = HashedStream(stream)
         shutil.copyfileobj(hashing, copy, 1 << 20)
-        found = hashing.hexdigest()
-    if (found, hashing.size) != (entry.sha256, entry.size):
-        raise RestoreError(
-            f"{entry.key}: expected {entry.size} bytes with sha256 {entry.sha256}, "
-            f"found {hashing.size} bytes with {found}: the backup is damaged"
-        )
+        damage = hashing.damage(entry)
+    if damage:
+        raise RestoreError(damage)

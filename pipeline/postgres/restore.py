@@ -51,12 +51,9 @@ def _extract_proven(backup: BackupSet, entry: StoredObject, into: Path) -> None:
     with backup.store.open(entry.key) as stream:
         hashing = HashedStream(stream)
         problem = _extract(io.BufferedReader(hashing, 1 << 20), into)
-        found = hashing.hexdigest()
-    if (found, hashing.size) != (entry.sha256, entry.size):
-        raise RestoreError(
-            f"{entry.key}: expected {entry.size} bytes with sha256 {entry.sha256}, "
-            f"found {hashing.size} bytes with {found}: the backup is damaged"
-        )
+        damage = hashing.damage(entry)
+    if damage:
+        raise RestoreError(damage)
     if problem is not None:
         raise RestoreError(f"{entry.key}: cannot be unpacked: {problem}") from problem
 

@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -107,3 +108,14 @@ def _working_in(folder: str) -> Iterator[tuple[int, int]]:
                 yield int(entry.name), int(state[1])
         except (OSError, ValueError):
             continue  # not a process, not ours to see, or gone meanwhile
+
+
+def not_refused(host: str, port: int) -> str | None:
+    """Answer None only where connections are refused: a time-out or a password proves nothing."""
+    try:
+        with socket.create_connection((host, port), timeout=2):
+            return "still accepts connections"
+    except ConnectionRefusedError:
+        return None
+    except OSError as error:
+        return f"cannot tell: {error}"

@@ -7,7 +7,6 @@ recovery that was interrupted is resumed from its journal.
 """
 
 import shutil
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -32,7 +31,7 @@ from pipeline.postgres.replay import (
 )
 from pipeline.postgres.restore import unpack
 from pipeline.postgres.segments import merged_wal
-from pipeline.postgres.server import LocalServer
+from pipeline.postgres.server import LocalServer, not_refused
 from pipeline.postgres.targets import Target
 from pipeline.postgres.tools import Tools
 from pipeline.recovery import reconnect
@@ -139,7 +138,7 @@ class PointInTimeRecovery:
         self.server.stop()
         wait_until(
             f"fence of {postgres.host}:{postgres.port}",
-            lambda: _refused(postgres.host, postgres.port),
+            lambda: not_refused(postgres.host, postgres.port),
             within=timedelta(seconds=30),
         )
         told = {name: [asdict(offset) for offset in kept] for name, kept in offsets.items()}
@@ -279,14 +278,3 @@ def timeline_of(data: Path, tools: Tools) -> int:
 def _control(data: Path, tools: Tools) -> dict[str, str]:
     lines = tools.run("pg_controldata", f"--pgdata={data}").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-def _refused(host: str, port: int) -> str | None:
-    """Answer None only for a refused connection: a time-out proves nothing."""
-    try:
-        with socket.create_connection((host, port), timeout=2):
-            return "still accepts connections"
-    except ConnectionRefusedError:
-        return None
-    except OSError as error:
-        return f"cannot tell: {error}"
