@@ -1,0 +1,35 @@
+"""`pipeline`: back up, look, and recover. Every command takes the same pipeline.toml."""
+
+import sys
+
+import psycopg
+import typer
+
+from pipeline.cli import look
+from pipeline.cli.backup import backup
+from pipeline.cli.recover import recover
+from pipeline.cli.wal import wal
+from pipeline.errors import LossNotAccepted, PipelineError, RecoveryRefused
+
+FAILED, INTERLOCK = 1, 10
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app.add_typer(backup, name="backup")
+app.add_typer(wal, name="wal")
+app.command("list")(look.list_sets)
+app.command("reach")(look.show_reach)
+app.command("find")(look.find)
+app.command("retain")(look.retain)
+app.add_typer(recover, name="recover")
+
+
+def main() -> None:
+    """Run; an error of ours is one message and an exit code, never a traceback."""
+    try:
+        app()
+    except (RecoveryRefused, LossNotAccepted) as refusal:
+        sys.stderr.write(f"refused: {refusal}\n")
+        sys.exit(INTERLOCK)
+    except (PipelineError, psycopg.Error) as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(FAILED)

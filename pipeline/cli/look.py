@@ -1,0 +1,97 @@
+"""Commands that look into the repository, and `retain`, which lets go of what the plan allows."""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from pipeline import config as configuration
+from pipeline import retention
+from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.errors import ConfigError, ObjectMissing
+from pipeline.postgres import base_backup
+from pipeline.postgres.find import find as find_suspects
+from pipeline.postgres.reach import reach
+from pipeline.postgres.tools import Tools
+from pipeline.repository import total_size
+
+
+def list_sets(
+    *,
+    config: Config = DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json", help="one object a line")] = False,
+) -> None:
+    """List the backup sets, oldest first."""
+    for found in repository(configuration.load(config)):
+        manifest, size = found.manifest, total_size(found.manifest.objects)
+        if as_json:
+            line = {"label": found.label, "kind": found.kind, "bytes": size}
+            say(json.dumps(line | {"finished": manifest.finished.isoformat()}))
+        else:
+            say(f"{found.label}  {manifest.finished:%Y-%m-%d %H:%M:%S}Z  {size:>15,} bytes")
+
+
+def show_reach(
+    *,
+    config: Config = DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json", help="one object a line")] = False,
+) -> None:
+    """Say which moments each base backup leads to, and what is missing; restores nothing."""
+    for answer in reach(configuration.load(config)):
+        for line in [json.dumps(answer.as_facts())] if as_json else answer.lines():
+            say(line)
+
+
+def retain(
+    *,
+    config: Config = DEFAULT,
+    yes: Annotated[bool, typer.Option("--yes", help="remove it; otherwise only say so")] = False,
+) -> None:
+    """Say what the backup plan lets go and why; with --yes, remove it."""
+    loaded = configuration.load(config)
+    decision = retention.decide(loaded, datetime.now(UTC))
+    for line in decision.lines():
+        say(line)
+    if yes:
+        count = retention.carry_out(repository(loaded).store, decision)
+        say(f"removed {count} objects")
+    elif decision.removals:
+        say("nothing was removed; to do it: pipeline retain --yes")
+
+
+def find(
+    table: Annotated[str, typer.Option(help="name, or schema.name")],
+    config: Config = DEFAULT,
+    since: Annotated[datetime | None, typer.Option(help="with its offset from UTC")] = None,
+    at_least: Annotated[int | None, typer.Option(help="rows in one transaction")] = None,
+) -> None:
+    """List the transactions that dropped, truncated or changed much of a table.
+
+    Reads the archived WAL from the newest base backup on; the last column is the target for
+    `pipeline recover postgres --to`.
+    """
+    if since is not None and since.tzinfo is None:
+        raise ConfigError("--since needs its offset from UTC")
+    loaded = configuration.load(config)
+    try:
+        newest = repository(loaded).latest(base_backup.KIND)
+    except ObjectMissing as error:
+        raise ConfigError(f"{error}: `find` starts at a base backup, take one first") from error
+    findings = find_suspects(
+        loaded.repository.path,
+        Tools.of(loaded.postgres),
+        backup_facts=newest.manifest.facts,
+        table=table,
+        since=since,
+        at_least=at_least,
+    )
+    for suspect in findings.suspects:
+        rows = "" if suspect.rows is None else f"{suspect.rows:,} rows"
+        say(
+            f"{suspect.time:%Y-%m-%d %H:%M:%S.%f}Z  {suspect.lsn}  xid {suspect.xid}  "
+            f"{suspect.what} of {', '.join(suspect.tables)}  {rows}  --to {suspect.before}"
+        )
+    for note in findings.unseen:
+        say(f"not seen: {note}")
+    say(f"read WAL from {findings.start} to {findings.end.lsn}: {findings.end.reason}")
