@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import ObjectMissing
-from pipeline.postgres import base_backup
+from pipeline.postgres import base_backup, chain
 from pipeline.postgres.lsn import Lsn, is_segment, parse_segment, segment_start
 from pipeline.postgres.receiver import ExpectedEnd
 from pipeline.postgres.segments import wal_folders
@@ -61,13 +61,18 @@ def decide(config: PipelineConfig, now: datetime) -> Decision:
     sets = [found for kind in keep for found in repository.sets(kind)]
     bases = [found for found in sets if found.kind == base_backup.KIND]
     needed = _newest(sets) | _anchor(config, bases, now)
+    young = [found for found in bases if found.manifest.finished >= now - keep[found.kind]]
+    needed = _carriers(bases, [*young, *(b for b in bases if b.label in needed)]) | needed
     aged = [found for found in sets if found.manifest.finished < now - keep[found.kind]]
     expired = [found for found in aged if found.label not in needed]
     kept = [found for found in bases if found not in expired]
+    # a set may list objects in an older set's folder: they stay as long as it does
+    held = {entry.key for s in sets if s not in expired for entry in s.manifest.objects}
     return Decision(
         removals=(
-            *(_removal(found, keep[found.kind]) for found in expired),
-            *_orphans(repository, keep, now),
+            # newest first: what is left of a chain when we are interrupted is a whole one
+            *(_removal(found, keep[found.kind], held) for found in reversed(expired)),
+            *_orphans(repository, keep, now, held),
             *_wal(config, kept, now),
         ),
         spared=tuple((s.label, needed[s.label]) for s in aged if s.label in needed),
@@ -111,6 +116,17 @@ def _anchor(config: PipelineConfig, bases: list[BackupSet], now: datetime) -> di
     return {found.label: why for found in chosen}
 
 
+def _carriers(bases: list[BackupSet], kept: list[BackupSet]) -> dict[str, str]:
+    """The base backups on which kept incremental ones build, whatever their own age."""
+    known, carriers = {found.label: found for found in bases}, dict[str, str]()
+    for child in kept:
+        link: BackupSet | None = child
+        while link is not None and (label := chain.parent_label(link)) is not None:
+            carriers.setdefault(label, f"{child.label} builds on it")
+            link = known.get(label)  # a parent that is gone is for the checks to tell
+    return carriers
+
+
 def _on_lineage(repository: Path, bases: list[BackupSet]) -> list[BackupSet]:
     """Base backups that lead to where the server is now, not to a branch that was left."""
     if not bases:
@@ -137,22 +153,22 @@ def _same(found: BackupSet, facts: dict[str, object]) -> bool:
     return bool(found.manifest.facts["system_identifier"] == facts["system_identifier"])
 
 
-def _removal(found: BackupSet, age: timedelta) -> Removal:
+def _removal(found: BackupSet, age: timedelta, held: set[str]) -> Removal:
     """Remove the manifest first: without it the rest is no backup set, and nobody restores it."""
     manifest = found.prefix + MANIFEST
-    objects = [key for key in found.store.list(found.prefix) if key != manifest]
+    objects = [key for key in found.store.list(found.prefix) if key != manifest and key not in held]
     why = f"finished {found.manifest.finished:%Y-%m-%d %H:%M}Z, kept {age.days} days"
     return Removal(found.label, why, (manifest, *objects))
 
 
 def _orphans(
-    repository: Repository, keep: dict[str, timedelta], now: datetime
+    repository: Repository, keep: dict[str, timedelta], now: datetime, held: set[str]
 ) -> Iterator[Removal]:
     """Objects without a manifest, once their age says that no backup is still writing them."""
     committed = set(repository.labels())
     found: dict[tuple[str, str], list[str]] = {}
     for key in repository.store.list("sets/"):
-        if (match := _OBJECT.fullmatch(key)) and match[2] not in committed:
+        if (match := _OBJECT.fullmatch(key)) and match[2] not in committed and key not in held:
             found.setdefault((match[1], match[2]), []).append(key)
     for (kind, label), keys in found.items():
         started = _STARTED.search(label)

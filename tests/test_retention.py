@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.config import PipelineConfig, PlanConfig, RepositoryConfig
 from pipeline.errors import BackupError, RestoreError
+from pipeline.postgres import chain
 from pipeline.postgres.lsn import SEGMENT_SIZE, Lsn, parse_segment, segment_name
 from pipeline.postgres.receiver import ExpectedEnd
 from pipeline.repository import MANIFEST, BackupSet, Manifest, Repository
@@ -59,8 +60,15 @@ class Archive:
     def repository(self) -> Repository:
         return Repository(FolderStore(self.root))
 
-    def take(self, age: int, kind: str = "base", timeline: int = 1, **facts: str) -> BackupSet:
-        """Commit a set that finished `age` days ago, of two objects."""
+    def take(
+        self,
+        age: int,
+        kind: str = "base",
+        timeline: int = 1,
+        on: BackupSet | None = None,
+        **facts: str,
+    ) -> BackupSet:
+        """Commit a set that finished `age` days ago, of two objects; `on` is its parent."""
         at, start = NOW - age * DAY, _position(age)
         label = self.repository.new_label(kind, at - timedelta(hours=1))
         prefix = f"sets/{kind}/{label}/"
@@ -72,7 +80,7 @@ class Archive:
             "end_lsn": str(start + 64),
             "end_time": at.isoformat(),
             "wal_segment_size": SEGMENT_SIZE,
-        }
+        } | ({} if on is None else {chain.PARENT: chain.as_fact(on)})
         return self.repository.commit(
             Manifest(
                 kind=kind,
@@ -111,20 +119,25 @@ def _position(age: int) -> Lsn:
 
 
 @contextmanager
-def lived(ages: Sequence[int], plan: PlanConfig) -> Iterator[Archive]:
-    """Base backups of those ages, and WAL of every day since long before them."""
+def lived(ages: Mapping[int, bool], plan: PlanConfig) -> Iterator[Archive]:
+    """Base backups of those ages, and WAL of every day since long before them.
+
+    Those that are true build on the one before them, where there is one.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        archive = Archive(Path(folder), plan)
-        for age in ages:
-            archive.take(age)
+        archive, last = Archive(Path(folder), plan), None
+        for age in sorted(ages, reverse=True):
+            last = archive.take(age, on=last if ages[age] else None)
         for age in range(45):
             archive.archive(age)
         yield archive
 
 
 def whole(archive: Archive) -> bool:
-    """Whether every committed set has its objects, and every base backup the WAL since."""
+    """Whether every set has its objects, every base backup its chain and the WAL since."""
     kept = list(archive.repository)
+    if any(chain.broken(found) for found in kept):
+        return False
     present = set(archive.repository.store.list())
     starts = [Lsn.parse(found.manifest.facts["start_lsn"]) for found in kept]
     days = [_position(age) for age in range(45)]
@@ -133,7 +146,7 @@ def whole(archive: Archive) -> bool:
     return objects <= present and needed <= archive.wal()
 
 
-ages = st.lists(st.integers(0, 40), min_size=1, max_size=8, unique=True)
+ages = st.dictionaries(st.integers(0, 40), st.booleans(), min_size=1, max_size=8)
 plans = st.builds(
     PlanConfig,
     base=st.integers(1, 20).map(lambda days: days * DAY),
@@ -144,7 +157,7 @@ plans = st.builds(
 @settings(max_examples=60, deadline=None)
 @given(ages=ages, plan=plans, deletions=st.integers(0, 60))
 def test_an_interruption_leaves_whole_sets_and_the_next_run_what_an_unbroken_one_does(
-    ages: list[int], plan: PlanConfig, deletions: int
+    ages: dict[int, bool], plan: PlanConfig, deletions: int
 ) -> None:
     with lived(ages, plan) as broken, lived(ages, plan) as unbroken:
         try:
@@ -166,16 +179,23 @@ def test_an_interruption_leaves_whole_sets_and_the_next_run_what_an_unbroken_one
 @settings(max_examples=60, deadline=None)
 @given(ages=ages, plan=plans)
 def test_what_goes_is_old_and_every_moment_of_the_window_stays_reachable(
-    ages: list[int], plan: PlanConfig
+    ages: dict[int, bool], plan: PlanConfig
 ) -> None:
     with lived(ages, plan) as archive:
         archive.retain()
         left = {(NOW - found.manifest.finished).days for found in archive.repository}
-        assert left >= {age for age in ages if age * DAY <= plan.base}
-        assert min(ages) in left
         before = [age for age in ages if age * DAY >= plan.wal]
-        assert (min(before) if before else max(ages)) in left
-        assert len(left - {age for age in ages if age * DAY <= plan.base}) <= 2
+        wanted = {age for age in ages if age * DAY <= plan.base}
+        wanted |= {min(ages), min(before) if before else max(ages)}
+        assert left == {age for each in wanted for age in chain_of(each, ages)}
+
+
+def chain_of(age: int, ages: Mapping[int, bool]) -> Iterator[int]:
+    """That backup and all on which it builds."""
+    yield age
+    older = [other for other in ages if other > age]
+    if ages[age] and older:
+        yield from chain_of(min(older), ages)
 
 
 @pytest.fixture
@@ -199,6 +219,33 @@ def test_the_default_plan_on_a_month_of_daily_backups(archive: Archive) -> None:
     assert "kept 7 days" in told
     assert "kept 14 days" in told
     assert "remove  22 WAL files" in told
+
+
+def test_a_kept_increment_keeps_its_chain_and_says_so(archive: Archive) -> None:
+    full = archive.take(20)
+    first = archive.take(15, on=full)
+    second = archive.take(5, on=first)
+    alone = archive.take(12)
+    archive.take(1)
+    archive.take(10, on=alone)  # the window of seven days starts from it
+    for age in range(25):
+        archive.archive(age)
+    decision = archive.retain()
+    told = dict(decision.spared)
+    assert told[full.label] == told[first.label] == f"{second.label} builds on it"
+    assert len(archive.repository.labels("base")) == 6
+    assert archive.wal() == {segment_name(1, _position(age)) for age in range(21)}
+
+
+def test_a_chain_goes_from_its_end(archive: Archive) -> None:
+    """Half way through what is left of it can still be restored."""
+    full = archive.take(40)
+    links = [full, archive.take(39, on=full)]
+    links.append(archive.take(38, on=links[-1]))
+    archive.take(20)
+    archive.take(1)
+    gone = [removal.subject for removal in decide(archive.config, NOW).removals]
+    assert gone == [link.label for link in reversed(links)]
 
 
 def test_deciding_deletes_nothing(archive: Archive) -> None:

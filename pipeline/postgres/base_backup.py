@@ -1,8 +1,13 @@
-"""A physical backup of the whole server: pg_basebackup's stream, hashed on its way."""
+"""A physical backup of the whole server: pg_basebackup's stream, hashed on its way.
+
+Of a server with tablespaces of its own pg_basebackup streams nothing: it writes one archive for
+each into a folder, beside the backup sets, from where they are hashed and stored.
+"""
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import IO, Any
 
@@ -14,12 +19,15 @@ from pipeline.cdc.publications import find_publication
 from pipeline.cdc.slots import logical_slots
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, ToolError
+from pipeline.postgres import chain, server_manifest, tablespaces
 from pipeline.postgres.inventory import table_inventory
 from pipeline.postgres.tools import Tools, password_environment
-from pipeline.repository import BackupSet, Manifest, Repository
+from pipeline.repository import BackupSet, Manifest, Repository, total_size
+from pipeline.store import Store, StoredObject, chunks_of
 
 KIND = "base"
-OBJECT = "base.tar.zst"
+ARCHIVE = ".tar.zst"
+OBJECT = f"base{ARCHIVE}"
 MADE_BY = "recovery-drills 0.1"
 
 _START = re.compile(r"write-ahead log start point: ([0-9A-F]+/[0-9A-F]+) on timeline (\d+)")
@@ -27,23 +35,33 @@ _END = re.compile(r"write-ahead log end point: ([0-9A-F]+/[0-9A-F]+)")
 
 
 def take(
-    config: PipelineConfig, repository: Repository, progress: Callable[[str], None] = lambda _: None
+    config: PipelineConfig,
+    repository: Repository,
+    progress: Callable[[str], None] = lambda _: None,
+    *,
+    incremental: bool = False,
 ) -> BackupSet:
     """Take a base backup and commit it as a backup set.
 
     The set holds its own WAL from start to end (`--wal-method=fetch`), so that it can reach
-    consistency even where the archive is lost. Nothing is buffered beyond one block.
+    consistency even where the archive is lost. Nothing is buffered beyond one block. An
+    `incremental` one holds the blocks that changed since the newest set that leads to the server.
 
     Raises BackupError when pg_basebackup fails or its stream was cut: no set is committed then.
     """
     started = datetime.now(UTC)
     label = repository.new_label(KIND, started)
     facts = _server_facts(config)
-    progress(f"{label}: copying {facts['database_bytes']:,} bytes of databases")
-    with tempfile.TemporaryFile() as messages:
-        stream = _stream(config, label, messages)
-        stored = repository.store.put(f"sets/{KIND}/{label}/{OBJECT}", _compressed(stream))
-        facts |= _positions(messages) | {"end_time": _server_clock(config)}
+    parent = chain.parent_for(repository, facts) if incremental else None
+    if parent is not None:
+        facts[chain.PARENT] = chain.as_fact(parent)
+        progress(f"{label}: copying what changed since {parent.label}")
+    else:
+        progress(f"{label}: copying {facts['database_bytes']:,} bytes of databases")
+    with _Copy(config, label, parent) as copy:
+        spread = facts[tablespaces.FACT]
+        objects = tuple((copy.staged if spread else copy.streamed)(repository.store))
+        facts |= copy.positions() | {"end_time": _server_clock(config)}
     manifest = Manifest(
         kind=KIND,
         label=label,
@@ -51,10 +69,24 @@ def take(
         finished=datetime.now(UTC),
         made_by=MADE_BY,
         facts=facts,
-        objects=(stored,),
+        objects=objects,
     )
-    progress(f"{label}: {stored.size:,} bytes stored")
+    if parent is not None:
+        chain.still_there(parent, facts[chain.PARENT])
+    progress(f"{label}: {total_size(objects):,} bytes stored")
     return repository.commit(manifest)
+
+
+def archives(backup: BackupSet) -> list[StoredObject]:
+    """The archives of a set: that of the data folder first, then one for each tablespace."""
+    found = [entry for entry in backup.manifest.objects if entry.key.endswith(ARCHIVE)]
+    return sorted(found, key=lambda entry: entry.key != backup.prefix + OBJECT)
+
+
+def tablespace_of(entry: StoredObject) -> str:
+    """Oid of the tablespace that an archive holds; empty for the data folder."""
+    name = entry.key.rpartition("/")[2].removesuffix(ARCHIVE)
+    return "" if name == "base" else name
 
 
 def _server_facts(config: PipelineConfig) -> dict[str, Any]:
@@ -73,6 +105,9 @@ def _server_facts(config: PipelineConfig) -> dict[str, Any]:
                    (select oid::bigint from pg_database where datname = current_database())
                      as database_oid,
                    pg_current_wal_insert_lsn()::text as inventory_lsn,
+                   ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int
+                     as timeline,
+                   coalesce(current_setting('summarize_wal', true), 'off')::bool as summarize_wal,
                    (select sum(pg_database_size(oid))::bigint from pg_database) as database_bytes,
                    (select array_agg(datname::text order by datname) from pg_database) as databases,
                    (select count(*) from pg_tablespace) as tablespaces
@@ -83,15 +118,10 @@ def _server_facts(config: PipelineConfig) -> dict[str, Any]:
         )
         if row is None:
             raise BackupError("the server did not answer pg_control_system()")
-        if row["tablespaces"] > 2:
-            raise BackupError(
-                "this server has tablespaces of its own, and pg_basebackup can stream only one: "
-                "expected pg_default and pg_global, found "
-                f"{row['tablespaces']} tablespaces"
-            )
         found = find_publication(connection, config.cdc.publication)
         return {
             **row,
+            tablespaces.FACT: tablespaces.locations(connection),
             "tables": table_inventory(connection),
             "publication": None if found is None else found.facts(),
             "slots": [slot.facts() for slot in logical_slots(connection)],
@@ -107,35 +137,78 @@ def _server_clock(config: PipelineConfig) -> str:
     return str(row[0].astimezone(UTC).isoformat())
 
 
-def _stream(config: PipelineConfig, label: str, messages: IO[bytes]) -> Iterator[bytes]:
-    """Blocks of the tar stream; ends with an error unless pg_basebackup said that all was well."""
-    postgres = config.postgres
-    blocks = Tools.of(postgres).stream(
-        "pg_basebackup",
-        *("--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast"),
-        *("--manifest-checksums=SHA256", f"--label={label}", "--verbose", "--no-password"),
-        *(f"--host={postgres.host}", f"--port={postgres.port}", f"--username={postgres.user}"),
-        messages=messages,
-        env=password_environment(postgres),
-    )
-    try:
-        yield from blocks
-    except ToolError as error:
-        raise BackupError(f"{label}: no backup was taken: {error}") from error
+class _Copy(ExitStack):
+    """One run of pg_basebackup, and what it said."""
+
+    def __init__(self, config: PipelineConfig, label: str, parent: BackupSet | None) -> None:
+        super().__init__()
+        self._config, self._label = config, label
+        self._tools = Tools.of(config.postgres)
+        self._messages: IO[bytes] = self.enter_context(
+            tempfile.TemporaryFile()  # noqa: SIM115 - entered
+        )
+        self._since: tuple[str, ...] = ()
+        if parent is not None:
+            known = self.enter_context(server_manifest.readable(parent, self._tools))
+            self._since = (f"--incremental={known}",)
+
+    def streamed(self, store: Store) -> Iterator[StoredObject]:
+        """Store the stream as it comes, and the manifest that lies in it once more by itself."""
+        with tempfile.TemporaryFile() as listed:
+            tap = server_manifest.ManifestTap(self._blocks("-"), listed)
+            yield store.put(self._key(OBJECT), _compressed(tap))
+            if not listed.tell():
+                raise BackupError(f"{self._label}: pg_basebackup sent no {server_manifest.NAME}")
+            listed.seek(0)
+            yield store.put(self._key(server_manifest.OBJECT), _compressed(chunks_of(listed)))
+
+    def staged(self, store: Store) -> Iterator[StoredObject]:
+        """Have it write an archive for each tablespace; each is removed as soon as it is stored."""
+        with tablespaces.staging(self._config.repository.path, self._tools) as folder:
+            for _ in self._blocks(str(folder)):
+                pass
+            for path in sorted(
+                folder.glob("*.tar"), key=lambda path: (path.stem != "base", path.stem)
+            ):
+                with path.open("rb") as archive:
+                    yield store.put(self._key(f"{path.name}.zst"), _compressed(chunks_of(archive)))
+                path.unlink()
+            with (folder / server_manifest.NAME).open("rb") as listed:
+                yield store.put(self._key(server_manifest.OBJECT), _compressed(chunks_of(listed)))
+
+    def positions(self) -> dict[str, Any]:
+        """Where the backup starts and ends, in the words of pg_basebackup."""
+        self._messages.seek(0)
+        told = self._messages.read().decode(errors="replace")
+        start, end = _START.search(told), _END.search(told)
+        if start is None or end is None:
+            raise BackupError(f"pg_basebackup did not name its WAL range; it said:\n{told}")
+        return {"start_lsn": start[1], "timeline": int(start[2]), "end_lsn": end[1]}
+
+    def _key(self, name: str) -> str:
+        return f"sets/{KIND}/{self._label}/{name}"
+
+    def _blocks(self, target: str) -> Iterator[bytes]:
+        """Standard output; ends with an error unless pg_basebackup said that all was well."""
+        postgres = self._config.postgres
+        blocks = self._tools.stream(
+            "pg_basebackup",
+            *(f"--pgdata={target}", "--format=tar", "--wal-method=fetch", "--checkpoint=fast"),
+            *("--manifest-checksums=SHA256", f"--label={self._label}", "--verbose"),
+            *("--no-password", f"--host={postgres.host}", f"--port={postgres.port}"),
+            *(f"--username={postgres.user}", *self._since),
+            messages=self._messages,
+            env=password_environment(postgres),
+        )
+        try:
+            yield from blocks
+        except ToolError as error:
+            raise BackupError(f"{self._label}: no backup was taken: {error}") from error
 
 
-def _compressed(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _compressed(blocks: Iterable[bytes]) -> Iterator[bytes]:
     packer = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj()
     for block in blocks:
         if packed := packer.compress(block):
             yield packed
     yield packer.flush()
-
-
-def _positions(messages: IO[bytes]) -> dict[str, Any]:
-    messages.seek(0)
-    told = messages.read().decode(errors="replace")
-    start, end = _START.search(told), _END.search(told)
-    if start is None or end is None:
-        raise BackupError(f"pg_basebackup did not name its WAL range; it said:\n{told}")
-    return {"start_lsn": start[1], "timeline": int(start[2]), "end_lsn": end[1]}

@@ -13,9 +13,10 @@ from typing import Any
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import ObjectMissing, RestoreError
+from pipeline.postgres import chain
 from pipeline.postgres.base_backup import KIND
 from pipeline.postgres.lsn import Lsn, parse_segment, segment_start, segments_between
-from pipeline.postgres.receiver import ExpectedEnd
+from pipeline.postgres.receiver import NO_WORD, ExpectedEnd
 from pipeline.postgres.segments import MergedWal, reading_view
 from pipeline.postgres.tools import Tools
 from pipeline.postgres.waldump import Ending, ReadableEnd, Reading
@@ -41,10 +42,14 @@ class Reach:
     reason: str
     missing: tuple[str, ...] = ()
     complete: bool = True
+    restorable: bool = True
 
     def lines(self) -> Iterator[str]:
         """Yield the answer for people."""
         yield f"{self.backup}  timeline {self.timeline}"
+        if not self.restorable:
+            yield f"  BROKEN   {self.reason}"
+            return
         yield f"  LSN      {self.first_lsn} to {self.last_lsn}"
         yield f"  time     {self.first_time.isoformat()} to {self.until.isoformat()}"
         yield f"  {'ends' if self.complete else 'BROKEN'}     {self.reason}"
@@ -63,6 +68,7 @@ class Reach:
             "reason": self.reason,
             "missing": list(self.missing),
             "complete": self.complete,
+            "restorable": self.restorable,
         }
 
 
@@ -81,7 +87,11 @@ def reach(config: PipelineConfig) -> list[Reach]:
     with suppress(ObjectMissing):
         expected = ExpectedEnd.read(repository)
     groups: dict[tuple[str, int], list[BackupSet]] = defaultdict(list)
+    useless = []
     for backup in Repository(FolderStore(repository)).sets(KIND):
+        if broken := chain.broken(backup):
+            useless.append(_nowhere(backup, broken))
+            continue
         facts, ours = backup.manifest.facts, _of_same_server(expected, backup)
         timeline = max(facts["timeline"], ours.timeline if ours else 0)
         groups[facts["system_identifier"], timeline].append(backup)
@@ -92,7 +102,7 @@ def reach(config: PipelineConfig) -> list[Reach]:
             repository, tools, timeline, backups, _of_same_server(expected, backups[0])
         )
     ]
-    return sorted(answers, key=lambda answer: answer.backup)
+    return sorted([*answers, *useless], key=lambda answer: answer.backup)
 
 
 def _of_same_server(expected: ExpectedEnd | None, backup: BackupSet) -> ExpectedEnd | None:
@@ -156,8 +166,18 @@ def _only_itself(backup: BackupSet, why: str) -> Reach:
     return Reach(backup.label, facts["timeline"], lsn, time, lsn, time, reason=told, complete=False)
 
 
+def _nowhere(backup: BackupSet, why: str) -> Reach:
+    """A link of its chain is missing or foreign: it leads to no moment at all."""
+    alone = _only_itself(backup, why)
+    told = f"cannot be restored: {why}"
+    return Reach(**{**vars(alone), "reason": told, "restorable": False})
+
+
 def _answer(backup: BackupSet, wal: MergedWal, read: _Read, expected: ExpectedEnd | None) -> Reach:
     own = _only_itself(backup, read.end.reason)
+    unknown = expected.silent_on(wal.spans[-1].timeline) if expected else NO_WORD
+    if unknown:
+        expected = None
     end, missing = read.end, _missing(wal, read.end, expected)
     if end.lsn < own.first_lsn:
         return Reach(**{**vars(own), "missing": missing})
@@ -165,7 +185,7 @@ def _answer(backup: BackupSet, wal: MergedWal, read: _Read, expected: ExpectedEn
     until = max(own.first_time, read.last or own.first_time)
     reason = end.reason
     if expected is None:
-        reason += "; how far the server had come is unknown: no receiver wrote an expected end"
+        reason += f"; how far {unknown}"
     elif short:
         reason += f"; the server had come to {expected.lsn} at {expected.time.isoformat()}"
     else:

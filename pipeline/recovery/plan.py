@@ -1,7 +1,7 @@
 """Decide from the repository alone what a recovery will do and where it will end."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,15 +9,18 @@ from typing import Any, Self
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import LossNotAccepted, ObjectMissing, TargetUnreachable
+from pipeline.postgres import chain
 from pipeline.postgres.base_backup import KIND
 from pipeline.postgres.lsn import Lsn, as_record_end, is_segment
-from pipeline.postgres.receiver import ExpectedEnd
+from pipeline.postgres.receiver import NO_WORD, ExpectedEnd
 from pipeline.postgres.segments import reading_view, segment_header
 from pipeline.postgres.targets import Target, TargetKind
 from pipeline.postgres.tools import Tools
 from pipeline.postgres.waldump import Ending, ReadableEnd, Reading, Record
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
+
+_NEEDED = {"system_identifier", "timeline", "start_lsn", "end_lsn", "end_time"}
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,14 @@ class Plan:
     readable_reason: str
     expected_end: str
     shortfall: str
+    builds_on: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """Yield the plan for people."""
         yield f"target            {self.target}"
         yield f"base backup       {self.backup} (timeline {self.timeline})"
+        if self.builds_on:
+            yield f"  builds on       {', '.join(self.builds_on)}"
         yield f"replay stands at  {self.stop}"
         yield f"readable WAL      to {self.readable_end}: {self.readable_reason}"
         yield f"expected end      {self.expected_end}"
@@ -56,11 +62,20 @@ class Plan:
 
     @classmethod
     def of_facts(cls, facts: dict[str, Any]) -> Self:
-        return cls(**{name: facts[name] for name in cls.__dataclass_fields__})
+        known = {name: facts[name] for name in cls.__dataclass_fields__ if name in facts}
+        return cls(**known | {"builds_on": tuple(facts.get("builds_on", ()))})
 
 
-def make(config: PipelineConfig, target: Target, *, accept_end: Lsn | None = None) -> Plan:
+def make(
+    config: PipelineConfig,
+    target: Target,
+    *,
+    accept_end: Lsn | None = None,
+    without: Collection[str] = (),
+) -> Plan:
     """Choose the newest backup set from which the target can be reached, and say where it ends.
+
+    `without` names sets that turned out to be damaged.
 
     `accept_end` is the operator's word that ending at this LSN is accepted; it must be the very
     LSN that the refusal named.
@@ -75,7 +90,7 @@ def make(config: PipelineConfig, target: Target, *, accept_end: Lsn | None = Non
         expected = None
     refusals = []
     for backup in reversed(list(repository.sets(KIND))):
-        found = _Way(config, backup, target, expected).plan()
+        found = _unusable(backup, without) or _Way(config, backup, target, expected).plan()
         if isinstance(found, Plan):
             _refuse_loss(found, accept_end)
             return found
@@ -84,6 +99,15 @@ def make(config: PipelineConfig, target: Target, *, accept_end: Lsn | None = Non
         f"{target} cannot be reached from {config.repository.path}:\n"
         + ("\n".join(refusals) or "  there is no base backup")
     )
+
+
+def _unusable(backup: BackupSet, damaged: Collection[str]) -> str | None:
+    """Tell why nothing can be restored from the set, whatever the target, or None."""
+    if backup.label in damaged:
+        return "could not be restored, as was found out"
+    if untold := sorted(_NEEDED - backup.manifest.facts.keys()):
+        return f"its manifest does not tell {', '.join(untold)}"
+    return chain.broken(backup)
 
 
 class _Way:
@@ -127,13 +151,14 @@ class _Way:
             # no record starts where the WAL ends: PostgreSQL would look for one in vain
             replay=str(Target(TargetKind.LATEST) if to_end or at_end else self.target),
             backup=self.backup.label,
+            builds_on=tuple(link.label for link in chain.links(self.backup)[:-1]),
             system_identifier=self.system_identifier,
             timeline=self.timeline,
             stop=str(readable.lsn if to_end else stop),
             readable_end=str(readable.lsn),
             readable_reason=readable.reason,
             expected_end=_told(self.expected),
-            shortfall=_shortfall(readable, self.expected) if to_end else "",
+            shortfall=_shortfall(readable, self.expected, self.timeline) if to_end else "",
         )
 
     def _refusal(self, stop: Lsn | None, readable: ReadableEnd, *, to_end: bool) -> str | None:
@@ -146,7 +171,7 @@ class _Way:
         if stop > readable.lsn:
             return f"the WAL ends at {readable.lsn}, before {stop}: {readable.reason}"
         if to_end and self.target.kind is TargetKind.TIME:
-            return _beyond(self.target, self.expected)
+            return _beyond(self.target, self.expected, self.timeline)
         return None
 
     def _too_early(self, stop: Lsn) -> str | None:
@@ -208,21 +233,21 @@ def _told(expected: ExpectedEnd | None) -> str:
     return f"{expected.lsn} at {expected.time:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _beyond(target: Target, expected: ExpectedEnd | None) -> str | None:
+def _beyond(target: Target, expected: ExpectedEnd | None, timeline: int) -> str | None:
     """Tell why a moment after the last commit cannot be believed, or None when it can."""
     if expected is None:
         return "no commit follows that moment, and no receiver wrote how far the server had come"
+    if unknown := expected.silent_on(timeline):
+        return f"no commit follows that moment, and how far {unknown}"
     if target.time > expected.time + timedelta(seconds=1):
         return f"lies beyond the archive, which knows the server until {expected.time}"
     return None
 
 
-def _shortfall(readable: ReadableEnd, expected: ExpectedEnd | None) -> str:
-    if expected is None:
-        return (
-            f"the WAL can be read to {readable.lsn}, but how far the server had come is unknown: "
-            "no receiver wrote an expected end"
-        )
+def _shortfall(readable: ReadableEnd, expected: ExpectedEnd | None, timeline: int) -> str:
+    unknown = expected.silent_on(timeline) if expected else NO_WORD
+    if expected is None or unknown:
+        return f"the WAL can be read to {readable.lsn}, but how far {unknown}"
     if readable.lsn >= expected.lsn:
         return ""
     return (

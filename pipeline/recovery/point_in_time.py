@@ -18,8 +18,15 @@ import psycopg
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.resnapshot import stop_connectors
 from pipeline.config import PipelineConfig
-from pipeline.errors import ConfigError, PipelineError, RecoveryRefused, RestoreError
-from pipeline.postgres import archiving, clients
+from pipeline.errors import (
+    ConfigError,
+    ObjectMissing,
+    PipelineError,
+    RecoveryRefused,
+    RestoreError,
+    TargetUnreachable,
+)
+from pipeline.postgres import archiving, clients, tablespaces
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.replay import (
     ReplayOrder,
@@ -29,7 +36,7 @@ from pipeline.postgres.replay import (
     replay,
     signal_file,
 )
-from pipeline.postgres.restore import unpack
+from pipeline.postgres.restore import finish, unpack
 from pipeline.postgres.segments import merged_wal
 from pipeline.postgres.server import LocalServer, not_refused
 from pipeline.postgres.targets import Target
@@ -58,7 +65,9 @@ def new_recovery(config: PipelineConfig) -> Journal:
 class PointInTimeRecovery:
     """One recovery. `observe` hears of each step when it is done, with what was read back.
 
-    `identity` is what the operator typed: the system identifier of what will be replaced.
+    `identity` is what the operator typed: the system identifier of what will be replaced. `shown`
+    is the plan that was before the operator's eyes: it is not made again before the salvage, for
+    it reads all WAL since the base backup.
     """
 
     config: PipelineConfig
@@ -66,6 +75,7 @@ class PointInTimeRecovery:
     journal: Journal
     identity: str
     accept_end: Lsn | None = None
+    shown: Plan | None = None
     observe: Observe = lambda _step, _facts: None
     gate: Gate = list
     progress: Callable[[str], None] = lambda _: None
@@ -116,7 +126,7 @@ class PointInTimeRecovery:
 
     def check_identity(self) -> Facts:
         """Refuse unless the operator typed the identity of what will be replaced."""
-        plan = make(self.config, self.target, accept_end=self.accept_end)
+        plan = self.shown or make(self.config, self.target, accept_end=self.accept_end)
         found = {"the backup": plan.system_identifier}
         if (self.data / "global/pg_control").exists():
             found[f"{self.data}"] = system_identifier(self.data, self.tools)
@@ -153,6 +163,8 @@ class PointInTimeRecovery:
         """Save what the damaged server still holds, and keep its folder under another name."""
         saved: Facts = {**salvage(self.data, self.store, self.journal.recovery)}
         if self.data.exists():
+            name = f"damaged-{self.journal.recovery}"
+            saved["tablespaces_set_aside"] = tablespaces.set_aside(self.data, name)
             aside = self.data.with_name(f"{self.data.name}.damaged-{self.journal.recovery}")
             self.data.rename(aside)
             saved["set_aside"] = str(aside)
@@ -164,12 +176,32 @@ class PointInTimeRecovery:
         return self.plan.as_facts()
 
     def restore(self) -> Facts:
-        """Bring the base backup back into an empty place."""
-        backup = Repository(self.store).get(self._plan.backup)
+        """Bring the base backup back into an empty place; an older one where it is damaged."""
         if self.data.exists() and any(self.data.iterdir()):
             # unpack puts a folder in place only when it is proven: then ours, from before a crash
-            return {"backup": backup.label, "bytes": 0, "found": "restored before"}
-        return {"backup": backup.label, "bytes": unpack(backup, self.data, self.tools)}
+            finish(self.data)
+            return {"backup": self._plan.backup, "bytes": 0, "found": "restored before"}
+        damaged: dict[str, str] = {}
+        while True:
+            backup = Repository(self.store).get(self._plan.backup)
+            places = tablespaces.original_places(backup)
+            try:
+                size = unpack(backup, self.data, self.tools, places)
+            except (RestoreError, ObjectMissing) as error:
+                damaged[backup.label] = str(error)
+                self._fall_back(damaged, error)
+                continue
+            return {"backup": backup.label, "bytes": size, "damaged": damaged}
+
+    def _fall_back(self, damaged: dict[str, str], error: PipelineError) -> None:
+        """Plan again without the sets that turned out to be damaged; raise when none is left."""
+        self.progress(f"  {error}")
+        try:
+            self.plan = make(self.config, self.target, accept_end=self.accept_end, without=damaged)
+        except TargetUnreachable as refusal:
+            raise RestoreError(f"{error}; no other backup leads there:\n{refusal}") from error
+        self.progress(f"  going on from {self.plan.backup}, which is older")
+        self.journal.write("plan", "done", **self.plan.as_facts())
 
     def replay(self) -> Facts:
         """Replay on a private server, prove the target, promote."""

@@ -1,15 +1,22 @@
 """One short history for all tests that only read it, and stacks for those that break servers."""
 
+import itertools
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
 from fixtures.stacks.artifacts import Artifacts, installed
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
-from pipeline.config import PipelineConfig
+from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.postgres import archiving
+from pipeline.repository import Repository
+from pipeline.store import FolderStore
 from tests.recovery.history import History, Source, lived
+from tests.recovery.museum import DATABASE, SCHEMA, connect, in_database
+
+_NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +43,32 @@ def source(breakable: NativeStack) -> Source:
     """A new server with an empty archive, and nothing of an earlier test."""
     breakable.make_clean()
     return Source(breakable).prepared()
+
+
+@pytest.fixture(scope="module")
+def museum(breakable: NativeStack) -> PipelineConfig:
+    """A database with one of everything that a dump can lose."""
+    with connect(breakable.config.postgres) as connection:
+        connection.execute(f"create database {DATABASE}".encode())
+    config = in_database(breakable.config, DATABASE)
+    with connect(config.postgres) as connection:
+        connection.execute(SCHEMA.encode())
+    return config
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(FolderStore(tmp_path / "repository"))
+
+
+@pytest.fixture
+def empty(museum: PipelineConfig) -> Iterator[PostgresConfig]:
+    """A new database beside the museum."""
+    name = f"restored_{next(_NUMBERS)}"
+    with connect(museum.postgres) as connection:
+        connection.execute(f"create database {name} template template0".encode())
+        yield in_database(museum, name).postgres
+        connection.execute(f"drop database {name} with (force)".encode())
 
 
 def _launched(artifacts: Artifacts) -> NativeStack:

@@ -117,13 +117,13 @@ class Source:
         self.commits[note] = Commit(int(row[0]), time, self.position())
         return str(switched)
 
-    def back_up(self, name: str) -> BackupSet:
+    def back_up(self, name: str, *, incremental: bool = False) -> BackupSet:
         """Take a base backup in a second of its own: labels within one sort by chance."""
         if self.backups:
             newest = max(backup.manifest.started for backup in self.backups.values())
             wait_until("next second", lambda: _same_second(newest), within=SOON)
         repository = Repository(FolderStore(self.config.repository.path))
-        self.backups[name] = base_backup.take(self.config, repository)
+        self.backups[name] = base_backup.take(self.config, repository, incremental=incremental)
         return self.backups[name]
 
     def archive(self) -> str:

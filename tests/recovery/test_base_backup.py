@@ -20,7 +20,7 @@ from pipeline.postgres.restore import UNFINISHED, unpack
 from pipeline.postgres.server import LocalServer
 from pipeline.repository import BackupSet, Manifest, Repository
 from pipeline.store import FolderStore, StoredObject
-from tests.recovery.history import History, Source, copied, flipped, replaced
+from tests.recovery.history import History, copied, flipped, replaced
 
 DIGEST = """
     select (select md5(string_agg(t::text, ',' order by id)) from notes t
@@ -229,19 +229,3 @@ def test_a_backup_whose_server_is_killed_is_none(breakable: NativeStack, tmp_pat
         breakable.start(Component.POSTGRES)
     assert list(Repository(killed)) == []
     assert [path for path in (tmp_path / "repository").rglob("*") if path.is_file()] == []
-
-
-def test_a_server_with_tablespaces_is_refused_before_anything_is_written(
-    breakable: NativeStack, tmp_path: Path
-) -> None:
-    place = breakable.folder / "scratch" / "tablespace"
-    place.mkdir()
-    source = Source(breakable)
-    source.tools.own(place)
-    source.run(f"create tablespace elsewhere location '{place}'")
-    try:
-        with pytest.raises(BackupError, match="found 3 tablespaces"):
-            base_backup.take(breakable.config, Repository(FolderStore(tmp_path)))
-    finally:
-        source.run("drop tablespace elsewhere")
-    assert list(tmp_path.iterdir()) == []
