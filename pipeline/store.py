@@ -1,15 +1,13 @@
 """Bytes by key. One protocol, one conformance suite (tests/test_store.py)."""
 
-import contextlib
 import hashlib
 import io
-import os
-import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
 
+from pipeline.durable import PREFIX, Unfinished, sync_folders
 from pipeline.errors import ObjectExists, ObjectMissing, StoreError
 
 
@@ -97,8 +95,6 @@ class HashedStream(io.RawIOBase):
 class FolderStore:
     """A folder on a local or mounted file system; crash-safe through write, fsync, link, fsync."""
 
-    UNFINISHED = ".unfinished-"
-
     def __init__(self, root: Path) -> None:
         self.root = root
 
@@ -108,32 +104,22 @@ class FolderStore:
 
     def put(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
         target = self._path(key)
-        unfinished = target.with_name(f"{self.UNFINISHED}{secrets.token_hex(8)}")
         digest, size = hashlib.sha256(), 0
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("xb") as stream:
+            with Unfinished(str(self.root), str(target)) as file:
                 for chunk in chunks:
                     digest.update(chunk)
-                    size += stream.write(chunk)
-                stream.flush()
-                os.fsync(stream.fileno())
-            self._publish(unfinished, target, key, digest.hexdigest())
+                    size += file.write(chunk)
+                if not file.publish():
+                    self._must_equal(target, key, digest.hexdigest())
         except OSError as error:
             raise StoreError(f"cannot write {key!r} to {self.root}: {error}") from error
-        finally:
-            with contextlib.suppress(OSError):  # what stopped the write is the error to tell
-                unfinished.unlink(missing_ok=True)
         return StoredObject(key, size, digest.hexdigest())
 
-    def _publish(self, unfinished: Path, target: Path, key: str, sha256: str) -> None:
-        try:
-            os.link(unfinished, target)  # unlike rename, a link never replaces
-        except FileExistsError:
-            with target.open("rb") as present:
-                if hashlib.file_digest(present, "sha256").hexdigest() != sha256:
-                    raise ObjectExists(key, self.where) from None
-        _sync_folders(target.parent, self.root)
+    def _must_equal(self, target: Path, key: str, sha256: str) -> None:
+        with target.open("rb") as present:
+            if hashlib.file_digest(present, "sha256").hexdigest() != sha256:
+                raise ObjectExists(key, self.where)
 
     def open(self, key: str) -> BinaryIO:
         try:
@@ -148,7 +134,7 @@ class FolderStore:
         found = (
             path.relative_to(self.root).as_posix()
             for path in start.rglob("*")
-            if path.is_file() and not path.name.startswith(self.UNFINISHED)
+            if path.is_file() and not path.name.startswith(PREFIX)
         )
         yield from sorted(key for key in found if key.startswith(prefix))
 
@@ -160,23 +146,10 @@ class FolderStore:
             raise ObjectMissing(key, self.where) from None
         except OSError as error:
             raise StoreError(f"cannot delete {key!r} from {self.root}: {error}") from error
-        _sync_folders(path.parent, path.parent)
+        sync_folders(str(path.parent), str(path.parent))
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
         if not key or any(part in {"", ".", ".."} for part in parts):
             raise StoreError(f"{key!r} is not a key: relative, with / and without . or ..")
         return self.root.joinpath(*parts)
-
-
-def _sync_folders(folder: Path, root: Path) -> None:
-    """Make names durable, from the folder up to the root: a new folder is a name as well."""
-    while True:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if folder in {root, folder.parent}:
-            return
-        folder = folder.parent

@@ -17,7 +17,7 @@ from fixtures.stacks.protocol import Component
 from pipeline.errors import ObjectMissing
 from pipeline.postgres import archiving
 from pipeline.postgres.targets import SPELLINGS
-from pipeline.repository import Repository
+from pipeline.repository import Repository, total_size
 from pipeline.store import FolderStore
 from tests.recovery.history import Commit, Source
 
@@ -110,7 +110,7 @@ def test_a_missing_configuration_is_one_line_that_names_it(arguments: tuple[str,
 
 def test_list_tells_the_sets_to_people_and_to_programs(shop: Shop) -> None:
     backup = shop.source.backups["one"]
-    size = backup.manifest.objects[0].size
+    size = total_size(backup.manifest.objects)
     code, told, _ = shop.pipeline("list")
     assert code == 0
     assert told.split()[0] == backup.label

@@ -1,5 +1,8 @@
 """Conformance suite of the Store protocol; a new store joins by one line in STORES."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 from pipeline.errors import ObjectExists, ObjectMissing, StoreError
 from pipeline.store import FolderStore, Store, read
 
+ROOT = Path(__file__).resolve().parents[1]
 STORES: dict[str, Callable[[Path], Store]] = {"folder": FolderStore}
 
 
@@ -70,3 +74,46 @@ def test_delete_removes(store: Store) -> None:
 def test_a_key_never_leaves_the_store(store: Store, key: str) -> None:
     with pytest.raises(StoreError):
         store.put(key, [b""])
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+def test_a_file_system_without_nameless_files_keeps_the_same_promises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, nameless: bool
+) -> None:
+    """NFS has none: there the unfinished file has a name, which nothing lists."""
+    if not nameless:
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)  # EISDIR, as old kernels answer
+    store, seen = FolderStore(tmp_path / "repository"), list[str]()
+
+    def chunks() -> Iterator[bytes]:
+        yield b"half"
+        seen.extend(path.name for path in store.root.rglob("*"))
+        yield b"whole"
+
+    store.put("wal/1", chunks())
+    assert len(seen) == (0 if nameless else 1)
+    assert sorted(path.name for path in store.root.rglob("*")) == ["1", "wal"]
+    with pytest.raises(ObjectExists):
+        store.put("wal/1", [b"other"])
+    assert read(store, "wal/1") == b"halfwhole"
+    assert sorted(path.name for path in store.root.rglob("*")) == ["1", "wal"]
+
+
+def test_a_killed_writer_leaves_nothing(tmp_path: Path) -> None:
+    """Not even the folder of a backup set that it never finished."""
+    writer = f"""
+from pathlib import Path
+from pipeline.store import FolderStore
+def chunks():
+    yield b"half"
+    print("writing", flush=True)
+    input()
+FolderStore(Path({str(tmp_path)!r})).put("sets/base/a/base.tar", chunks())
+"""
+    command = [sys.executable, "-c", writer]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"writing\n"
+        process.kill()
+    assert list(tmp_path.rglob("*")) == []

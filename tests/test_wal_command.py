@@ -41,11 +41,18 @@ class Installation:
 
     def call(self, *arguments: str | Path) -> tuple[int, str]:
         """Run as PostgreSQL would, and return exit code and standard error."""
+        return self._run(["-S", "-E", self.script, *arguments], Path("/"))
+
+    def documented(self, *arguments: str | Path) -> tuple[int, str]:
+        """Run by its documented name, `pipeline wal …`."""
+        return self._run(["-m", "pipeline", "wal", *arguments], self.folder / "lib")
+
+    def _run(self, words: list[str | Path], where: Path) -> tuple[int, str]:
         ANYONE.own(self.folder)
         user = owner(None).pw_name if os.geteuid() == 0 else None
-        command = [shell_python(user), "-S", "-E", self.script, *arguments]
+        command = [shell_python(user), *words]
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd="/", **ANYONE.identity()
+            command, capture_output=True, text=True, check=False, cwd=where, **ANYONE.identity()
         )
         return done.returncode, done.stderr
 
@@ -80,7 +87,7 @@ def test_a_push_that_failed_is_told_and_leaves_nothing(installed: Installation) 
     assert (code, "No such file" in told) == (1, True)
     (installed.repository / "wal").write_text("in the way")
     code, told = installed.call("push", installed.repository, installed.segment())
-    assert (code, "cannot write" in told) == (1, True)
+    assert (code, "not archived in" in told) == (1, True)
     assert [path.name for path in installed.repository.rglob("*")] == ["wal"]
 
 
@@ -109,14 +116,15 @@ def a_folder(installed: Installation) -> None:
     (installed.view / NAME).mkdir()
 
 
+def unlisted(installed: Installation) -> None:
+    """What cannot be looked into cannot be said to lack a file."""
+    installed.view.rmdir()
+    installed.view.symlink_to(installed.view)
+
+
 def destination_in_the_way(installed: Installation) -> None:
     (installed.view / NAME).write_bytes(b"records")
     (installed.folder / "RECOVERYXLOG").mkdir()
-
-
-def half_an_installation(installed: Installation) -> None:
-    """The upgrade of the package that was under way when the server asked."""
-    (installed.script.parents[1] / "store.py").unlink()
 
 
 @pytest.mark.parametrize(
@@ -127,7 +135,7 @@ def half_an_installation(installed: Installation) -> None:
         unreadable,
         a_folder,
         destination_in_the_way,
-        half_an_installation,
+        unlisted,
     ],
     ids=lambda trouble: trouble.__name__,
 )
@@ -142,6 +150,40 @@ def test_what_could_not_be_found_out_is_never_absent(
     assert code == 200
     assert told
     assert not into.is_file()
+
+
+def test_an_upgrade_under_way_stops_a_push_and_no_recovery(installed: Installation) -> None:
+    """`get` needs no other file of the package; `push` must not answer 0 without its own."""
+    (installed.script.parents[1] / "durable.py").unlink()
+    code, told = installed.call("push", installed.repository, installed.segment())
+    assert (code, "pipeline.durable" in told) == (200, True)
+    (installed.view / NAME).write_bytes(b"records")
+    into = installed.folder / "RECOVERYXLOG"
+    assert installed.call("get", installed.view, NAME, into) == (0, "")
+
+
+def test_the_documented_names_keep_the_contract_whatever_else_is_broken(
+    installed: Installation,
+) -> None:
+    """The command line answers 1 or 2 for its own errors, which promotes a server that replays."""
+    shutil.rmtree(installed.script.parents[1] / "cli")
+    assert installed.documented("push", installed.repository, installed.segment()) == (0, "")
+    view, into = installed.repository / "wal", installed.folder / "RECOVERYXLOG"
+    assert installed.documented("get", view, NAME, into) == (0, "")
+    assert installed.documented("get", view, "00000002.history", into) == (1, "")
+    assert installed.documented("get", installed.folder / "gone", NAME, into)[0] == 200
+    assert installed.documented("get", view, NAME)[0] == 200
+
+
+def test_the_server_writes_into_a_file_of_its_own(installed: Installation) -> None:
+    """It recycles what it got: a link would let it write into the repository."""
+    installed.call("push", installed.repository, installed.segment())
+    archived, into = installed.repository / "wal" / NAME, installed.folder / "RECOVERYXLOG"
+    (installed.view / NAME).symlink_to(archived)
+    installed.call("get", installed.view, NAME, into)
+    with into.open("r+b") as stream:
+        stream.write(b"recycled")
+    assert archived.read_bytes() == b"records"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
+from pipeline.cli.recover_topics import recover_topics
 from pipeline.cli.shared import DEFAULT, Config, say
 from pipeline.errors import ConfigError
 from pipeline.postgres.lsn import Lsn
@@ -16,6 +17,9 @@ from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
 recover = typer.Typer(
     no_args_is_help=True, help="Bring the pipeline back into service, step by step, resumable."
 )
+
+
+recover.command("topics")(recover_topics)
 
 
 @recover.command("postgres")
@@ -36,18 +40,18 @@ def recover_postgres(
     loaded = configuration.load(config)
     target = Target.parse(to)
     accepted = _lsn(accept_end) if accept_end else None
-    if plan or resume is None:
-        for line in make(loaded, target, accept_end=accepted).lines():
-            say(line)
-        if plan:
-            return
+    shown = make(loaded, target, accept_end=accepted) if plan or resume is None else None
+    for line in shown.lines() if shown else ():
+        say(line)
+    if plan:
+        return
     journal = new_recovery(loaded)
     if resume is not None:
         journal = Journal(journal.folder.with_name(resume))
         target = _target_of(journal)
     typed = identity or typer.prompt("System identifier of the server that will be replaced")
     recovery = PointInTimeRecovery(
-        loaded, target, journal, typed, accept_end=accepted, progress=say
+        loaded, target, journal, typed, accept_end=accepted, shown=shown, progress=say
     )
     try:
         recovery.run()

@@ -4,10 +4,11 @@ archive_command hands over whole segments; what the server wrote since is lost w
 with its own slot keeps that too, and knows how far the server had come.
 """
 
+import contextlib
 import json
 import os
-import subprocess
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,11 +20,14 @@ import psycopg
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, ObjectMissing, ServerError
 from pipeline.postgres.lsn import Lsn, as_record_end
-from pipeline.postgres.tools import Tools, password_environment
+from pipeline.postgres.receiver_status import ReceiverStatus
+from pipeline.postgres.stream import only_receiver, prepare_slot, received, streaming
 from pipeline.wait import wait_until
 
 EXPECTED_END = "expected-end.json"
 PERIOD = 1.0  # seconds between two expected ends
+NO_WORD = "the server had come is unknown: no receiver wrote an expected end"
+LONGEST_PAUSE = 30.0  # seconds between two attempts
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,19 @@ class ExpectedEnd:
     timeline: int
     lsn: Lsn
     time: datetime
+
+    def silent_on(self, timeline: int) -> str:
+        """Say that it knows nothing of a newer timeline than its own; empty when it does know.
+
+        What lay behind the branch was let go by the recovery that began the newer one, and what
+        was written since, the receiver has not seen.
+        """
+        if self.timeline >= timeline:
+            return ""
+        return (
+            f"the server of timeline {timeline} had come is unknown: the expected end is of "
+            f"timeline {self.timeline}"
+        )
 
     def write(self, repository: Path) -> None:
         """Replace the file as one step, durably."""
@@ -77,59 +94,92 @@ class ExpectedEnd:
 def receive(
     config: PipelineConfig, stop: threading.Event, progress: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Receive until `stop` is set; a lost server is waited for, a foreign one is an error.
+    """Receive until `stop` is set; what can heal by itself is waited for, and said.
 
     Raises BackupError when the server at this address is another one, or is behind what this
-    repository has already seen of the same timeline: both would falsify the expected end.
+    repository has already seen of the same timeline, both of which would falsify the expected end;
+    when the slot cannot be used, or another receiver streams into this repository.
     """
-    while not stop.is_set():
-        try:
-            _receive_once(config, stop, progress)
-        except (psycopg.OperationalError, ServerError) as error:
-            progress(f"receiver: {str(error).strip().splitlines()[0]}; waiting for the server")
-            stop.wait(PERIOD)
+    with only_receiver(config.repository.path):
+        _Receiver(config, stop, progress).run()
 
 
-def _receive_once(
-    config: PipelineConfig, stop: threading.Event, progress: Callable[[str], None]
-) -> None:
-    repository = config.repository.path
-    with psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection:
-        end = _flushed_record(connection)
-        _refuse_foreign(end, repository)
-        process = _start(config, end.timeline)
-        progress(f"receiver: streaming timeline {end.timeline} from {end.lsn}")
-        try:
-            while not stop.wait(PERIOD):
-                if (code := process.poll()) is not None:
-                    raise ServerError(f"pg_receivewal ended with exit code {code}")
-                _flushed_record(connection).write(repository)
-        finally:
-            process.terminate()
-            process.wait()
+class _Receiver:
+    """The supervisor: starts the stream again, after longer and longer pauses, until told."""
 
+    def __init__(
+        self, config: PipelineConfig, stop: threading.Event, progress: Callable[[str], None]
+    ) -> None:
+        self._config, self._stop, self._progress = config, stop, progress
+        self._repository, self._slot = config.repository.path, config.repository.receiver_slot
+        self._restarts = 0
+        self._pause = PERIOD
 
-def _start(config: PipelineConfig, timeline: int) -> "subprocess.Popen[bytes]":
-    """Start pg_receivewal into a folder for this timeline, from the slot's own position."""
-    postgres, tools = config.postgres, Tools.of(config.postgres)
-    folder = config.repository.path / "stream" / f"{timeline:08X}"
-    folder.mkdir(parents=True, exist_ok=True)
-    tools.own(folder)
-    common = (
-        *(f"--directory={folder}", f"--slot={config.repository.receiver_slot}", "--no-password"),
-        *(f"--host={postgres.host}", f"--port={postgres.port}", f"--username={postgres.user}"),
-    )
-    environment = password_environment(postgres)
-    tools.run("pg_receivewal", *common, "--create-slot", "--if-not-exists", env=environment)
-    return tools.popen(
-        "pg_receivewal",
-        *common,
-        *("--synchronous", "--no-loop"),
-        stdout=subprocess.DEVNULL,
-        stderr=None,  # its words belong to the supervisor's own log
-        env=environment,
-        cwd=folder,
-    )
+    def run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._stream()
+            except (psycopg.OperationalError, ServerError, OSError) as error:
+                reason = str(error).strip().splitlines()[0]
+                self._progress(
+                    f"receiver: {reason}; waiting for the server, next try in {self._pause:g} s"
+                )
+                self._wait(reason)
+                self._restarts += 1
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            except BackupError as error:
+                self._say(str(error))
+                raise
+
+    def _wait(self, reason: str) -> None:
+        """Pause, and go on to tell how far the server comes meanwhile: that much may be lost."""
+        until = time.monotonic() + self._pause
+        while True:
+            end = None
+            with contextlib.suppress(psycopg.OperationalError, ServerError, OSError):
+                with self._connect() as connection:
+                    end = _flushed_record(connection)
+                _refuse_foreign(end, self._repository)
+                end.write(self._repository)
+            self._say(reason, end)
+            left = until - time.monotonic()
+            if left <= 0 or self._stop.wait(min(left, PERIOD)):
+                return
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(**self._config.postgres.conninfo(), autocommit=True)
+
+    def _stream(self) -> None:
+        with self._connect() as connection:
+            end = _flushed_record(connection)
+            _refuse_foreign(end, self._repository)
+            prepare_slot(connection, self._slot)
+            with streaming(self._config, end.timeline) as stream:
+                self._say("", end, received(connection, self._slot))
+                self._progress(f"receiver: streaming timeline {end.timeline} from {end.lsn}")
+                while not self._stop.wait(PERIOD):
+                    if ended := stream.ended():
+                        raise ServerError(ended)
+                    end = _flushed_record(connection)
+                    end.write(self._repository)
+                    self._say("", end, received(connection, self._slot))
+                    self._pause = PERIOD  # it has come to a second of work
+
+    def _say(
+        self, reason: str, end: ExpectedEnd | None = None, received: Lsn | None = None
+    ) -> None:
+        """Write the status; where it cannot be written its age tells as much."""
+        status = ReceiverStatus(
+            time=datetime.now(UTC),
+            pid=os.getpid(),
+            reason=reason,
+            restarts=self._restarts,
+            timeline=end.timeline if end else None,
+            received=received,
+            written=end.lsn if end else None,
+        )
+        with contextlib.suppress(OSError):
+            status.write(self._repository)
 
 
 def _flushed_record(connection: psycopg.Connection[Any]) -> ExpectedEnd:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import RestoreError
-from pipeline.postgres.lsn import Lsn, record_end, segment_name, segment_start
+from pipeline.postgres.lsn import PAGE_SIZE, Lsn, record_end, segment_name, segment_start
 from pipeline.postgres.segments import MergedWal, reading_view
 from pipeline.postgres.timelines import Span
 from pipeline.postgres.tools import Tools
@@ -120,7 +120,7 @@ class Reading:
             failure = None
             if span.start < limit:
                 failure = yield from self._dump(span.timeline, span.start, limit, *self._filter)
-            if failure is not None:
+            if failure is not None and not self._only_beyond(failure, span, limit):
                 self._end = self._stopped_by(failure, span, limit)
                 return
             self._end = self._reached(span, limit, missing)
@@ -201,6 +201,23 @@ class Reading:
         )
         kind = "the written WAL ends" if complete else "the WAL is damaged"
         return ReadableEnd(lsn, span.timeline, f"{kind} in {name}: {told}", complete)
+
+    def _only_beyond(self, failure: str, span: Span, limit: Lsn) -> bool:
+        """Whether the record that failed is sound, and merely ends behind the limit.
+
+        pg_waldump reads nothing behind its limit, and takes a header that the limit cuts for a bad
+        one, so the same page is read once more in whole.
+        """
+        told = _LAST_GOOD.search(failure)
+        if told is None or not limit % PAGE_SIZE:
+            return False
+        last = max(Lsn.parse(told[1]), span.start)
+        whole_page = Lsn(limit + -limit % PAGE_SIZE)
+        ends = (
+            record.end(self.wal.segment_size)
+            for record in self._dump(span.timeline, last, whole_page)
+        )
+        return any(end >= limit for end in ends)
 
     def _segments_behind(self, name: str) -> int:
         """Count segments of this lineage that only a reader past `name` would need."""

@@ -22,6 +22,7 @@ from pipeline.postgres.receiver import ExpectedEnd, receive
 from pipeline.postgres.segments import reading_view
 from pipeline.postgres.server import LocalServer
 from pipeline.postgres.targets import Target
+from pipeline.recovery import point_in_time
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.plan import Plan, make
 from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
@@ -247,6 +248,21 @@ def test_a_wrong_identity_is_refused_before_anything_is_touched(source: Source) 
     assert not (source.config.repository.path / "salvage").exists()
     assert list(journal.done()) == []
     assert [line["result"] for line in journal.lines()] == ["started", "failed"]
+
+
+def test_the_plan_that_was_shown_is_compared_and_not_made_again(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each plan reads all WAL since the backup; only the salvage can change what it says."""
+    source.back_up("one")
+    source.expect(source.write("x").after)
+    running = recovery(source, new_recovery(source.config), "4711")
+    running.shown = planned(source)
+    with monkeypatch.context() as patched:
+        patched.setattr(point_in_time, "make", None)
+        with pytest.raises(RecoveryRefused, match="typed '4711'"):
+            running.check_identity()
+    assert running.make_plan()["stop"] >= running.shown.stop
 
 
 def test_a_data_folder_of_another_server_is_refused(source: Source) -> None:

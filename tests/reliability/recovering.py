@@ -1,0 +1,45 @@
+"""A process to be killed: the steps of a recovery that touch data, in a folder beside the server.
+
+python -m tests.reliability.recovering CONFIGURATION DATA NAME
+"""
+
+import sys
+from pathlib import Path
+
+from pipeline import config as configuration
+from pipeline.postgres.replay import private_server
+from pipeline.postgres.targets import Target
+from pipeline.recovery.journal import Journal
+from pipeline.recovery.plan import Plan
+from pipeline.recovery.point_in_time import PointInTimeRecovery
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def main(path: str, data: str, name: str) -> None:
+    """Go on after the last step that was done; say the timeline, and what the server holds."""
+    loaded = configuration.load(Path(path))
+    postgres = loaded.postgres.model_copy(update={"data": Path(data)})
+    config = loaded.model_copy(update={"postgres": postgres})
+    journal = Journal(config.repository.path / "recoveries" / name)
+    recovery = PointInTimeRecovery(config, Target.parse("latest"), journal, "", progress=say)
+    done = journal.done() if journal.path.exists() else {}
+    if "plan" in done:
+        recovery.plan = Plan.of_facts(done["plan"])
+    for step in (recovery.make_plan, recovery.restore, recovery.replay):
+        step_name = step.__name__.removeprefix("make_")
+        if step_name not in done:
+            recovery._run(step_name, step)
+            recovery.tools.own(journal.folder)
+    with (
+        private_server(recovery.server, user="postgres", port=5432, settings={}) as connect,
+        connect() as connection,
+    ):
+        row = connection.execute("select count(*) from notes").fetchone()
+    say(f"{journal.done()['replay']['timeline']} {row[0] if row else None}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
