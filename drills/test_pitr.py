@@ -7,7 +7,6 @@ import pytest
 from fixtures.drill import Drill
 from fixtures.faults.outages import (
     Outage,
-    damage_heap_page,
     damage_newest_backup,
     delete_range,
     drop_table,
@@ -75,22 +74,6 @@ def test_pitr_data_folder_gone(drill: Drill) -> None:
     drill.back_up()
     drill.write(acknowledged=1_000)
     with drill.outage(lose_data_folder):
-        drill.recover(LATEST)
-        drill.verify()
-    drill.finish()
-
-
-@nightly
-def test_pitr_heap_page_damaged(drill: Drill) -> None:
-    """After a page of a table went bad on disk, every acknowledged write comes back.
-
-    Page checksums are on, so reading the table fails. The base backup is older than the damage,
-    and the WAL holds everything since.
-    """
-    drill.write(acknowledged=2_000)
-    drill.back_up()
-    drill.write(acknowledged=1_000)
-    with drill.outage(damage_heap_page("customers")):
         drill.recover(LATEST)
         drill.verify()
     drill.finish()
