@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from checks.check import Catalogue, Check, Examination
-from checks.proof import Injection, Proof, prove
+from checks.proof import Closing, Injection, Proof, opened, prove
 from fixtures.scratch import Material, Subject
 from pipeline.config import PipelineConfig
 
@@ -67,6 +67,9 @@ class Bench:
 
     def _open(self, kind: type[Subject]) -> Subject:
         if self._config is None:
-            return self._copies.enter_context(self._material().scratch(kind)).copy
+            scratch = self._copies.enter_context(self._material().scratch(kind))
+            return self._copies.enter_context(opened(scratch))()
         subject = kind.of(self._config)
+        if isinstance(subject, Closing):
+            self._copies.callback(subject.close)
         return subject.shared_in(self._notes) if isinstance(subject, Shared) else subject

@@ -1,4 +1,4 @@
-"""What is inside a base backup, found in one reading of its object."""
+"""What is inside a backup set, found in one reading of its objects."""
 
 import hashlib
 import io
@@ -9,11 +9,14 @@ from typing import IO, NamedTuple
 import zstandard
 from pydantic import BaseModel, ConfigDict
 
+from checks.pages import PageReport, PageWalk, first_block
 from fixtures import cache
+from pipeline.postgres import chain, server_manifest
+from pipeline.postgres.base_backup import ARCHIVE, tablespace_of
+from pipeline.postgres.lsn import LONG_PAGE_HEADER, Lsn
 from pipeline.repository import BackupSet
-from pipeline.store import HashedStream, Store, StoredObject, chunks_of
+from pipeline.store import HashedStream, StoredObject, chunks_of
 
-ARCHIVE = ".tar.zst"
 KEPT = ("backup_manifest", "backup_label", "tablespace_map", "PG_VERSION", "global/pg_control")
 NOTES = "contents.json"
 
@@ -33,6 +36,9 @@ class Contents(BaseModel):
     objects: dict[str, Found] = {}
     files: dict[str, Found] = {}
     kept: dict[str, bytes] = {}
+    wal_heads: dict[str, bytes] = {}
+    """First page header of each segment that the backup brings along."""
+    pages: dict[str, PageReport] = {}
     trouble: dict[str, str] = {}
     """Why the object of that key could not be read to its end."""
 
@@ -41,8 +47,24 @@ def read(backup: BackupSet) -> Contents:
     """Read every object of the set once, and hash it and what it holds on the way."""
     contents = Contents()
     for entry in backup.manifest.objects:
-        _read_object(backup.store, entry, contents)
+        _Reading(backup, contents).read(entry)
+    for link in carriers(backup):
+        for entry in link.manifest.objects:
+            _hash(link, entry, contents)
     return contents
+
+
+def carriers(backup: BackupSet) -> list[BackupSet]:
+    """The sets on which an incremental one builds; none where that chain is broken."""
+    return [] if chain.broken(backup) else chain.links(backup)[:-1]
+
+
+def _hash(backup: BackupSet, entry: StoredObject, contents: Contents) -> None:
+    if entry.key in set(backup.store.list(entry.key)):
+        with backup.store.open(entry.key) as stored:
+            stream = HashedStream(stored)
+            digest = stream.hexdigest()
+            contents.objects[entry.key] = Found(stream.size, digest)
 
 
 def read_once(backup: BackupSet, notes: Path) -> Contents:
@@ -55,36 +77,66 @@ def read_once(backup: BackupSet, notes: Path) -> Contents:
     return Contents.model_validate_json((folder / NOTES).read_bytes())
 
 
-def _read_object(store: Store, entry: StoredObject, contents: Contents) -> None:
-    if entry.key not in set(store.list(entry.key)):
-        return  # an object that is missing has no contents; the checks name it
-    with store.open(entry.key) as stored:
-        stream = HashedStream(stored)
-        if entry.key.endswith(ARCHIVE):
+class _Reading:
+    """One reading of one set, into one `contents`."""
+
+    def __init__(self, backup: BackupSet, contents: Contents) -> None:
+        self._backup, self._contents = backup, contents
+        facts = backup.manifest.facts
+        self._checksums = facts.get("data_checksums") is not False
+        try:
+            self._start = int(Lsn.parse(str(facts.get("start_lsn"))))
+        except ValueError:
+            self._start = 1 << 64  # the manifest is damaged, and another check says so
+
+    def read(self, entry: StoredObject) -> None:
+        """Hash an object, and what is packed in it."""
+        store, contents = self._backup.store, self._contents
+        if entry.key not in set(store.list(entry.key)):
+            return  # an object that is missing has no contents; the checks name it
+        with store.open(entry.key) as stored:
+            stream = HashedStream(stored)
             try:
-                _read_archive(io.BufferedReader(stream, 1 << 20), contents)
+                if entry.key.endswith(ARCHIVE):
+                    self._archive(io.BufferedReader(stream, 1 << 20), tablespace_of(entry))
+                elif entry.key.endswith(server_manifest.OBJECT):
+                    packed = io.BufferedReader(stream, 1 << 20)
+                    with zstandard.ZstdDecompressor().stream_reader(packed) as plain:
+                        # the archive of a streamed backup holds it too, and is read first
+                        contents.kept.setdefault(server_manifest.NAME, plain.read())
             except (tarfile.TarError, zstandard.ZstdError, EOFError) as error:
                 contents.trouble[entry.key] = f"cannot be unpacked to its end: {error}"
-        digest = stream.hexdigest()  # what the archive's reader left over is read now
-        contents.objects[entry.key] = Found(stream.size, digest)
+            digest = stream.hexdigest()  # what the archive's reader left over is read now
+            contents.objects[entry.key] = Found(stream.size, digest)
 
+    def _archive(self, stream: IO[bytes], tablespace: str) -> None:
+        above = f"pg_tblspc/{tablespace}/" if tablespace else ""
+        with (
+            zstandard.ZstdDecompressor().stream_reader(stream) as plain,
+            tarfile.open(fileobj=plain, mode="r|") as archive,
+        ):
+            for member in archive:
+                opened = archive.extractfile(member) if member.isreg() else None
+                if opened is not None:
+                    self._file(above + member.name.removeprefix("./"), opened)
 
-def _read_archive(stream: IO[bytes], contents: Contents) -> None:
-    with (
-        zstandard.ZstdDecompressor().stream_reader(stream) as plain,
-        tarfile.open(fileobj=plain, mode="r|") as archive,
-    ):
-        for member in archive:
-            opened = archive.extractfile(member) if member.isreg() else None
-            if opened is None:
-                continue
-            name = member.name.removeprefix("./")
-            if name in KEPT:
-                contents.kept[name] = kept = opened.read()
-                contents.files[name] = Found(len(kept), hashlib.sha256(kept).hexdigest())
-                continue
-            digest, size = hashlib.sha256(), 0
-            for block in chunks_of(opened):
-                digest.update(block)
-                size += len(block)
-            contents.files[name] = Found(size, digest.hexdigest())
+    def _file(self, name: str, opened: IO[bytes]) -> None:
+        contents, first = self._contents, first_block(name)
+        if name in KEPT:
+            contents.kept[name] = kept = opened.read()
+            contents.files[name] = Found(len(kept), hashlib.sha256(kept).hexdigest())
+            return
+        walk = None
+        if first is not None:
+            walk = PageWalk(first, checksums=self._checksums, torn_from=self._start)
+        digest, size = hashlib.sha256(), 0
+        for block in chunks_of(opened):
+            if size == 0 and name.startswith("pg_wal/"):
+                contents.wal_heads[name] = block[:LONG_PAGE_HEADER]
+            if walk is not None:
+                walk.feed(block)
+            digest.update(block)
+            size += len(block)
+        contents.files[name] = Found(size, digest.hexdigest())
+        if walk is not None:
+            contents.pages[name] = walk.report()

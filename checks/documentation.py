@@ -5,6 +5,7 @@ from typing import Any
 
 from checks import rules
 from checks.check import Check
+from checks.losses import LOSSES, Loss
 from checks.procedures import WRITTEN
 from checks.proof import Injection
 
@@ -18,6 +19,7 @@ def generated() -> dict[str, str]:
         "checks/catalogue.txt": "".join(f"{line}\n" for line in catalogue()),
         "docs/checks.md": "\n".join(reference()) + "\n",
         "docs/procedures-map.md": "\n".join(procedures()) + "\n",
+        "docs/detection.md": "\n".join(detection()) + "\n",
     }
 
 
@@ -66,3 +68,38 @@ def procedures() -> Iterator[str]:
     for number, written in enumerate(WRITTEN, 1):
         ids = ", ".join(f"[`{each}`](checks.md)" for each in written.checks)
         yield f"| {number} | {written.group} | {written.test} | {ids or written.why} |"
+
+
+def detection() -> Iterator[str]:
+    """Yield the table of the classes of loss: how each is injected, and who sees it where."""
+    injected = {injection.id: injection for injection in injections()}
+    seen = sum(bool(loss.faults) for loss in LOSSES)
+    yield from ("# What is detected", "", MADE, "")
+    yield f"Of {len(LOSSES)} classes of loss of PostgreSQL's backups {seen} are injected into"
+    yield "copies, and a check must name them. Numbers are those of the suite's first catalogue;"
+    yield "those that are not here belong to CDC and Kafka, or were the same as another."
+    yield from ("", "| # | class | injected | seen by | seen |", "|---|---|---|---|---|")
+    for loss in LOSSES:
+        yield from _rows_of(loss, injected)
+
+
+def injections() -> Iterator[Injection[Any]]:
+    """Yield every fault of every check."""
+    for check in rules.CATALOGUE:
+        yield from (Injection(check, name) for name in check.faults)
+
+
+def _rows_of(loss: Loss, injected: dict[str, Injection[Any]]) -> Iterator[str]:
+    found = [injected[each] for each in loss.faults]
+    names = "<br>".join(f"`{each.name}`" for each in found) or "no"
+    checks = "<br>".join(f"[`{each.check.id}`](checks.md)" for each in found)
+    if loss.why:
+        checks = f"{checks}<br>{loss.why}" if checks else loss.why
+    places = "<br>".join(_seen_where(each) for each in found)
+    yield f"| {loss.number} | {loss.what} | {names} | {checks} | {places or 'elsewhere'} |"
+
+
+def _seen_where(injection: Injection[Any]) -> str:
+    if injection.check.on.live:
+        return "live"
+    return "trial restore" if getattr(injection.check.on, "trial", False) else "at rest"

@@ -55,7 +55,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("check", checks)
     if "injection" in metafunc.fixturenames:
         injections = [Injection(check, name) for check in catalogue for name in check.faults]
-        metafunc.parametrize("injection", [pytest.param(each, id=each.id) for each in injections])
+        metafunc.parametrize(
+            "injection",
+            [pytest.param(each, id=each.id, marks=_marks(each)) for each in injections],
+        )
+
+
+def _marks(injection: Injection[Any]) -> list[pytest.MarkDecorator]:
+    """Keep for the night what needs a server of its own, but for the first fault of each check."""
+    check = injection.check
+    needs_server = check.on.live or getattr(check.on, "trial", False)
+    first = next(iter(check.faults))
+    return [pytest.mark.slow] if needs_server and injection.name != first else []
 
 
 @pytest.fixture(scope="session")

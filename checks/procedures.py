@@ -26,7 +26,9 @@ WRITTEN = (
         ("repository.has-its-folders", "wal.archive-complete"),
     ),
     WrittenTest(
-        "Infrastructure", "Storage is provisioned", ("repository.room-for-the-next-backup",)
+        "Infrastructure",
+        "Storage is provisioned",
+        ("repository.room-for-the-next-backup", "repository.room-for-the-plan"),
     ),
     WrittenTest("Infrastructure", "Storage is closed to others", ("repository.closed-to-others",)),
     WrittenTest(
@@ -38,25 +40,37 @@ WRITTEN = (
             "base.files-match-server-manifest",
             "base.label-agrees-with-manifest",
             "base.control-data-agrees",
+            "base.page-checksums",
+            "base.own-wal-complete",
+            "restore.tables-sound",
+            "restore.indexes-complete",
         ),
     ),
     WrittenTest(
         "PostgreSQL backup",
         "Logical backup format",
-        (),
-        "not yet: `pipeline backup logical` takes one, its checks come later",
+        (
+            "logical.dump-reads-to-its-end",
+            "logical.holds-what-it-lists",
+            "logical.objects-match-manifest",
+            "logical.restores-every-row",
+        ),
     ),
     WrittenTest(
         "PostgreSQL backup",
         "Metadata completeness",
-        ("backup.facts-complete", "backup.manifests-sealed"),
+        ("backup.facts-complete", "logical.facts-complete", "backup.manifests-sealed"),
     ),
     WrittenTest("Kafka backup", "Topic backup integrity", (), KAFKA),
     WrittenTest("Kafka backup", "Archive format", (), KAFKA),
     WrittenTest("Replication slots", "Slot metadata exists", ("cdc.slot-can-deliver",)),
     WrittenTest("Replication slots", "Position tracking", ("cdc.slot-keeps-up",)),
     WrittenTest("Kubernetes", "Pods of the pipeline are healthy", (), KUBERNETES),
-    WrittenTest("Kubernetes", "Backup jobs ran", ("backup.newest-is-recent",)),
+    WrittenTest(
+        "Kubernetes",
+        "Backup jobs ran",
+        ("backup.newest-is-recent", "logical.whole-database-is-recent"),
+    ),
     WrittenTest("Kubernetes", "Services are available", (), KUBERNETES),
     WrittenTest(
         "Backup scripts",
@@ -70,6 +84,11 @@ WRITTEN = (
     WrittenTest(
         "Connectivity",
         "Schema validation",
-        ("postgres.schema-as-backed-up", "cdc.publication-carries-every-change"),
+        (
+            "postgres.schema-as-backed-up",
+            "cdc.publication-carries-every-change",
+            "restore.references-hold",
+            "logical.restores-the-catalogue",
+        ),
     ),
 )

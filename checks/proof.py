@@ -1,8 +1,10 @@
 """The proof that a check can go red: sound copy, fault, and the check names what was damaged."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Generic
+from typing import Any, Generic, Protocol, runtime_checkable
 
 from checks.check import Catalogue, Check, Examination, Outcome
 from fixtures.scratch import (
@@ -14,6 +16,14 @@ from fixtures.scratch import (
     S,
     Scratch,
 )
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A subject that holds something, as a server that was started for it."""
+
+    def close(self) -> None:
+        """Let go of it."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +78,32 @@ class Proof:
 def prove(injection: Injection[S], catalogue: Catalogue, material: Material, rng: Random) -> Proof:
     """Run the check on a copy, damage the copy, and run every check of its kind again."""
     with material.scratch(injection.check.on) as scratch:
-        control = injection.check.run(lambda: scratch.copy)
+        with opened(scratch) as copy:
+            control = injection.check.run(copy)
         if control.outcome is not Outcome.PASS:
             return Proof(injection, control, None, {})
         damage = inject(injection, scratch, rng)
-        seen = {
-            other.id: other.run(lambda: scratch.copy) for other in catalogue.on(injection.check.on)
-        }
+        with opened(scratch) as copy:  # what one check read of it serves the others
+            seen = {other.id: other.run(copy) for other in catalogue.on(injection.check.on)}
         return Proof(injection, control, damage, seen)
+
+
+@contextmanager
+def opened(scratch: Scratch[S]) -> Iterator[Callable[[], S]]:
+    """Give a function that opens the copy once, for several checks; it is closed at the end."""
+    subjects: list[S] = []
+
+    def once() -> S:
+        if not subjects:
+            subjects.append(scratch.copy)
+        return subjects[0]
+
+    try:
+        yield once
+    finally:
+        for subject in subjects:
+            if isinstance(subject, Closing):
+                subject.close()
 
 
 def inject(injection: Injection[S], scratch: Scratch[S], rng: Random) -> Damage:

@@ -1,8 +1,8 @@
-"""What checks examine: a base backup, the repository, the WAL archive, the source server."""
+"""What checks examine: backups, their trial restores, repository, WAL archive, source server."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, LiteralString, Self
@@ -10,18 +10,19 @@ from typing import Any, ClassVar, LiteralString, Self
 import psycopg
 from psycopg.rows import dict_row
 
-from checks.check import NotRun
+from checks import logical_dump
 from checks.contents import Contents, read, read_once
-from pipeline.config import PipelineConfig
-from pipeline.errors import RestoreError
-from pipeline.postgres import base_backup
+from checks.trial import Connect, brought_back, enough_room, loaded, room_of
+from pipeline.config import PipelineConfig, PlanConfig
+from pipeline.errors import ObjectMissing, PipelineError, RestoreError
+from pipeline.postgres import base_backup, logical
 from pipeline.postgres.lsn import Lsn, is_segment, segment_start, segments_between
 from pipeline.postgres.receiver import ExpectedEnd
 from pipeline.postgres.segments import MergedWal, reading_view
 from pipeline.postgres.timelines import Span, lineage
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet, Manifest, Repository
-from pipeline.store import FolderStore
+from pipeline.store import FolderStore, StoredObject
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,11 @@ class BackupRepository:
 
     live: ClassVar[bool] = False
     path: Path
+    plan: PlanConfig = field(default_factory=PlanConfig)
 
     @classmethod
     def of(cls, config: PipelineConfig) -> Self:
-        return cls(config.repository.path)
+        return cls(config.repository.path, config.plan)
 
     @property
     def sets(self) -> Repository:
@@ -76,22 +78,114 @@ class BaseBackup:
 
 @dataclass(frozen=True)
 class TrialRestore:
-    """The newest base backup, and room on this machine to bring it back."""
+    """The newest base backup, brought back on this machine: a server that is thrown away."""
 
     live: ClassVar[bool] = False
+    restores: ClassVar[bool] = True
+    trial: ClassVar[bool] = True
     config: PipelineConfig
     path: Path
     base: BaseBackup
+    _kept: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
 
     @classmethod
     def of(cls, config: PipelineConfig) -> Self:
-        if config.scratch is None:
-            raise NotRun("[scratch] path is not configured: nothing was restored")
-        return cls(config, config.scratch.path, BaseBackup.of(config))
+        return cls(config, room_of(config), BaseBackup.of(config))
+
+    def close(self) -> None:
+        """Stop the server and remove it."""
+        self._kept.close()
+
+    def connect(self, dbname: str | None = None) -> psycopg.Connection[Any]:
+        """Connect to what was brought back, once for all checks; RestoreError says why not."""
+        if isinstance(self._restored, PipelineError):
+            raise self._restored
+        return self._restored(dbname or self.base.facts["database"])
+
+    @cached_property
+    def _restored(self) -> Connect | PipelineError:
+        enough_room(self.path, self.base.facts["database_bytes"])
+        user, tools = self.config.postgres.user, self.base.tools
+        try:
+            return self._kept.enter_context(
+                brought_back(self.base.backup, self.path, tools, user=user)
+            )
+        except PipelineError as error:
+            return error
+
+
+@dataclass(frozen=True)
+class LogicalBackup:
+    """The newest logical backup of a whole database: pg_dump's own format, and the roles."""
+
+    live: ClassVar[bool] = False
+    restores: ClassVar[bool] = True
+    config: PipelineConfig
+    backup: BackupSet
+    tools: Tools
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> Self:
+        sets = BackupRepository.of(config).sets
+        for label in reversed(sets.labels(logical.KIND)):
+            backup = sets.get(label)
+            if backup.manifest.facts.get("scope") in {logical_dump.WHOLE, None}:
+                return cls(config, backup, Tools.of(config.postgres))
+        raise ObjectMissing(f"sets/{logical.KIND}/ of a whole database", sets.store.where)
 
     @property
-    def tools(self) -> Tools:
-        return self.base.tools
+    def facts(self) -> dict[str, Any]:
+        return self.backup.manifest.facts
+
+    def object(self, name: str) -> StoredObject | None:
+        """One of the objects that the manifest lists, by its last name."""
+        listed = self.backup.manifest.objects
+        return next((entry for entry in listed if entry.key.endswith(f"/{name}")), None)
+
+    @cached_property
+    def found(self) -> dict[str, tuple[int, str]]:
+        """Size and digest of each object that is there, read once."""
+        return logical_dump.sizes_and_digests(self.backup)
+
+    @cached_property
+    def dump(self) -> logical_dump.Dump:
+        """What pg_restore tells of the dump after it read all of it."""
+        return logical_dump.read_through(self.backup, self.tools)
+
+
+@dataclass(frozen=True)
+class LogicalRestore:
+    """The newest logical backup, loaded into a new server on this machine, thrown away."""
+
+    live: ClassVar[bool] = False
+    restores: ClassVar[bool] = True
+    trial: ClassVar[bool] = True
+    dump: LogicalBackup
+    path: Path
+    _kept: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> Self:
+        return cls(LogicalBackup.of(config), room_of(config))
+
+    def close(self) -> None:
+        """Stop the server and remove it."""
+        self._kept.close()
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """Connect to the database that was loaded; RestoreError says why it could not be."""
+        if isinstance(self._loaded, PipelineError):
+            raise self._loaded
+        return self._loaded(self.dump.facts["database"])
+
+    @cached_property
+    def _loaded(self) -> Connect | PipelineError:
+        stored = sum(entry.size for entry in self.dump.backup.manifest.objects)
+        enough_room(self.path, logical_dump.GROWS * stored)
+        try:
+            return self._kept.enter_context(loaded(self.dump.backup, self.path, self.dump.tools))
+        except PipelineError as error:
+            return error
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,23 @@ class Origin(NamedTuple):
     spans: Iterable[Span]
 
 
+class FirstPage(NamedTuple):
+    """What the first page header of a segment says."""
+
+    timeline: int
+    start: Lsn
+    system_identifier: str
+    segment_size: int
+
+
+def first_page(header: bytes) -> FirstPage | None:
+    """Read the header of a segment's first page; None when it is too short."""
+    if len(header) < LONG_PAGE_HEADER:
+        return None
+    _, _, timeline, start, _, system, segment_size, _ = _LONG.unpack_from(header)
+    return FirstPage(timeline, Lsn(start), str(system), segment_size)
+
+
 def page_trouble(path: Path, origin: Origin) -> str | None:
     """The first thing in a segment that is not as its name and its origin say."""
     if origin.major not in _MAGIC:

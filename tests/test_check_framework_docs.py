@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from checks import rules
-from checks.documentation import catalogue, generated
+from checks.documentation import catalogue, generated, injections
+from checks.losses import LOSSES
 from checks.procedures import WRITTEN
 
 ROOT = Path(__file__).parents[1]
@@ -31,3 +32,12 @@ def test_the_twenty_written_tests_point_to_checks_or_say_why_not() -> None:
     for written in WRITTEN:
         assert set(written.checks) <= known
         assert bool(written.checks) != bool(written.why)
+
+
+def test_every_class_of_loss_is_injected_or_says_why_not() -> None:
+    known = {injection.id for injection in injections()}
+    numbers = [loss.number for loss in LOSSES]
+    assert numbers == sorted(set(numbers))
+    for loss in LOSSES:
+        assert set(loss.faults) <= known, loss.number
+        assert loss.faults or loss.why, loss.number

@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from checks.check import Observation, check
+from checks.contents import carriers
 from checks.subjects import BackupRepository, BaseBackup
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import PipelineError
-from pipeline.postgres import base_backup
+from pipeline.postgres import base_backup, chain
 from pipeline.postgres.lsn import Lsn
 from pipeline.repository import MANIFEST
 
@@ -41,8 +42,10 @@ FACTS: dict[str, type] = {
     "inquiry, and look at the storage below it.",
 )
 def objects_match_manifest(base: BaseBackup) -> Iterator[Observation]:
-    """Every object of the newest base backup has the size and digest that its manifest names."""
-    for entry in base.manifest.objects:
+    """Every object of the newest base backup, and of those below it, is as its manifest says."""
+    yield Observation(base.manifest.label, chain.broken(base.backup))
+    links = [*carriers(base.backup), base.backup]
+    for entry in (entry for link in links for entry in link.manifest.objects):
         found = base.contents.objects.get(entry.key)
         if found is None:
             problem = "missing"
@@ -58,30 +61,29 @@ def objects_match_manifest(base: BaseBackup) -> Iterator[Observation]:
 @objects_match_manifest.detects
 def object_bit_flipped(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """Bit rot in storage."""
-    return files.flip_bit(scratch, _object(scratch), rng)
+    return files.flip_bit(scratch, _object(scratch, rng), rng)
 
 
 @objects_match_manifest.detects
 def object_truncated(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """A copy that ended early."""
-    return files.truncate(scratch, _object(scratch), rng)
+    return files.truncate(scratch, _object(scratch, rng), rng)
 
 
 @objects_match_manifest.detects
 def object_longer(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """Two writers under one name."""
-    return files.append(scratch, _object(scratch), rng)
+    return files.append(scratch, _object(scratch, rng), rng)
 
 
 @objects_match_manifest.detects
-def object_missing(scratch: Scratch[BaseBackup], _rng: Random) -> Damage:
+def object_missing(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """A lifecycle rule that expired the object and not its manifest."""
-    return files.drop(scratch, _object(scratch))
+    return files.drop(scratch, _object(scratch, rng))
 
 
-def _object(scratch: Scratch[BaseBackup]) -> str:
-    (entry,) = scratch.copy.manifest.objects
-    return entry.key
+def _object(scratch: Scratch[BaseBackup], rng: Random) -> str:
+    return rng.choice(scratch.copy.manifest.objects).key
 
 
 @check(
@@ -206,14 +208,14 @@ def _days_ago(days: int) -> str:
 def stray_object(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """Something that another program keeps in the folder of a set."""
     backup = backups.latest_base(scratch)
-    (entry,) = backup.manifest.objects
+    entry = rng.choice(backup.manifest.objects)
     return files.copy_as(scratch, entry.key, f"{backup.prefix}part-{rng.randrange(100)}.tar")
 
 
 @no_foreign_objects.detects
 def interrupted_backup_left_behind(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """What a backup left that was killed days ago."""
-    (entry,) = backups.latest_base(scratch).manifest.objects
+    entry = rng.choice(backups.latest_base(scratch).manifest.objects)
     label = f"base-{_days_ago(rng.randrange(2, 9))}-dead"
     return files.copy_as(scratch, entry.key, f"sets/base/{label}/base.tar.zst")
 

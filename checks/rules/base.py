@@ -5,14 +5,14 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from checks.check import Observation, check
 from checks.subjects import BaseBackup
-from fixtures.faults import backups
+from fixtures.faults import backups, control
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError
 from pipeline.postgres.lsn import Lsn
@@ -79,20 +79,28 @@ def file_bit_flipped_before_storing(scratch: Scratch[BaseBackup], rng: Random) -
         changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
         return bytes(changed)
 
-    return _change_file(scratch, name, flip, "one bit was flipped, all digests of ours agree")
+    return change_file(scratch, name, flip, "one bit was flipped, all digests of ours agree")
 
 
 @files_match_server_manifest.detects
 def file_left_out(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """An exclude rule that matches too much."""
-    return _change_file(scratch, _some_file(scratch, rng), lambda _: None, "it was left out")
+    return change_file(scratch, _some_file(scratch, rng), lambda _: None, "it was left out")
 
 
 @files_match_server_manifest.detects
 def file_truncated(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """A file that was cut while it was read."""
     name = _some_file(scratch, rng)
-    return _change_file(scratch, name, lambda content: content[: len(content) // 2], "it was cut")
+    return change_file(scratch, name, lambda content: content[: len(content) // 2], "it was cut")
+
+
+@files_match_server_manifest.detects
+def file_added(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
+    """Something that another program keeps in the data folder, or hid there."""
+    name = f"base/{rng.randrange(100_000, 999_999)}"
+    backups.repack(scratch, lambda _, content: content, added={name: rng.randbytes(100)})
+    return Damage(name, "it is in the archive, and in no list")
 
 
 def _some_file(scratch: Scratch[BaseBackup], rng: Random) -> str:
@@ -101,10 +109,20 @@ def _some_file(scratch: Scratch[BaseBackup], rng: Random) -> str:
     return rng.choice(sorted(name for name, (size, _) in found if name[:5] == "base/" and size))
 
 
-def _change_file(
-    scratch: Scratch[BaseBackup], name: str, change: Callable[[bytes], bytes | None], what: str
+def change_file(
+    scratch: Scratch[BaseBackup],
+    name: str,
+    change: backups.Change,
+    what: str = "it was changed",
+    *,
+    forged: bool = False,
 ) -> Damage:
-    backups.repack(scratch, lambda found, content: change(content) if found == name else content)
+    """Change one file in the backup; `forged` changes PostgreSQL's list of files with it."""
+    backups.repack(
+        scratch,
+        lambda found, content: change(content) if found == name else content,
+        forged=forged,
+    )
     return Damage(name, what)
 
 
@@ -137,7 +155,7 @@ def _agrees(name: str, expected: str, found: re.Match[str] | None) -> Observatio
 @label_agrees_with_manifest.detects
 def label_left_out(scratch: Scratch[BaseBackup], _rng: Random) -> Damage:
     """The classic: a copy without backup_label starts, and misses data without a word."""
-    return _change_file(scratch, LABEL, lambda _: None, "it was left out")
+    return change_file(scratch, LABEL, lambda _: None, "it was left out")
 
 
 @label_agrees_with_manifest.detects
@@ -149,7 +167,7 @@ def label_of_another_start(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     def replace(content: bytes) -> bytes:
         return content.replace(str(start).encode(), str(other).encode())
 
-    _change_file(scratch, LABEL, replace, "")
+    change_file(scratch, LABEL, replace, "")
     return Damage("start_lsn", f"the label names {other}")
 
 
@@ -169,11 +187,10 @@ def manifest_of_another_backup(scratch: Scratch[BaseBackup], rng: Random) -> Dam
 )
 def control_data_agrees(base: BaseBackup) -> Iterator[Observation]:
     """The control file is intact and belongs to the server and the moment of the manifest."""
-    control = base.contents.kept.get(CONTROL)
-    if control is None:
+    if CONTROL not in base.contents.kept:
         yield Observation(CONTROL, "not in the backup")
         return
-    told, damaged = _control_data(base, control)
+    told, damaged = control_told(base)
     yield Observation(CONTROL, "its checksum does not match its content" if damaged else None)
     facts = base.facts
     expected: dict[str, tuple[str, Any]] = {
@@ -187,10 +204,19 @@ def control_data_agrees(base: BaseBackup) -> Iterator[Observation]:
     same = checksums == facts["data_checksums"]
     yield Observation("data_checksums", None if same else f"the control file says {checksums}")
     yield Observation("start_lsn", _checkpoint_problem(told, Lsn.parse(facts["start_lsn"])))
+    state = told.get("Database cluster state", "")
+    reset = f"the server was {state!r}: it ran while it was copied, so pg_resetwal wrote this"
+    yield Observation("state", reset if "shut down" in state else None)
+    checkpoint, end = Lsn.parse(told["Latest checkpoint location"]), Lsn.parse(facts["end_lsn"])
+    late = f"the latest checkpoint, {checkpoint}, is after the end of the backup, {end}"
+    yield Observation("end_lsn", late if checkpoint > end else None)
 
 
-def _control_data(base: BaseBackup, control: bytes) -> tuple[dict[str, str], bool]:
+def control_told(base: BaseBackup) -> tuple[dict[str, str], bool]:
     """What pg_controldata tells, and whether it warns: it ends with 0 even for a bad checksum."""
+    control = base.contents.kept.get(CONTROL)
+    if control is None:
+        raise BackupError(f"{base.manifest.label}: there is no {CONTROL}")
     with tempfile.TemporaryDirectory(prefix="checks-") as name:
         path = Path(name, CONTROL)
         path.parent.mkdir()
@@ -221,16 +247,41 @@ def control_file_bit_flipped(scratch: Scratch[BaseBackup], rng: Random) -> Damag
         changed[rng.randrange(48, 200)] ^= 1 << rng.randrange(8)
         return bytes(changed)
 
-    return _change_file(scratch, CONTROL, flip, "one bit was flipped")
+    return change_file(scratch, CONTROL, flip, "one bit was flipped")
 
 
 @control_data_agrees.detects
 def control_file_left_out(scratch: Scratch[BaseBackup], _rng: Random) -> Damage:
     """The file that must be copied last, and was not."""
-    return _change_file(scratch, CONTROL, lambda _: None, "it was left out")
+    return change_file(scratch, CONTROL, lambda _: None, "it was left out")
 
 
 @control_data_agrees.detects
 def backup_of_another_server(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """The manifest names one server, the files come from another."""
     return backups.change_fact(scratch, "system_identifier", str(rng.randrange(1 << 62)))
+
+
+@control_data_agrees.detects
+def control_file_reset(scratch: Scratch[BaseBackup], _rng: Random) -> Damage:
+    """Somebody ran pg_resetwal on a copy that did not start, and stored it again."""
+    copy = scratch.copy
+    version = copy.contents.kept["PG_VERSION"]
+    change_file(
+        scratch,
+        CONTROL,
+        lambda content: control.reset(content, version, copy.tools),
+        forged=True,
+    )
+    return Damage("state", "pg_resetwal wrote a new control file, all lists agree")
+
+
+@control_data_agrees.detects
+def control_file_of_a_later_day(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
+    """A control file copied after the backup had ended: recovery would begin in its future."""
+    end = Lsn.parse(scratch.copy.facts["end_lsn"])
+    checkpoint = Lsn.parse(control_told(scratch.copy)[0]["Latest checkpoint location"])
+    earlier = Lsn(checkpoint - rng.randrange(1, 1 << 12))
+    assert earlier < end
+    backups.change_fact(scratch, "end_lsn", str(earlier))
+    return Damage("end_lsn", f"the set ends at {earlier}, its control file is of {checkpoint}")

@@ -10,7 +10,8 @@ from checks.check import Observation, check
 from checks.subjects import BackupRepository
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
-from pipeline.repository import total_size
+from pipeline.config import DAY
+from pipeline.repository import BackupSet, total_size
 
 FOLDERS = ("sets", "wal")
 KEEPS = 2  # the next backup must fit beside the newest before anything is removed
@@ -122,8 +123,43 @@ def no_margin_left(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     return _grow(scratch, free * rng.randrange(60, 90) // 100)
 
 
-def _grow(scratch: Scratch[BackupRepository], size: int) -> Damage:
-    backup = backups.latest_base(scratch)
-    (entry,) = backup.manifest.model_dump()["objects"]
-    backups.reseal(scratch, objects=[{**entry, "size": size}])
+def _grow(scratch: Scratch[BackupRepository], size: int, backup: BackupSet | None = None) -> Damage:
+    backup = backup or backups.latest_base(scratch)
+    entry, *others = backup.manifest.model_dump()["objects"]
+    backups.reseal(scratch, backup, objects=[{**entry, "size": size}, *others])
     return Damage(backup.kind, f"the last backup took {size:,} bytes")
+
+
+@check(
+    "repository.room-for-the-plan",
+    on=BackupRepository,
+    severity="normal",
+    advice="The plan keeps more than this volume can hold: extend it, or keep backups for fewer "
+    "days ([plan] in pipeline.toml), before a backup fails for want of room.",
+)
+def room_for_the_plan(repository: BackupRepository) -> Iterator[Observation]:
+    """The volume has room for every backup that the plan keeps at one time, one for each day."""
+    free = shutil.disk_usage(repository.path).free
+    needed = 0
+    for kind, kept in repository.plan.by_kind().items():
+        sets = list(repository.sets.sets(kind))
+        if not sets:
+            continue
+        due = max(0, kept // DAY + 1 - len(sets))
+        needed += due * total_size(sets[-1].manifest.objects)
+        tight = f"{free:,} bytes are free, {needed:,} are needed for {due} more, and those above"
+        yield Observation(kind, tight if needed > free else None)
+
+
+@room_for_the_plan.detects
+def volume_holds_few_days(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
+    """The database grew: the next backup fits, and those of a week do not."""
+    free = shutil.disk_usage(scratch.repository).free
+    return _grow(scratch, free // rng.randrange(3, 6))
+
+
+@room_for_the_plan.detects
+def plan_grew_beyond_the_volume(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
+    """Logical backups of a size that fit once, and are to be kept for two weeks."""
+    free = shutil.disk_usage(scratch.repository).free
+    return _grow(scratch, free // rng.randrange(3, 12), backups.latest_logical(scratch))

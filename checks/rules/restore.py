@@ -1,33 +1,17 @@
 """The only proof of a backup is a restore: on this machine, into a server that is thrown away."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from checks.check import NotRun, Observation, check
+from checks.check import Observation, check
 from checks.subjects import TrialRestore
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
-from pipeline.errors import PipelineError, ServerError
-from pipeline.postgres.replay import private_server
-from pipeline.postgres.restore import unpack
-from pipeline.postgres.server import LocalServer
-from pipeline.wait import wait_until
-
-Connect = Callable[[], psycopg.Connection[Any]]
-
-START = timedelta(minutes=10)
-PORT = 5432  # names the socket in a private folder; nothing listens on it
-# durability is not needed for what is thrown away, and a small machine must hold it
-SETTINGS = {"fsync": "off", "shared_buffers": "64MB", "ssl": "off", "shared_preload_libraries": ""}
+from pipeline.errors import PipelineError
 
 
 @check(
@@ -40,47 +24,15 @@ SETTINGS = {"fsync": "off", "shared_buffers": "64MB", "ssl": "off", "shared_prel
 def base_backup_starts(trial: TrialRestore) -> Iterator[Observation]:
     """The newest base backup unpacks, its server starts, and every row in it can be read."""
     label = trial.base.manifest.label
-    with _folder(trial) as folder:
-        server = LocalServer(folder / "data", trial.tools, folder / "postgresql.log")
-        try:
-            unpack(trial.base.backup, server.data, trial.tools)
-            with _started(server, trial) as connection:
-                yield Observation(label, None)
-                for table in trial.base.facts["tables"]:
-                    yield _reading(connection, table["schema"], table["name"])
-        except PipelineError as error:
-            yield Observation(label, str(error))
-
-
-@contextmanager
-def _folder(trial: TrialRestore) -> Iterator[Path]:
-    """A folder for the server's owner, where the volume has room for what will be restored."""
-    needed, free = trial.base.facts["database_bytes"], shutil.disk_usage(trial.path).free
-    if free < 2 * needed:
-        raise NotRun(f"[scratch] path: {2 * needed:,} bytes are needed, {free:,} are free")
-    with tempfile.TemporaryDirectory(prefix="trial-", dir=trial.path) as name:
-        trial.tools.own(Path(name))
-        yield Path(name)
-
-
-@contextmanager
-def _started(server: LocalServer, trial: TrialRestore) -> Iterator[psycopg.Connection[Any]]:
-    """Start it in private, and connect to the database that was backed up."""
-    user, dbname = trial.config.postgres.user, trial.base.facts["database"]
-    with private_server(server, user=user, port=PORT, settings=SETTINGS, dbname=dbname) as connect:
-        wait_until(f"start of {server.data}", lambda: _starting(server, connect), within=START)
-        with connect() as connection:
-            yield connection
-
-
-def _starting(server: LocalServer, connect: Connect) -> str | None:
-    if server.pid() is None:
-        raise ServerError(f"the server gave up:\n{server.told()}")
     try:
-        connect().close()
-    except psycopg.OperationalError as error:
-        return str(error).strip()
-    return None
+        connection = trial.connect()
+    except PipelineError as error:
+        yield Observation(label, str(error))
+        return
+    yield Observation(label, None)
+    with connection:
+        for table in trial.base.facts["tables"]:
+            yield _reading(connection, table["schema"], table["name"])
 
 
 def _reading(connection: psycopg.Connection[Any], schema: str, name: str) -> Observation:

@@ -20,6 +20,7 @@ from pipeline.postgres.waldump import Reading
 
 ON_ITS_WAY = timedelta(minutes=1)
 """How long a finished segment may take into the archive before it counts as missing."""
+TIMELINE = slice(4, 8)  # in the header of a page
 SYSTEM_ID = slice(24, 32)  # in the header of a segment
 
 
@@ -197,3 +198,12 @@ def end_of_segment_lost(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     pages = rng.randrange(4, size // PAGE_SIZE // 2)
     done = files.zero_fill(scratch, key, size - pages * PAGE_SIZE, size)
     return replace(done, subject=Path(key).name)
+
+
+@page_headers.detects
+def page_of_another_branch(scratch: Scratch[WalArchive], rng: Random) -> Damage:
+    """A segment of a server that was promoted elsewhere, under the name of this one's."""
+    page = rng.randrange(1, scratch.copy.segment_size // PAGE_SIZE)
+    start = page * PAGE_SIZE + TIMELINE.start
+    stop = page * PAGE_SIZE + TIMELINE.stop
+    return files.flip_bit(scratch, _segment(scratch, rng), rng, start=start, stop=stop)

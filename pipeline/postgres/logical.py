@@ -5,6 +5,7 @@ is gone. Roles and tablespaces are dumped beside a whole database, without the s
 the server's, and pg_dumpall knows no snapshot.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,10 @@ from psycopg.rows import dict_row
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import BackupError, ConfigError, RestoreError, ToolError
 from pipeline.postgres.base_backup import MADE_BY
-from pipeline.postgres.digests import differences, expected_objects, prepare, table_digests
+from pipeline.postgres.catalogue import catalogue
+from pipeline.postgres.digests import expected_objects, prepare, table_digests
+from pipeline.postgres.proof import Proof, prove, unsound
+from pipeline.postgres.relations import family
 from pipeline.postgres.tools import Tools, password_environment
 from pipeline.repository import BackupSet, Manifest, Repository
 from pipeline.store import HashedStream
@@ -35,19 +39,19 @@ _SERVER = """
            current_setting('server_version') AS server_version,
            current_setting('server_version_num')::int AS server_version_num,
            pg_encoding_to_char(encoding) AS encoding, datcollate AS collate,
+           datctype AS ctype,
            (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier
       FROM pg_database WHERE datname = current_database()
 """
-# a partitioned table holds no rows itself: its partitions come along
-_WITH_CHILDREN = """
-    WITH RECURSIVE family (oid) AS (
-        SELECT to_regclass(%s)::oid
-        UNION SELECT i.inhrelid FROM family f JOIN pg_inherits i ON i.inhparent = f.oid)
-    SELECT c.oid::bigint, format('"%%s"."%%s"', replace(n.nspname, '"', '""'),
-                                 replace(c.relname, '"', '""'))
-      FROM family f JOIN pg_class c ON c.oid = f.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.relkind IN ('r', 'p')
+_OF_SCHEMA = """
+    SELECT n.oid::bigint, c.oid::bigint FROM pg_namespace n
+      LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+     WHERE n.nspname = %s
 """
+NEEDS = (
+    "a backup reads every table: GRANT pg_read_all_data, BYPASSRLS where tables have policies, and "
+    "a superuser for the passwords of roles, or --no-role-passwords"
+)
 
 
 def take(
@@ -56,38 +60,48 @@ def take(
     progress: Callable[[str], None] = lambda _: None,
     *,
     tables: Sequence[str] = (),
+    schemas: Sequence[str] = (),
     schema_only: bool = False,
+    role_passwords: bool = True,
 ) -> BackupSet:
-    """Dump the database, or `tables` of it, and commit it as a backup set.
+    """Dump the database, or `tables` or `schemas` of it, and commit it as a backup set.
 
     Object list, row counts, digests and dump come from one snapshot, so that they agree while
-    clients go on writing. `schema_only` leaves out the rows, and so the digests.
+    clients go on writing. `schema_only` leaves out the rows, and so the digests. Hashes of
+    passwords are kept unless told otherwise: a base backup in the same repository has them too.
 
-    Raises ConfigError for a table that is not there, BackupError when a program fails: no set is
-    committed then.
+    Raises ConfigError for a table that is not there, BackupError when a program fails or may not
+    read everything: no set is committed then.
     """
     started = datetime.now(UTC)
     label = repository.new_label(KIND, started)
     prefix = f"sets/{KIND}/{label}/"
-    with _snapshot(config.postgres) as (connection, server):
-        chosen = _chosen(connection, tables)
-        only = list(chosen) if tables else None
-        prepare(connection)
-        facts: dict[str, Any] = {
-            **{name: value for name, value in server.items() if name != "exported"},
-            "scope": _scope(chosen, schema_only=schema_only),
-            "objects": expected_objects(connection, only),
-            "tables": [] if schema_only else table_digests(connection, only),
-        }
-        progress(f"{label}: dumping {len(facts['objects'])} objects of {server['database']}")
-        options = [f"--snapshot={server['exported']}", "--format=custom", "--lock-wait-timeout=60s"]
-        options += [f"--table={name}" for name in chosen.values()]
-        options += ["--schema-only"] if schema_only else []
-        dump = _stream(config.postgres, "pg_dump", *options, f"--dbname={server['database']}")
-        stored = [repository.store.put(prefix + DUMP, dump)]
-    if not tables:
-        roles = _stream(config.postgres, "pg_dumpall", "--globals-only")
-        stored.append(repository.store.put(prefix + GLOBALS, roles))
+    try:
+        with _snapshot(config.postgres) as (connection, server):
+            chosen, options = _chosen(connection, tables, schemas)
+            prepare(connection)
+            facts: dict[str, Any] = {
+                **{name: value for name, value in server.items() if name != "exported"},
+                "scope": _scope(tables, schemas, schema_only=schema_only),
+                "objects": expected_objects(connection, chosen),
+                "tables": [] if schema_only else table_digests(connection, chosen),
+                # not sound at the source either: a restore is not to be blamed for it
+                "unsound": unsound(connection, chosen),
+                **({} if tables or schemas else {"catalogue": catalogue(connection)}),
+            }
+            progress(f"{label}: dumping {len(facts['objects'])} objects of {server['database']}")
+            options += [f"--snapshot={server['exported']}", "--format=custom"]
+            options += ["--lock-wait-timeout=60s", *(["--schema-only"] if schema_only else [])]
+            dump = _stream(config.postgres, "pg_dump", *options, f"--dbname={server['database']}")
+            stored = [repository.store.put(prefix + DUMP, dump)]
+    except psycopg.errors.InsufficientPrivilege as error:
+        who = f"postgres.user {config.postgres.user!r}"
+        raise BackupError(f"no backup was taken: {who}: {error}; {NEEDS}") from error
+    if not (tables or schemas):
+        wanted = ["--globals-only", *([] if role_passwords else ["--no-role-passwords"])]
+        roles = _stream(config.postgres, "pg_dumpall", *wanted)
+        with _private():
+            stored.append(repository.store.put(prefix + GLOBALS, roles))
     manifest = Manifest(
         kind=KIND,
         label=label,
@@ -101,33 +115,41 @@ def take(
     return repository.commit(manifest)
 
 
-def restore(backup: BackupSet, into: PostgresConfig) -> None:
-    """Restore into an empty database, in one transaction, and prove objects, rows and digests.
+def restore(backup: BackupSet, into: PostgresConfig, *, rows: bool = True) -> Proof:
+    """Restore into an empty database, in one transaction, and prove what came back.
 
     The dump is hashed before the server sees any of it. Roles that own something must be there:
-    feed globals.sql to psql first.
+    restore the globals first. Without `rows` only definitions come back.
 
-    Raises RestoreError when the object is damaged, the database is not empty, or what came back
-    is not what the backup held.
+    Raises RestoreError when the object is damaged, the database is not empty, pg_restore has
+    anything to say, or what came back is not what the backup held.
     """
     if backup.kind != KIND:
         raise RestoreError(f"{backup.label} is a backup of kind {backup.kind}, not {KIND}")
-    tools = Tools.of(into)
     with psycopg.connect(**into.conninfo()) as connection:
         _refuse_filled(connection, into)
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         dump = Path(folder) / DUMP
-        _copy_proven(backup, dump)
-        tools.own(Path(folder))
-        tools.run(
-            "pg_restore",
-            *("--exit-on-error", "--single-transaction", *_address(into)),
-            *(f"--dbname={into.dbname}", dump),
-            env=password_environment(into),
-        )
-    with psycopg.connect(**into.conninfo()) as connection:
-        if found := list(differences(connection, backup.manifest.facts)):
-            raise RestoreError(f"{backup.label}: restored, but not the same:\n" + "\n".join(found))
+        copy_proven(backup, dump)
+        Tools.of(into).own(Path(folder))
+        _load(backup, into, dump, rows=rows)
+    facts = backup.manifest.facts
+    with psycopg.connect(**into.conninfo(), autocommit=True) as connection:
+        known = facts.get("unsound", [])
+        try:
+            return prove(connection, facts if rows else facts | {"tables": []}, known=known)
+        except RestoreError as error:
+            raise RestoreError(f"{backup.label}: {error}") from error
+
+
+@contextmanager
+def _private() -> Iterator[None]:
+    """Let nobody else read the files that are made here: hashes of passwords are in them."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextmanager
@@ -144,19 +166,26 @@ def _snapshot(
         yield connection, server
 
 
-def _chosen(connection: psycopg.Connection[Any], tables: Sequence[str]) -> dict[int, str]:
-    """Tables by oid, each with its children; both parts quoted, or pg_dump reads patterns."""
-    chosen: dict[int, str] = {}
-    for table in tables:
-        found = connection.execute(_WITH_CHILDREN, [table]).fetchall()
+def _chosen(
+    connection: psycopg.Connection[Any], tables: Sequence[str], schemas: Sequence[str]
+) -> tuple[list[int] | None, list[str]]:
+    """What was asked for by oid, None for all of it; and pg_dump's options for it."""
+    if tables and schemas:
+        raise ConfigError("--table and --schema: choose one of them, pg_dump would join both")
+    relations = [one for table in tables for one in family(connection, table)]
+    oids, options = [one.oid for one in relations], [f"--table={one.quoted}" for one in relations]
+    for schema in schemas:
+        found = connection.execute(_OF_SCHEMA, [schema]).fetchall()
         if not found:
-            raise ConfigError(f"--table {table}: there is no such table in this database")
-        chosen.update(found)
-    return chosen
+            raise ConfigError(f"--schema {schema}: there is no such schema in this database")
+        oids += [oid for row in found for oid in row if oid is not None]
+        options.append('--schema="' + schema.replace('"', '""') + '"')
+    return oids or None, options
 
 
-def _scope(chosen: dict[int, str], *, schema_only: bool) -> str:
-    return ("tables" if chosen else "database") + (", schema only" if schema_only else "")
+def _scope(tables: Sequence[str], schemas: Sequence[str], *, schema_only: bool) -> str:
+    what = "tables" if tables else "schemas" if schemas else "database"
+    return what + (", schema only" if schema_only else "")
 
 
 def _address(postgres: PostgresConfig) -> tuple[str, ...]:
@@ -173,7 +202,31 @@ def _stream(postgres: PostgresConfig, program: str, *options: str) -> Iterator[b
                 program, *_address(postgres), *options, messages=messages, env=env
             )
         except ToolError as error:
-            raise BackupError(f"no backup was taken: {error}") from error
+            denied = f"; {NEEDS}" if "permission denied" in error.output else ""
+            raise BackupError(f"no backup was taken: {error}{denied}") from error
+
+
+def _load(backup: BackupSet, into: PostgresConfig, dump: Path, *, rows: bool) -> None:
+    """Feed the dump; whatever pg_restore says beside its exit code is an error too."""
+    with tempfile.TemporaryFile() as messages:
+        blocks = Tools.of(into).stream(
+            "pg_restore",
+            *("--exit-on-error", "--single-transaction", *_address(into)),
+            *([] if rows else ["--schema-only"]),
+            *(f"--dbname={into.dbname}", str(dump)),
+            messages=messages,
+            env=password_environment(into),
+        )
+        try:
+            for _ in blocks:
+                pass
+        except ToolError as error:
+            missing = "role " in error.output and "does not exist" in error.output
+            advice = "; `pipeline restore globals` makes missing roles" if missing else ""
+            raise RestoreError(f"{backup.label}: nothing was restored: {error}{advice}") from error
+        messages.seek(0)
+        if told := messages.read().decode(errors="replace").strip():
+            raise RestoreError(f"{backup.label}: restored, but pg_restore said:\n{told}")
 
 
 def _refuse_filled(connection: psycopg.Connection[Any], into: PostgresConfig) -> None:
@@ -189,11 +242,16 @@ def _refuse_filled(connection: psycopg.Connection[Any], into: PostgresConfig) ->
         )
 
 
-def _copy_proven(backup: BackupSet, into: Path) -> None:
-    (entry,) = (entry for entry in backup.manifest.objects if entry.key.endswith(DUMP))
-    with backup.store.open(entry.key) as stream, into.open("wb") as copy:
+def copy_proven(backup: BackupSet, into: Path, name: str = DUMP) -> None:
+    """Copy an object of a set to a file, and compare it with its digest; RestoreError otherwise."""
+    found = [entry for entry in backup.manifest.objects if entry.key.endswith(f"/{name}")]
+    if not found:
+        raise RestoreError(
+            f"{backup.label} holds no {name}: it is of {backup.manifest.facts['scope']}"
+        )
+    with backup.store.open(found[0].key) as stream, into.open("wb") as copy:
         hashing = HashedStream(stream)
         shutil.copyfileobj(hashing, copy, 1 << 20)
-        damage = hashing.damage(entry)
+        damage = hashing.damage(found[0])
     if damage:
         raise RestoreError(damage)

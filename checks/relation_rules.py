@@ -1,0 +1,133 @@
+"""Rules that a schema states about its rows, asked of a server without believing its indexes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from checks.check import Observation
+
+_FOREIGN_KEYS = """
+    select f.conname as name, n.nspname as schema, c.relname as table,
+           rn.nspname as to_schema, r.relname as to_table, f.convalidated as validated,
+           f.confmatchtype = 'f' as full,
+           (select array_agg(a.attname::text order by k.n)
+              from unnest(f.conkey) with ordinality k (num, n)
+              join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.num) as columns,
+           (select array_agg(a.attname::text order by k.n)
+              from unnest(f.confkey) with ordinality k (num, n)
+              join pg_attribute a on a.attrelid = f.confrelid and a.attnum = k.num) as to_columns
+      from pg_constraint f
+      join pg_class c on c.oid = f.conrelid join pg_namespace n on n.oid = c.relnamespace
+      join pg_class r on r.oid = f.confrelid join pg_namespace rn on rn.oid = r.relnamespace
+     where f.contype = 'f' and f.conparentid = 0 and not coalesce(f.conperiod, false)
+       and coalesce(f.conenforced, true)
+"""
+_CHECKS = """
+    select k.conname as name, n.nspname as schema, c.relname as table, k.convalidated as validated,
+           pg_get_expr(k.conbin, k.conrelid) as rule
+      from pg_constraint k
+      join pg_class c on c.oid = k.conrelid join pg_namespace n on n.oid = c.relnamespace
+     where k.contype = 'c' and c.relkind = 'r' and n.nspname !~ '^(pg_|information_schema)'
+       and coalesce(k.conenforced, true)
+"""
+_SEQUENCES = """
+    select n.nspname as schema, c.relname as name, tn.nspname as of_schema, t.relname as of_table,
+           a.attname as column, s.seqincrement > 0 as rising, s.seqcycle as cycle
+      from pg_depend d
+      join pg_class c on c.oid = d.objid and c.relkind = 'S'
+      join pg_sequence s on s.seqrelid = c.oid
+      join pg_namespace n on n.oid = c.relnamespace
+      join pg_class t on t.oid = d.refobjid and t.relkind in ('r', 'p')
+      join pg_namespace tn on tn.oid = t.relnamespace
+      join pg_attribute a on a.attrelid = t.oid and a.attnum = d.refobjsubid
+      join pg_type y on y.oid = a.atttypid and y.typcategory = 'N'
+     where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
+       and d.deptype in ('a', 'i') and c.relpersistence = 'p'
+"""
+
+
+def references(connection: psycopg.Connection[Any]) -> Iterator[Observation]:
+    """Look for rows that break a foreign key or a check constraint, whatever the catalogue says."""
+    yield Observation("constraints", settled(connection))
+    with connection.cursor(row_factory=dict_row) as cursor:
+        # an index may have what its table lost
+        for scan in ("indexscan", "indexonlyscan", "bitmapscan"):
+            cursor.execute(f"set enable_{scan} = off".encode())
+        for key in cursor.execute(_catalogue(connection, _FOREIGN_KEYS)).fetchall():
+            broken = cursor.execute(_orphans(key)).fetchone()
+            yield _constraint(key, broken, "rows refer to nothing")
+        for rule in cursor.execute(_catalogue(connection, _CHECKS)).fetchall():
+            query = sql.SQL("select count(*) from only {} where not ({})")
+            table = sql.Identifier(rule["schema"], rule["table"])
+            broken = cursor.execute(query.format(table, sql.SQL(rule["rule"]))).fetchone()
+            yield _constraint(rule, broken, "rows break it")
+
+
+def settled(connection: psycopg.Connection[Any]) -> str | None:
+    """Tell what keeps a restored server from being asked, or None."""
+    row = connection.execute("select pg_is_in_recovery()").fetchone()
+    return None if row == (False,) else "the server is still in recovery"
+
+
+def _catalogue(connection: psycopg.Connection[Any], query: str) -> bytes:
+    # both columns came with PostgreSQL 18
+    if connection.info.server_version < 180_000:
+        query = query.replace("coalesce(f.conperiod, false)", "false")
+        for alias in "fk":
+            query = query.replace(f"coalesce({alias}.conenforced, true)", "true")
+    return query.encode()
+
+
+def _orphans(key: dict[str, Any]) -> sql.Composed:
+    """Count rows whose reference is whole and leads nowhere; one with a null refers to nothing."""
+    pairs = zip(key["columns"], key["to_columns"], strict=True)
+    query = "select count(*) from {} c where {} and not exists (select from {} p where {})"
+    return sql.SQL(query).format(
+        sql.Identifier(key["schema"], key["table"]),
+        sql.SQL(" and ").join(
+            sql.SQL("c.{} is not null").format(sql.Identifier(name)) for name in key["columns"]
+        ),
+        sql.Identifier(key["to_schema"], key["to_table"]),
+        sql.SQL(" and ").join(
+            sql.SQL("p.{} = c.{}").format(sql.Identifier(to), sql.Identifier(name))
+            for name, to in pairs
+        ),
+    )
+
+
+def _constraint(key: dict[str, Any], broken: dict[str, Any] | None, what: str) -> Observation:
+    count = broken["count"] if broken else 0
+    unseen = "" if key["validated"] else "; it is NOT VALID, so PostgreSQL never looked"
+    told = f"{count} {what} in {key['schema']}.{key['table']}{unseen}"
+    return Observation(f"{key['schema']}.{key['name']}", told if count else None)
+
+
+def sequences(connection: psycopg.Connection[Any]) -> Iterator[Observation]:
+    """Compare each sequence of a column with what the column holds."""
+    yield Observation("sequences", settled(connection))
+    with connection.cursor(row_factory=dict_row) as cursor:
+        for each in cursor.execute(_SEQUENCES).fetchall():
+            query = "select s.last_value as last, s.is_called, {}(t.{}) as held from {} s, {} t"
+            row = cursor.execute(
+                sql.SQL(query + " group by 1, 2").format(
+                    sql.SQL("max" if each["rising"] else "min"),
+                    sql.Identifier(each["column"]),
+                    sql.Identifier(each["schema"], each["name"]),
+                    sql.Identifier(each["of_schema"], each["of_table"]),
+                )
+            ).fetchone()
+            yield Observation(f"{each['schema']}.{each['name']}", _behind(each, row))
+
+
+def _behind(sequence: dict[str, Any], row: dict[str, Any] | None) -> str | None:
+    if row is None or row["held"] is None or sequence["cycle"]:
+        return None  # an empty table, or numbers that are meant to come again
+    last, held = row["last"], row["held"]
+    if not row["is_called"]:  # then the next number is `last` itself
+        last -= 1 if sequence["rising"] else -1
+    behind = last < held if sequence["rising"] else last > held
+    where = f"{sequence['of_schema']}.{sequence['of_table']}.{sequence['column']}"
+    return f"it stands at {row['last']}, {where} holds {held}" if behind else None

@@ -1,0 +1,276 @@
+"""What a restored server holds, examined by PostgreSQL's own means and by the schema's rules.
+
+None of it shows in a digest of a backup: the source had it when it was backed up.
+"""
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from checks.check import NotRun, Observation, check
+from checks.relation_rules import references, sequences, settled
+from checks.subjects import TrialRestore
+from fixtures.faults import server, sources
+from fixtures.faults.pages import used_pages
+from fixtures.scratch import Damage, Scratch
+from pipeline.postgres.lsn import PAGE_SIZE
+
+_USERS = "n.nspname <> 'information_schema' and n.nspname !~ '^pg_(temp|toast_temp)'"
+_INDEXES = f"""
+    select n.nspname as schema, c.relname as name, c.oid::bigint as oid
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      join pg_am a on a.oid = c.relam and a.amname = 'btree'
+      join pg_index i on i.indexrelid = c.oid and i.indisvalid and i.indisready
+     where c.relkind = 'i' and c.relpersistence = 'p' and {_USERS}
+"""
+_HEAPS = f"""
+    select n.nspname as schema, c.relname as name, c.oid::bigint as oid
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      join pg_am a on a.oid = c.relam and a.amname = 'heap'
+     where c.relkind in ('r', 'm') and c.relpersistence = 'p' and {_USERS}
+"""
+_COLLATIONS = """
+    select 'collation ' || c.oid::regcollation as name, collversion as noted,
+           pg_collation_actual_version(c.oid) as found
+      from pg_collation c
+     where collversion is not null and c.oid in (
+               select attcollation from pg_attribute a join pg_class t on t.oid = a.attrelid
+                where t.relkind = 'i')
+    union all
+    select 'database ' || datname, datcollversion, pg_database_collation_actual_version(oid)
+      from pg_database where datcollversion is not null and datname = current_database()
+"""
+
+
+def _relations(trial: TrialRestore, query: LiteralString) -> Iterator[tuple[Any, str, int]]:
+    """Give each relation with a connection on which amcheck can be called."""
+    with trial.connect() as connection:
+        try:
+            connection.execute("create extension if not exists amcheck")
+        except psycopg.Error as error:
+            raise NotRun(f"amcheck is not at hand: {str(error).strip()}") from error
+        for schema, name, oid in connection.execute(query).fetchall():
+            yield connection, f"{schema}.{name}", oid
+
+
+@check(
+    "restore.indexes-complete",
+    on=TrialRestore,
+    severity="blocker",
+    advice="Rows cannot be found by this index, and unique keys may be there twice: REINDEX it on "
+    "the source now and after a restore of this set, then look for rows that it let in twice.",
+)
+def indexes_complete(trial: TrialRestore) -> Iterator[Observation]:
+    """Every B-tree is in order, and has an entry for every row of its table."""
+    major = trial.base.facts["server_version_num"] // 10_000
+    for connection, name, oid in _relations(trial, _INDEXES):
+        query = "select bt_index_check(%s::oid::regclass, true)"
+        if major >= 17:  # also that a unique index is unique
+            query = "select bt_index_check(%s::oid::regclass, true, true)"
+        yield Observation(name, _error(connection, query, oid))
+
+
+def _error(connection: psycopg.Connection[Any], query: LiteralString, oid: int) -> str | None:
+    try:
+        connection.execute(query, [oid])
+    except psycopg.Error as error:
+        return str(error).strip().partition("\n")[0]
+    return None
+
+
+@indexes_complete.detects
+def rows_that_the_index_never_saw(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
+    """A build of an index that raced with writers; the source answers, and misses rows."""
+    ready = "update pg_index set indisready = {} where indexrelid = 'shop.customers_pkey'::regclass"
+    first = rng.randrange(1_000, 9_000)
+    sources.base_backup_after(
+        scratch,
+        sql.SQL(ready).format("false"),
+        sql.SQL("insert into shop.customers values ({}, 'unindexed')").format(first),
+        sql.SQL(ready).format("true"),
+    )
+    return Damage("shop.customers_pkey", f"it has no entry for customer {first}")
+
+
+@indexes_complete.detects
+def lost_write_of_an_index_page(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
+    """The disk acknowledged a page and kept its older version, whose checksum is right."""
+    index = "shop.customers_pkey"
+    with sources.running(scratch):
+        server.execute(scratch, "checkpoint")
+        old = sources.file_of(scratch, index).read_bytes()
+    leaf = used_pages(old)[1]  # after the metapage; 100 customers fit in one leaf
+    start, stop = leaf * PAGE_SIZE, (leaf + 1) * PAGE_SIZE
+
+    def put_back(content: bytearray) -> None:
+        content[start:stop] = old[start:stop]
+
+    insert = sql.SQL("insert into shop.customers select n, 'lost' from generate_series({}, {}) n")
+    first = rng.randrange(1_000, 9_000)
+    sources.base_backup_of_changed_file(
+        scratch, index, put_back, insert.format(first, first + rng.randrange(20))
+    )
+    return Damage(index, f"block {leaf} is older than its table")
+
+
+@check(
+    "restore.tables-sound",
+    on=TrialRestore,
+    severity="blocker",
+    advice="Rows of this table are damaged or unreadable: restore it from the last set in which "
+    "this check holds (`pipeline restore table`), and test the disk of the source.",
+)
+def tables_sound(trial: TrialRestore) -> Iterator[Observation]:
+    """Every page of every table is laid out as it must be, frozen ones and TOAST included."""
+    query = """
+        select blkno, offnum, msg
+          from verify_heapam(%s::oid::regclass, check_toast => true, skip => 'none') limit 3
+    """
+    for connection, name, oid in _relations(trial, _HEAPS):
+        try:
+            told = connection.execute(query, [oid]).fetchall()
+        except psycopg.Error as error:
+            yield Observation(name, str(error).strip().partition("\n")[0])
+            continue
+        found = "; ".join(f"block {block}, item {item}: {what}" for block, item, what in told)
+        yield Observation(name, found or None)
+
+
+@tables_sound.detects
+def toast_chunk_missing(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
+    """A part of a long value is gone; its row is there, and counts."""
+    insert = "insert into shop.orders (customer, note) values (1, repeat('x', {}))"
+    sources.base_backup_of_changed_file(
+        scratch,
+        "shop.orders",
+        sources.lose_first_item,
+        "alter table shop.orders alter note set storage external",
+        sql.SQL(insert).format(rng.randrange(10_000, 50_000)),
+        toast=True,
+    )
+    return Damage("shop.orders", "a chunk of its longest value is gone")
+
+
+@tables_sound.detects
+def frozen_page_damaged(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
+    """Damage in a page that vacuum never reads again, with a checksum that is right."""
+    sources.base_backup_of_changed_file(
+        scratch,
+        "shop.customers",
+        lambda content: sources.move_line_pointer(content, rng),
+        "vacuum (freeze) shop.customers",
+    )
+    return Damage("shop.customers", "a line pointer of its first, frozen page was moved")
+
+
+@check(
+    "restore.references-hold",
+    on=TrialRestore,
+    advice="Rows were lost or let in behind the constraint's back (a lost page, replication role, "
+    "NOT VALID). Find them with the query named here, and the last set in which it holds.",
+)
+def references_hold(trial: TrialRestore) -> Iterator[Observation]:
+    """Every foreign key and check constraint holds for every row, also where it is NOT VALID."""
+    with trial.connect() as connection:
+        yield from references(connection)
+
+
+@references_hold.detects
+def referenced_row_vanished(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
+    """A row that a damaged page took along; no digest of the backup differs."""
+    refer = sql.SQL("update shop.orders set customer = 1 where id = {}")
+    sources.base_backup_of_changed_file(
+        scratch, "shop.customers", sources.lose_first_item, refer.format(rng.randrange(1, 2_000))
+    )
+    return Damage("shop.orders_customer_fkey", "customer 1 is gone")
+
+
+@references_hold.detects
+def orphan_behind_a_constraint_that_was_not_validated(
+    scratch: Scratch[TrialRestore], rng: Random
+) -> Damage:
+    """A load that went around the constraint, which was then added back without a look."""
+    customer = rng.randrange(10_000, 99_999)
+    add = "alter table shop.orders add constraint {} foreign key (customer) references {} not valid"
+    sources.base_backup_after(
+        scratch,
+        "alter table shop.orders drop constraint orders_customer_fkey",
+        sql.SQL("insert into shop.orders (customer, note) values ({}, '')").format(customer),
+        sql.SQL(add).format(sql.Identifier("later"), sql.Identifier("shop", "customers")),
+    )
+    return Damage("shop.later", f"an order names customer {customer}, who is not there")
+
+
+@check(
+    "restore.sequences-ahead",
+    on=TrialRestore,
+    advice="The first inserts after a restore would fail, or give a number again that was given "
+    "before: setval() the sequence on the source to the column's maximum.",
+)
+def sequences_ahead(trial: TrialRestore) -> Iterator[Observation]:
+    """No sequence of a column would give a number that the column holds already."""
+    with trial.connect() as connection:
+        yield from sequences(connection)
+
+
+@sequences_ahead.detects
+def sequence_set_back(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
+    """A script that restarts sequences for a test, in the wrong database."""
+    number = rng.randrange(1, 100)
+    restart = sql.SQL("select setval('shop.orders_id_seq', {})").format(number)
+    sources.base_backup_after(scratch, restart)
+    return Damage("shop.orders_id_seq", f"it was set back to {number}")
+
+
+@sequences_ahead.detects
+def rows_beyond_the_sequence(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
+    """A load that brought its own numbers."""
+    number = rng.randrange(100_000, 900_000)
+    insert = "insert into shop.orders overriding system value values ({}, 1, 'loaded')"
+    sources.base_backup_after(scratch, sql.SQL(insert).format(number))
+    return Damage("shop.orders_id_seq", f"an order has number {number}")
+
+
+@check(
+    "restore.collations-as-sorted",
+    on=TrialRestore,
+    severity="normal",
+    advice="Text sorts otherwise here than where the indexes were built. Restore on the system "
+    "library of the source, or REINDEX every index on text after a restore, before clients come.",
+)
+def collations_as_sorted(trial: TrialRestore) -> Iterator[Observation]:
+    """Collations that sort an index have the version here that the source's had."""
+    with trial.connect() as connection:
+        yield Observation("collations", settled(connection))
+        for name, noted, found in connection.execute(_COLLATIONS).fetchall():
+            other = f"it sorted as version {noted}, here as {found}"
+            yield Observation(name, None if noted == found else other)
+
+
+@collations_as_sorted.detects
+def collation_of_another_library(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
+    """The backup comes from a machine whose library sorted otherwise."""
+    version = f"{rng.randrange(10, 99)}.0"
+    sources.base_backup_after(
+        scratch,
+        "create collation shop.words (provider = builtin, locale = 'C.UTF-8')",
+        "alter table shop.customers alter name type text collate shop.words",
+        "create index by_name on shop.customers (name)",
+        sql.SQL("update pg_collation set collversion = {} where collname = 'words'").format(
+            version
+        ),
+    )
+    return Damage("collation shop.words", f"the source sorted by version {version}")
+
+
+@collations_as_sorted.detects
+def database_of_another_library(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
+    """The default order of a whole database changed with the system below it."""
+    version = f"2.{rng.randrange(10, 60)}"
+    name = scratch.config.postgres.dbname
+    change = sql.SQL("update pg_database set datcollversion = {} where datname = {}")
+    sources.base_backup_after(scratch, change.format(version, name))
+    return Damage(f"database {name}", f"the source sorted by version {version}")

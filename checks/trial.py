@@ -1,0 +1,133 @@
+"""Servers that bring a backup back on this machine, reached by nobody else, and thrown away."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from checks import logical_dump
+from checks.check import NotRun
+from pipeline.config import PipelineConfig
+from pipeline.errors import RestoreError, ServerError
+from pipeline.postgres import logical
+from pipeline.postgres.replay import private_server
+from pipeline.postgres.restore import unpack
+from pipeline.postgres.server import LocalServer, private_socket
+from pipeline.postgres.tools import Tools
+from pipeline.repository import BackupSet
+from pipeline.wait import wait_until
+
+Connect = Callable[[str], psycopg.Connection[Any]]
+"""Connects to a database of a trial server, by its name."""
+
+START = timedelta(minutes=10)
+PORT = 5432  # names the socket in a private folder; nothing listens on it
+OWNER = "trial_restore"  # of the new server: roles of the backup keep their names
+# durability is not needed for what is thrown away, and a small machine must hold it
+SETTINGS = {"fsync": "off", "shared_buffers": "64MB", "ssl": "off", "shared_preload_libraries": ""}
+_PLACE = re.compile(rb"(?m)^(CREATE TABLESPACE .* LOCATION )'.*';$")
+
+
+def room_of(config: PipelineConfig) -> Path:
+    """The folder for trial restores; NotRun where none is configured."""
+    if config.scratch is None:
+        raise NotRun("[scratch] path is not configured: nothing was restored")
+    return config.scratch.path
+
+
+def enough_room(path: Path, size: int) -> None:
+    """Raise NotRun where the volume has not twice that many bytes."""
+    needed, free = 2 * size, shutil.disk_usage(path).free
+    if free < needed:
+        raise NotRun(f"[scratch] path: {needed:,} bytes are needed, {free:,} are free")
+
+
+@contextmanager
+def brought_back(backup: BackupSet, path: Path, tools: Tools, *, user: str) -> Iterator[Connect]:
+    """Unpack a base backup below `path` and let its server replay its own WAL, in private."""
+    with _folder(path, tools) as folder:
+        server = LocalServer(folder / "data", tools, folder / "postgresql.log")
+        unpack(backup, server.data, tools)
+        with private_server(server, user=user, port=PORT, settings=SETTINGS) as connect:
+            host = _answering(server, connect)
+            yield lambda dbname: psycopg.connect(
+                host=host, port=PORT, dbname=dbname, user=user, autocommit=True
+            )
+
+
+@contextmanager
+def loaded(backup: BackupSet, path: Path, tools: Tools) -> Iterator[Connect]:
+    """Make a new server below `path`, and load roles, then the database, as after a disaster."""
+    facts = backup.manifest.facts
+    with _folder(path, tools) as folder, private_socket(tools) as socket:
+        server = LocalServer(folder / "data", tools, folder / "postgresql.log")
+        account = ("--auth=trust", f"--username={OWNER}", f"--encoding={facts['encoding']}")
+        tools.run("initdb", "--no-sync", *account, "--locale=C", f"--pgdata={server.data}")
+        private = {"listen_addresses": "", "unix_socket_directories": str(socket)}
+        try:
+            server.start({**SETTINGS, **private, "allow_in_place_tablespaces": "on"})
+
+            def connect(dbname: str) -> psycopg.Connection[Any]:
+                return psycopg.connect(
+                    host=str(socket), port=PORT, dbname=dbname, user=OWNER, autocommit=True
+                )
+
+            _load(backup, tools, folder, str(socket), connect)
+            yield connect
+        finally:
+            server.stop()
+
+
+def _load(backup: BackupSet, tools: Tools, folder: Path, host: str, connect: Connect) -> None:
+    """Load as docs/procedures.md says: any error of any statement is an error of the backup."""
+    facts = backup.manifest.facts
+    address = (f"--host={host}", f"--port={PORT}", f"--username={OWNER}", "--no-password")
+    roles, dump = folder / logical.GLOBALS, folder / logical.DUMP
+    logical_dump.copy_out(backup, logical.GLOBALS, roles)
+    # a tablespace of this machine is never written into: those of the trial lie inside of it
+    roles.write_bytes(_PLACE.sub(rb"\1'';", roles.read_bytes()))
+    logical_dump.copy_out(backup, logical.DUMP, dump)
+    for path in (roles, dump):
+        tools.own(path)
+    psql = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", *address)
+    tools.run("psql", *psql, "--dbname=template1", f"--file={roles}")
+    with connect("template1") as connection:
+        # `postgres` is in every new server, and the dump makes it with settings of its own
+        drop = sql.SQL("drop database if exists {}")
+        connection.execute(drop.format(sql.Identifier(facts["database"])))
+    tools.run("pg_restore", "--exit-on-error", "--create", *address, "--dbname=template1", dump)
+
+
+@contextmanager
+def _folder(path: Path, tools: Tools) -> Iterator[Path]:
+    """A folder for the server's owner."""
+    with tempfile.TemporaryDirectory(prefix="trial-", dir=path) as name:
+        tools.own(Path(name))
+        yield Path(name)
+
+
+def _answering(server: LocalServer, connect: Callable[[], psycopg.Connection[Any]]) -> str:
+    """Wait for the end of replay, and tell the folder of the socket."""
+    hosts: list[str] = []
+
+    def starting() -> str | None:
+        if server.pid() is None:
+            raise ServerError(f"the server gave up:\n{server.told()}")
+        try:
+            with connect() as connection:
+                hosts.append(connection.info.host)
+        except psycopg.OperationalError as error:
+            return str(error).strip()
+        return None
+
+    wait_until(f"start of {server.data}", starting, within=START)
+    if not hosts:
+        raise RestoreError(f"{server.data}: the server did not answer")
+    return hosts[-1]

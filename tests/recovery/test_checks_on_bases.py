@@ -1,0 +1,89 @@
+"""No false alarm on base backups of other shapes than the one that the proofs damage."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import rules
+from checks.check import Check, Outcome
+from checks.subjects import BackupRepository, BaseBackup, SourceServer, TrialRestore
+from fixtures.faults import server
+from fixtures.scratch import Material, Scratch
+from pipeline.postgres import base_backup
+from pipeline.repository import Repository
+from pipeline.store import FolderStore
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def source(material: Material) -> Iterator[Scratch[SourceServer]]:
+    with material.scratch(SourceServer) as scratch:
+        yield scratch
+
+
+def back_up(source: Scratch[SourceServer]) -> None:
+    base_backup.take(source.config, Repository(FolderStore(source.repository)))
+
+
+def alarms(source: Scratch[SourceServer]) -> list[str]:
+    """Every check of backups and of their trial restores that does not pass."""
+    found = []
+    trial = TrialRestore.of(source.config)
+    subjects: tuple[tuple[type[Any], Any], ...] = (
+        (BaseBackup, trial.base),
+        (BackupRepository, BackupRepository.of(source.config)),
+        (TrialRestore, trial),
+    )
+    try:
+        for kind, subject in subjects:
+            checks: list[Check[Any]] = list(rules.CATALOGUE.on(kind))
+            for check in checks:
+                seen = check.run(lambda subject=subject: subject)  # type: ignore[misc]
+                if seen.outcome is not Outcome.PASS:
+                    found.append(f"{check.id}: {seen.problems or seen.trouble}")
+    finally:
+        trial.close()
+    return found
+
+
+def test_a_backup_with_a_tablespace_raises_no_alarm(source: Scratch[SourceServer]) -> None:
+    place = source.folder / "fast"
+    place.mkdir()
+    server.own_server(source).tools.own(place)
+    server.execute(
+        source,
+        f"create tablespace fast location '{place}'".encode(),
+        "create table shop.quick (id bigint primary key) tablespace fast",
+        "insert into shop.quick select generate_series(1, 5000)",
+    )
+    back_up(source)
+    contents = BaseBackup.of(source.config).contents
+    assert any(name.startswith("pg_tblspc/") and name in contents.pages for name in contents.files)
+    assert alarms(source) == []
+
+
+def test_a_backup_taken_while_clients_write_raises_no_alarm(
+    source: Scratch[SourceServer], tmp_path: Path
+) -> None:
+    """Pages that were written during the copy may be torn: nobody may take that for damage."""
+    script = tmp_path / "writes.sql"
+    script.write_text("update shop.orders set note = md5(random()::text) where id % 7 = 0;\n")
+    script.chmod(0o644)
+    for folder in list(script.parents)[:4]:
+        folder.chmod(0o755)
+    own = server.own_server(source)
+    postgres = source.config.postgres
+    address = ("-h", postgres.host, "-p", str(postgres.port), "-U", postgres.user)
+    bench = own.tools.popen("pgbench", "-n", "-T", "600", "-c", "2", "-f", script, *address)
+    try:
+        server.execute(source, "checkpoint")
+        for _ in range(2):
+            back_up(source)
+        assert bench.poll() is None
+    finally:
+        bench.kill()
+        bench.communicate()
+    assert alarms(source) == []
