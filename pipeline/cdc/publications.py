@@ -140,6 +140,12 @@ def recreate(connection: Connection, publication: Publication) -> list[str]:
     return told
 
 
+def add_table(connection: Connection, publication: str, table: PublishedTable) -> None:
+    """Publish one more table, with the columns and rows that it was published with."""
+    query = sql.SQL("ALTER PUBLICATION {} ADD {}")
+    connection.execute(query.format(sql.Identifier(publication), _member(table)))
+
+
 def _create(publication: Publication) -> sql.Composed:
     settings = [
         sql.SQL("publish = {}").format(", ".join(publication.publish)),

@@ -9,7 +9,7 @@ comes after the tombstone.
 Every key of one topic is in memory at a time: 400 bytes each, measured, so 4 GB for ten million.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -77,12 +77,15 @@ def reconcile(
     since: Mapping[str, Ends],
     recovery: str,
     lock_within: timedelta = timedelta(seconds=10),
+    settle: Callable[[], None] = lambda: None,
 ) -> Reconciliation:
     """Compare each table of `since` with its topic, and bury what has no row.
 
     `since` is `topic_ends` from before the re-snapshot: a row counts as missing unless an event at
     or after it names its key, for an older event may tell a state that the recovery took back.
     Call it when the snapshot has ended; before, rows are reported missing that are on their way.
+    Where clients write all the while, `settle` waits, under the lock, until what they wrote to the
+    table has arrived.
     """
     with (
         psycopg.connect(**config.postgres.conninfo()) as connection,
@@ -94,6 +97,7 @@ def reconcile(
             connection.rollback()  # the lock must be the transaction's first statement
             with connection.transaction():
                 _lock(connection, table, lock_within)
+                settle()
                 folded = live_keys(config.kafka, _topic(config, name))
                 compared = _compare(connection, KeyReader(registry, table), table, folded, ends)
                 topics.append(_bury(config, recovery, compared))

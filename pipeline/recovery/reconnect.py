@@ -43,7 +43,7 @@ def after_restore(
     The order is that of pipeline.cdc.resnapshot. Returns what was done, for the journal.
     """
     prepared = prepare_source(connection, _publication(config, connection, facts), config.cdc.slot)
-    tables = [str(table) for table in _published(connection, config.cdc.publication)]
+    tables = [str(table) for table in published(connection, config.cdc.publication)]
     since = topic_ends(config, tables)
     with ConnectClient(config.connect.url) as connect:
         names = connectors(config, connect)
@@ -73,7 +73,8 @@ def _publication(
     )
 
 
-def _published(connection: Connection, publication: str) -> list[str]:
+def published(connection: Connection, publication: str) -> list[str]:
+    """Name the published tables, with their schemas."""
     rows = connection.execute(
         "select schemaname || '.' || tablename from pg_publication_tables"
         " where pubname = %s order by 1",

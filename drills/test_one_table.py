@@ -1,0 +1,56 @@
+"""Drills: one table goes wrong; it alone is brought back, and clients of the others go on."""
+
+import pytest
+
+from fixtures.drill import Drill
+from fixtures.drill_table import restore_tables
+from fixtures.faults.outages import (
+    Outage,
+    delete_range,
+    drop_table,
+    truncate_table,
+    update_everything,
+)
+
+pytestmark = [pytest.mark.stack, pytest.mark.drill]
+nightly = pytest.mark.slow
+
+
+def test_one_table_dropped(drill: Drill) -> None:
+    """After an operator dropped a table, it alone comes back while clients go on.
+
+    The table orders is dropped, and the foreign keys of two others with it. `pipeline find` names
+    the transaction. A side server is replayed to the moment before it, and the table is made again
+    in the live database, with all that belongs to it. No write to another table may be missing.
+    """
+    drill.write(acknowledged=2_000)
+    drill.back_up()
+    drill.write(acknowledged=1_000)
+    with drill.outage(drop_table("orders")):
+        restore_tables(drill, drill.find(table="orders"), "orders")
+        drill.verify()
+    drill.finish()
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        pytest.param("documents", delete_range("documents"), id="range-deleted"),
+        pytest.param("documents", truncate_table("documents"), id="truncated"),
+        pytest.param("events", update_everything("events", "name", "'x'"), id="partitions-updated"),
+    ],
+)
+@nightly
+def test_one_table_wrong(drill: Drill, table: str, fault: Outage) -> None:
+    """After one bad statement, rows of its table are put back while clients go on.
+
+    Only rows that differ are deleted, updated or inserted, in one transaction, so that consumers
+    of changes see just these. No write to another table may be missing.
+    """
+    drill.write(acknowledged=3_000)
+    drill.back_up()
+    drill.write(acknowledged=1_000)
+    with drill.outage(fault):
+        restore_tables(drill, drill.find(table=table), table)
+        drill.verify()
+    drill.finish()

@@ -1,0 +1,131 @@
+"""`pipeline restore database|schema|globals`: what a logical backup holds."""
+
+from pathlib import Path
+from typing import Annotated
+
+import psycopg
+import typer
+from psycopg import sql
+
+from pipeline import config as configuration
+from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.config import PostgresConfig
+from pipeline.errors import ConfigError
+from pipeline.postgres import globals as server_globals
+from pipeline.postgres import logical
+from pipeline.repository import BackupSet, Repository
+
+From = Annotated[str, typer.Option("--from", help="label of a logical backup, or latest")]
+Into = Annotated[str, typer.Option("--into", help="the database: empty, or made by --create")]
+Create = Annotated[bool, typer.Option("--create", help="make the database first")]
+Server = Annotated[
+    Path | None,
+    typer.Option(help="another pipeline.toml, whose [postgres] is the server to restore into"),
+]
+
+
+def restore_database(
+    *,
+    config: Config = DEFAULT,
+    label: From = "latest",
+    into: Into,
+    create: Create = False,
+    server: Server = None,
+) -> None:
+    """Bring a whole dump back into an empty database, and prove it.
+
+    Every object of the backup's list must be there, every table must have its digest, sequences
+    must go on after their tables, and amcheck must find indexes and tables sound. The dump is
+    compared with its own digest before the server sees it.
+    """
+    _restore(config, label, into, server, create=create, rows=True)
+
+
+def restore_schema(
+    *,
+    config: Config = DEFAULT,
+    label: From = "latest",
+    into: Into,
+    create: Create = False,
+    server: Server = None,
+) -> None:
+    """Bring the definitions of a dump back into an empty database, without rows."""
+    _restore(config, label, into, server, create=create, rows=False)
+
+
+def restore_globals(
+    *,
+    config: Config = DEFAULT,
+    label: From = "latest",
+    server: Server = None,
+    create_missing: Annotated[
+        bool, typer.Option("--create-missing", help="make roles that are not there")
+    ] = False,
+    alter: Annotated[
+        bool, typer.Option("--alter", help="and give those that are there what the backup says")
+    ] = False,
+) -> None:
+    """Say which roles, memberships and tablespaces differ; make them only when told to.
+
+    Passwords are compared and never shown. A tablespace needs a folder, and is only named.
+    """
+    loaded = configuration.load(config)
+    backup = _set(repository(loaded), label)
+    target = _server(loaded.postgres, server)
+    if alter and not create_missing:
+        raise ConfigError("--alter goes with --create-missing")
+    if create_missing:
+        found = server_globals.apply(backup, target, alter=alter)
+    else:
+        found = server_globals.compare(backup, target)
+    for line in found.lines():
+        say(line)
+    say(f"{backup.label}: {len(found.missing)} missing, {len(found.other)} other")
+
+
+def _restore(
+    config: Path, label: str, into: str, server: Path | None, *, create: bool, rows: bool
+) -> None:
+    loaded = configuration.load(config)
+    backup = _set(repository(loaded), label)
+    target = _server(loaded.postgres, server)
+    if create:
+        _create(backup, target, into)
+    try:
+        proof = logical.restore(backup, target.model_copy(update={"dbname": into}), rows=rows)
+    except BaseException:
+        if create:
+            say(f"database {into} was made by this command and is left for you to look at")
+        raise
+    for line in proof.lines():
+        say(line)
+    say(f"{backup.label} is restored into {into}")
+
+
+def _create(backup: BackupSet, target: PostgresConfig, into: str) -> None:
+    """Make a database as the dumped one was: another collation would sort otherwise."""
+    facts = backup.manifest.facts
+    with psycopg.connect(**target.conninfo(), autocommit=True) as connection:
+        connection.execute(
+            sql.SQL(
+                "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}"
+            ).format(
+                sql.Identifier(into),
+                sql.Literal(facts["encoding"]),
+                sql.Literal(facts["collate"]),
+                sql.Literal(facts.get("ctype", facts["collate"])),
+            )
+        )
+
+
+def _server(postgres: PostgresConfig, server: Path | None) -> PostgresConfig:
+    return postgres if server is None else configuration.load(server).postgres
+
+
+def _set(sets: Repository, label: str) -> BackupSet:
+    if label == "latest":
+        return sets.latest(logical.KIND)
+    found = sets.get(label)
+    if found.kind != logical.KIND:
+        raise ConfigError(f"--from {label}: a backup of kind {found.kind}, not {logical.KIND}")
+    return found

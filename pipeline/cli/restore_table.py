@@ -1,0 +1,92 @@
+"""`pipeline restore table`: rows of a moment, into the live database."""
+
+from inspect import cleandoc
+from typing import Annotated
+
+import typer
+
+from pipeline import config as configuration
+from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.errors import ConfigError
+from pipeline.postgres.logical import KIND
+from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.staging import PREFIX
+from pipeline.postgres.targets import SPELLINGS, Target
+from pipeline.recovery.journal import Journal
+from pipeline.recovery.table import TableRecovery, new_restore
+
+
+def restore_table(
+    *,
+    config: Config = DEFAULT,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(help="as SQL spells it, with its partitions; again for each"),
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="the moment, see below")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="a logical backup of the whole database, or latest, instead of a moment"
+        ),
+    ] = None,
+    accept_end: Annotated[
+        str | None, typer.Option(help="accept that it ends at this LSN, as a refusal named it")
+    ] = None,
+    topics: Annotated[
+        bool, typer.Option("--topics/--no-topics", help="compare topics with tables at last")
+    ] = True,
+    resume: Annotated[str | None, typer.Option(help="name of an interrupted restore")] = None,
+) -> None:
+    """Bring tables back to a moment; all other tables stay open, and are not changed.
+
+    The newest base backup is replayed on a server of its own, in the scratch folder. A table that
+    was dropped is made again. In one that is there, rows are deleted, updated and inserted until
+    they are those of the target: what was written to it since is lost, by your decision. Consumers
+    of changes see just these changes. Nothing is changed unless the result is proven first.
+    """
+    loaded = configuration.load(config)
+    journal = new_restore(loaded)
+    if resume is not None:
+        journal = Journal(journal.folder.with_name(resume))
+        table, to, label = _asked(journal)
+    if label == "latest":
+        label = repository(loaded).latest(KIND).label
+    accepted = _lsn(accept_end) if accept_end else None
+    recovery = TableRecovery(
+        loaded,
+        Target.parse(to) if to else None,
+        table or (),
+        journal,
+        accept_end=accepted,
+        topics=topics,
+        progress=say,
+        label=label,
+    )
+    try:
+        recovery.run()
+    except BaseException:
+        if journal.path.exists() and "plan" in journal.done():
+            flags = "" if topics else " --no-topics"
+            say(f"to go on: pipeline restore table --resume {journal.recovery}{flags}")
+            say(f"staged rows may be left in schemas {PREFIX}*; the next restore sweeps them")
+        raise
+    say(f"journal: {journal.path}")
+
+
+def _asked(journal: Journal) -> tuple[list[str], str | None, str | None]:
+    done = journal.done()
+    if "plan" not in done:
+        raise ConfigError(f"{journal.recovery} was refused before it began: start a new restore")
+    plan = done["plan"]
+    return list(plan["tables"]), plan.get("target"), plan.get("label")
+
+
+def _lsn(text: str) -> Lsn:
+    try:
+        return Lsn.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"--accept-end: {error}") from error
+
+
+restore_table.__doc__ = f"{cleandoc(restore_table.__doc__ or '')}\n\n\b\nMoments:\n{SPELLINGS}"

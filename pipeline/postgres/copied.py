@@ -1,0 +1,64 @@
+"""What tables were at a moment, as a journal keeps it from one step of a restore to the next."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from psycopg import sql
+
+from pipeline.postgres.relations import Column, ForeignKey, Name, Relation
+from pipeline.postgres.rewind import Rewound
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What tables were at the target: plain values, kept in the journal."""
+
+    schema: str
+    relations: tuple[Relation, ...]
+    missing: tuple[Name, ...]
+    columns: tuple[tuple[Column, ...], ...]
+    objects: tuple[str, ...]
+    gone: tuple[str, ...]
+    digests: tuple[dict[str, Any], ...]
+    keys: tuple[ForeignKey, ...]
+    published: tuple[tuple[str, str, str], ...]
+
+    @property
+    def rewound(self) -> list[Rewound]:
+        """List tables whose rows are compared: partitions are their root's business."""
+        return [
+            Rewound(one, self.columns[place], sql.Identifier(self.schema, f"rows_{place + 1}"))
+            for place, one in enumerate(holders(self.relations))
+        ]
+
+    @property
+    def rows(self) -> int:
+        return sum(table["rows"] for table in self.digests)
+
+    def facts(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> Self:
+        """Read back what the journal kept as JSON."""
+        lists = ("columns", "to_columns")
+        return cls(
+            schema=facts["schema"],
+            relations=tuple(Relation.of(one) for one in facts["relations"]),
+            missing=tuple((schema, name) for schema, name in facts["missing"]),
+            columns=tuple(tuple(Column(**one) for one in some) for some in facts["columns"]),
+            objects=tuple(facts["objects"]),
+            gone=tuple(facts["gone"]),
+            digests=tuple(facts["digests"]),
+            keys=tuple(
+                ForeignKey(**(one | {name: tuple(one[name]) for name in lists}))
+                for one in facts["keys"]
+            ),
+            published=tuple((p, s, t) for p, s, t in facts["published"]),
+        )
+
+
+def holders(relations: Iterable[Relation]) -> list[Relation]:
+    """Those whose rows are compared."""
+    return [one for one in relations if not one.partition]

@@ -1,0 +1,137 @@
+"""Roles, memberships and tablespaces of a backup against those of a server.
+
+Read from pg_dumpall's own statements, so that nothing of them is understood wrongly: a statement
+that the server's own dump has as well is there already. Passwords are compared, and never shown.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from pipeline.config import PostgresConfig
+from pipeline.errors import RestoreError
+from pipeline.postgres.logical import GLOBALS, copy_proven
+from pipeline.postgres.tools import Tools, password_environment
+from pipeline.repository import BackupSet
+
+_NAME = r'("(?:[^"]|"")+"|\w+)'
+_CREATE = re.compile(rf"CREATE ROLE {_NAME};")
+_ALTER = re.compile(rf"ALTER ROLE {_NAME} ")
+_COMMENT = re.compile(rf"COMMENT ON ROLE {_NAME} ")
+_GRANT = re.compile(rf"GRANT {_NAME} TO {_NAME}[ ;]")
+_PLACE = re.compile(rf"(?:CREATE|ALTER|COMMENT ON) TABLESPACE {_NAME} |GRANT .* ON TABLESPACE ")
+_PASSWORD = re.compile(r"(PASSWORD )'(?:[^']|'')*'")
+_NOISE = ("--", "\\", "SET ")
+
+
+@dataclass
+class Difference:
+    """What a backup's globals say that a server's do not, as statements."""
+
+    missing: list[str] = field(default_factory=list)
+    """Roles that are not there, with their attributes and memberships."""
+    other: list[str] = field(default_factory=list)
+    """Attributes and memberships of roles that are there."""
+    places: list[str] = field(default_factory=list)
+    """Tablespaces: a folder has to be made by hand, so nothing makes them."""
+
+    def lines(self) -> Iterator[str]:
+        """Yield it for people, without passwords."""
+        for what, found in (
+            ("missing", self.missing),
+            ("other here", self.other),
+            ("tablespace, make it by hand", self.places),
+        ):
+            yield from (f"{what}: {_shown(one)}" for one in found)
+
+
+def compare(backup: BackupSet, into: PostgresConfig) -> Difference:
+    """Compare the globals of a logical backup of a whole database with a server's."""
+    with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
+        path = Path(folder) / GLOBALS
+        copy_proven(backup, path, GLOBALS)
+        wanted = list(statements(path.read_text()))
+    with_passwords = any(_PASSWORD.search(one) for one in wanted)
+    options = [] if with_passwords else ["--no-role-passwords"]
+    return difference(wanted, statements(_dumped(into, "--globals-only", *options)))
+
+
+def roles(of: PostgresConfig) -> list[str]:
+    """List the statements that make a server's roles, without passwords."""
+    return list(statements(_dumped(of, "--roles-only", "--no-role-passwords")))
+
+
+def _dumped(server: PostgresConfig, *options: str) -> str:
+    return Tools.of(server).run(
+        "pg_dumpall",
+        *(*options, f"--host={server.host}", f"--port={server.port}"),
+        *(f"--username={server.user}", f"--database={server.dbname}", "--no-password"),
+        env=password_environment(server),
+    )
+
+
+def difference(wanted: Iterable[str], present: Iterable[str]) -> Difference:
+    """Sort what is wanted and not present by what it would take."""
+    present = set(present)
+    roles = {match[1] for one in present if (match := _CREATE.match(one))}
+    found = Difference()
+    for one in wanted:
+        if one in present:
+            continue
+        if _PLACE.match(one):
+            found.places.append(one)
+        elif _subjects(one) - roles:
+            found.missing.append(one)
+        else:
+            found.other.append(one)
+    return found
+
+
+def apply(backup: BackupSet, into: PostgresConfig, *, alter: bool = False) -> Difference:
+    """Make the missing roles, in one transaction; `alter` what is other as well.
+
+    Returns what differs still. Raises RestoreError where a missing role is missing after it.
+    """
+    found = compare(backup, into)
+    with psycopg.connect(**into.conninfo()) as connection:
+        for one in (*found.missing, *(found.other if alter else ())):
+            try:
+                connection.execute(one.encode())
+            except psycopg.Error as error:
+                raise RestoreError(
+                    f"no role was made: {_shown(one)}\n{error.diag.message_primary}"
+                ) from None  # the original would print the password
+    left = compare(backup, into)
+    if left.missing:
+        raise RestoreError("still missing:\n" + "\n".join(Difference(left.missing).lines()))
+    return left
+
+
+def statements(dumped: str) -> Iterator[str]:
+    """Statements of pg_dumpall; a comment or a setting may hold line ends inside of quotes."""
+    held = ""
+    for line in dumped.splitlines():
+        if not held and (not line or line.startswith(_NOISE)):
+            continue
+        held += ("\n" if held else "") + line
+        if held.count("'") % 2 == 0 and held.count('"') % 2 == 0 and held.endswith(";"):
+            yield held
+            held = ""
+    if held:
+        raise RestoreError(f"{GLOBALS} ends inside of a statement")
+
+
+def _shown(statement: str) -> str:
+    return _PASSWORD.sub(r"\1…", statement)
+
+
+def _subjects(statement: str) -> set[str]:
+    """Roles that a statement needs."""
+    for pattern in (_CREATE, _ALTER, _COMMENT, _GRANT):
+        if match := pattern.match(statement):
+            return set(match.groups())
+    return set()

@@ -1,0 +1,315 @@
+"""Put staged tables in the place of what is wrong or gone: one transaction, proven before COMMIT.
+
+Nothing of it is seen unless rows, digests and objects are those of the target and no other table
+was changed. Other tables stay open to readers and writers; the restored ones to readers.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from psycopg import Connection, sql
+
+from pipeline.errors import RestoreError, ServerError
+from pipeline.postgres.copied import Copied
+from pipeline.postgres.digests import prepare, present_objects, table_digests
+from pipeline.postgres.relations import (
+    ForeignKey,
+    Name,
+    Relation,
+    family,
+    foreign_keys,
+    orphans,
+    owned_sequences,
+)
+from pipeline.postgres.rewind import Rewound, parents_first, rewind
+from pipeline.postgres.staging import LOCK_WITHIN, PATIENCE, refuse_unlike
+from pipeline.wait import wait_until
+
+_CHANGED = """
+    SELECT relid::bigint, format('%I.%I', schemaname, relname),
+           n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_xact_user_tables
+     WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 ORDER BY 2
+"""
+_LOCKED = """
+    SELECT DISTINCT l.relation::bigint, format('%I.%I', n.nspname, c.relname), l.mode
+      FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'p', 'm')
+       AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY 2, 3
+"""
+_TOO_STRONG = frozenset({"ExclusiveLock", "AccessExclusiveLock"})
+
+
+YIELD = timedelta(seconds=5)
+
+
+class Contended(ServerError):
+    """Clients hold what is needed and may wait for what we hold: roll back, and begin again."""
+
+
+@dataclass(frozen=True)
+class PutBack:
+    """What the transaction did and, until it commits, what it was proven to be."""
+
+    counts: Mapping[str, Mapping[str, int]]
+    sequences: Mapping[str, int]
+    keys: Sequence[str]
+    locks: Mapping[str, Sequence[str]]
+    absent: Sequence[str]
+
+    def facts(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @property
+    def changed(self) -> int:
+        """Rows that were deleted, updated or inserted: the events that consumers will see."""
+        return sum(sum(kinds.values()) for kinds in self.counts.values())
+
+
+def put_back(live: Connection[Any], copied: Copied) -> PutBack:
+    """Do it all, within the caller's transaction; RestoreError where anything is not as it must be.
+
+    The order: lock, look for orphans, move tables in, apply differences, sequences, foreign keys
+    of other tables, proof, drop the staging schema.
+    """
+    for name, value in {"track_counts": "on", "statement_timeout": "0"}.items():
+        live.execute("SELECT set_config(%s, %s, true)", [name, value])
+    existing = [one for one in copied.relations if one.place not in copied.missing]
+    lock(live, [one for one in existing if not one.partition])
+    for table in copied.rewound:
+        if table.relation.place not in copied.missing:
+            refuse_unlike(live, table)
+    keys = _keys(live, copied, existing)
+    if found := list(_orphans(live, copied, keys)):
+        raise RestoreError(
+            "rows of other tables would be left without their parent, nothing was changed: restore "
+            "those tables too (--table again for each), or mend the rows\n" + "\n".join(found)
+        )
+    _move_in(live, copied)
+    tables = _as_live(live, copied)
+    counts = rewind(live, tables)
+    oids = [one.oid for table in copied.relations for one in family(live, table.quoted)[:1]]
+    sequences = _advance(live, oids)
+    added = list(_add_keys(live, copied))
+    absent = _prove(live, copied, oids)
+    locks = _untouched(live, oids, copied.schema)
+    _drop(live, copied)
+    return PutBack(counts, sequences, added, locks, absent)
+
+
+def lock(live: Connection[Any], tables: Sequence[Relation]) -> None:
+    """Keep writers out of tables, and out of rows that refer to them; readers stay in.
+
+    ROW SHARE conflicts: who inserts a row that refers to a locked table waits.
+    """
+    if not tables:
+        return
+    names = sql.SQL(", ").join(one.rows_of for one in tables)
+    statement = sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(names)
+    _patiently(live, f"lock of {', '.join(map(str, tables))}", statement)
+
+
+def _patiently(
+    live: Connection[Any], what: str, statement: sql.Composed, within: timedelta = LOCK_WITHIN
+) -> None:
+    """Try for a lock again and again, never queueing long: others wait behind who waits."""
+
+    def tried() -> str | None:
+        try:
+            with live.transaction():
+                live.execute("SELECT set_config('lock_timeout', %s, true)", [PATIENCE])
+                live.execute(statement)
+        except psycopg.errors.LockNotAvailable as error:
+            return str(error).strip()
+        return None
+
+    wait_until(what, tried, within=within)
+
+
+def _keys(live: Connection[Any], copied: Copied, existing: Sequence[Relation]) -> list[ForeignKey]:
+    """Foreign keys that will hold afterwards: the live ones, and those of what is made again."""
+    oids = [one.oid for table in existing for one in family(live, table.quoted)[:1]]
+    again = [key for key in copied.keys if {key.child, key.parent} & set(copied.missing)]
+    return list(
+        {(key.child, key.name): key for key in (*foreign_keys(live, oids), *again)}.values()
+    )
+
+
+def _orphans(live: Connection[Any], copied: Copied, keys: Sequence[ForeignKey]) -> Iterator[str]:
+    copies = {table.relation.place: table.copy for table in copied.rewound}
+    restored = {one.place for one in copied.relations}
+    for key in keys:
+        others = {key.child, key.parent} - restored
+        if not all(_is_there(live, end) for end in others) or not others:
+            continue
+        if told := orphans(
+            live,
+            key,
+            copies.get(key.child, sql.Identifier(*key.child)),
+            copies.get(key.parent, sql.Identifier(*key.parent)),
+        ):
+            yield told
+
+
+def _is_there(live: Connection[Any], end: Name) -> bool:
+    name = sql.Identifier(*end).as_string(live)
+    row = live.execute("SELECT to_regclass(%s)", [name]).fetchone()
+    return row is not None and row[0] is not None
+
+
+def _move_in(live: Connection[Any], copied: Copied) -> None:
+    for schema, name in copied.missing:
+        live.execute(
+            sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
+                sql.Identifier(copied.schema, name), sql.Identifier(schema)
+            )
+        )
+
+
+def _as_live(live: Connection[Any], copied: Copied) -> list[Rewound]:
+    """Order the tables, each by the identity that the live server gives it."""
+    tables = {table.relation.place: table for table in copied.rewound}
+    oids = {place: family(live, table.relation.quoted)[0] for place, table in tables.items()}
+    keys = foreign_keys(live, [one.oid for one in oids.values()])
+    ordered = parents_first(list(oids.values()), keys)
+    return [Rewound(one, tables[one.place].columns, tables[one.place].copy) for one in ordered]
+
+
+def _advance(live: Connection[Any], oids: Sequence[int]) -> dict[str, int]:
+    """Set sequences that would give a value again; those of live tables went on by themselves."""
+    advanced = {}
+    for one in owned_sequences(live, oids):
+        if (last := one.behind(live)) is not None:
+            one.advance(live, last)
+            advanced[str(one)] = last
+    return advanced
+
+
+def _add_keys(live: Connection[Any], copied: Copied) -> Iterator[str]:
+    """Give other tables back their foreign keys to tables that had been dropped.
+
+    NOT VALID, so that the locks on them are short; `validate` reads the rows afterwards. All
+    their locks are taken at once or none: with one of them held, a client that has the next one
+    and waits for the first would never let go.
+    """
+    missing = set(copied.missing)
+    keys = [
+        key
+        for key in copied.keys
+        if key.parent in missing and key.child not in missing and _lacks(live, key)
+    ]
+    if not keys:
+        return
+    names = sql.SQL(", ").join(sql.Identifier(*child) for child in sorted({k.child for k in keys}))
+    mode = sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(names)
+    try:
+        _patiently(live, f"locks for {', '.join(map(str, keys))}", mode, YIELD)
+    except ServerError as error:
+        raise Contended(str(error)) from error
+    for key in keys:
+        # NOT VALID is not for partitioned tables before PostgreSQL 18
+        later = sql.SQL("" if key.of_partitioned else " NOT VALID")
+        live.execute(
+            sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}{}").format(
+                sql.Identifier(*key.child),
+                sql.Identifier(key.name),
+                sql.SQL(key.definition.removesuffix(" NOT VALID")),
+                later,
+            )
+        )
+        yield str(key)
+
+
+def _lacks(live: Connection[Any], key: ForeignKey) -> bool:
+    """Whether the key's table is there, and the key is not."""
+    name = sql.Identifier(*key.child).as_string(live)
+    row = live.execute(
+        "SELECT to_regclass(%s) IS NOT NULL AND NOT EXISTS (SELECT FROM pg_constraint"
+        " WHERE conrelid = to_regclass(%s) AND conname = %s)",
+        [name, name, key.name],
+    ).fetchone()
+    return row == (True,)
+
+
+def validate(live: Connection[Any], oids: Sequence[int]) -> list[str]:
+    """Validate the foreign keys from and to tables that nobody vouched for yet."""
+    done = []
+    for key in foreign_keys(live, oids):
+        if not key.valid:
+            statement = sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}")
+            name = sql.Identifier(*key.child), sql.Identifier(key.name)
+            live.execute(statement.format(*name))
+            done.append(str(key))
+    return done
+
+
+def _prove(live: Connection[Any], copied: Copied, oids: Sequence[int]) -> list[str]:
+    """Compare rows and objects with the target; return what live tables had then and have not now.
+
+    The settings of the proof must not stay: functions of users may need their search path.
+    """
+    with live.transaction(force_rollback=True):
+        prepare(live)
+        found = {(t["schema"], t["name"]): t for t in table_digests(live, oids)}
+        present = present_objects(live)
+    wrong = [
+        f"{t['schema']}.{t['name']}: expected {t['rows']:,} rows with digest {t['digest']}, found "
+        f"{found.get((t['schema'], t['name']))}"
+        for t in copied.digests
+        if found.get((t["schema"], t["name"])) != t
+    ]
+    absent = [name for name in copied.objects if name not in present]
+    if not wrong and absent and len(copied.missing) == len(copied.relations):
+        wrong = [f"{name} is missing" for name in absent]
+    if wrong:
+        raise RestoreError(
+            "not the same as at the target, nothing was changed:\n" + "\n".join(wrong)
+        )
+    return [*absent, *(name for name in copied.gone if name not in present)]
+
+
+def _untouched(live: Connection[Any], oids: Sequence[int], schema: str) -> dict[str, list[str]]:
+    """Refuse where a row of another table was changed, by a cascade for one, or was locked away.
+
+    Returns the locks on other tables.
+    """
+    changed = [row for row in live.execute(_CHANGED).fetchall() if row[0] not in oids]
+    held: dict[str, list[str]] = {}
+    for oid, name, mode in live.execute(_LOCKED).fetchall():
+        if oid not in oids and not name.startswith(f"{schema}."):
+            held.setdefault(name, []).append(mode)
+    told = [f"{row[1]}: {row[2]} inserted, {row[3]} updated, {row[4]} deleted" for row in changed]
+    told += [
+        f"{name}: locked in {mode}"
+        for name, modes in held.items()
+        for mode in modes
+        if mode in _TOO_STRONG
+    ]
+    if told:
+        raise RestoreError(
+            "other tables would be touched, nothing was changed:\n" + "\n".join(told)
+        )
+    return held
+
+
+def _drop(live: Connection[Any], copied: Copied) -> None:
+    """Drop copies and schema without CASCADE: what is somebody else's stops us."""
+    for table in copied.rewound:
+        live.execute(sql.SQL("DROP TABLE {}").format(table.copy))
+    live.execute(sql.SQL("DROP SCHEMA {}").format(sql.Identifier(copied.schema)))
+
+
+def publications(live: Connection[Any], copied: Copied) -> list[str]:
+    """Name publications that a table was in at the target and is not in now."""
+    rows = live.execute(
+        "SELECT pubname::text, schemaname::text, tablename::text FROM pg_publication_tables"
+    ).fetchall()
+    held: set[tuple[Name, str]] = {((row[1], row[2]), row[0]) for row in rows}
+    return [
+        f"{schema}.{name} is not in publication {publication}"
+        for publication, schema, name in copied.published
+        if ((schema, name), publication) not in held
+    ]

@@ -1,0 +1,157 @@
+"""Make the rows of a table those of a copy, by no other changes than the differences.
+
+So the table keeps its identity, its grants, its place in publications and views, and a consumer
+of its changes is told exactly what was changed: rows that are equal have no event.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection, sql
+
+from pipeline.errors import RestoreError
+from pipeline.postgres.relations import Column, ForeignKey, Name, Relation, where_same
+
+_TRIGGERS = """
+    SELECT tgname, tgenabled FROM pg_trigger
+     WHERE tgrelid = %s AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgparentid = 0
+"""
+_ENABLE = {"O": sql.SQL("ENABLE TRIGGER"), "A": sql.SQL("ENABLE ALWAYS TRIGGER")}
+
+
+@dataclass(frozen=True)
+class Rewound:
+    """A table that shall hold the rows of `copy`, a table with the same columns."""
+
+    relation: Relation
+    columns: tuple[Column, ...]
+    copy: sql.Composable
+
+    @property
+    def _keys(self) -> list[str]:
+        return [column.name for column in self.columns if column.key]
+
+    @property
+    def _same_key(self) -> sql.Composed:
+        """Without a key no row is another one: all go and all come, which a new table may."""
+        same = where_same("l", "c", [(name, name) for name in self._keys])
+        return same if self._keys else sql.SQL("{}").format(False)
+
+    def refusal(self, found: Sequence[Column]) -> str | None:
+        """Say why rows cannot be compared with a table that has columns `found`, or None."""
+        if not self._keys:
+            return f"{self.relation} has no primary key: rows cannot be told apart"
+        before = [(column.name, column.type) for column in self.columns]
+        now = [(column.name, column.type) for column in found]
+        if before != now:
+            gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
+            return (
+                f"the columns of {self.relation} were altered since the target: "
+                f"then {gone or 'the same, in another order'}, now {new}"
+            )
+        return None
+
+    def delete(self, connection: Connection[Any]) -> int:
+        """Delete rows that the copy has not."""
+        query = sql.SQL("DELETE FROM {} l WHERE NOT EXISTS (SELECT FROM {} c WHERE {})").format(
+            self.relation.rows_of, self.copy, self._same_key
+        )
+        return connection.execute(query).rowcount
+
+    def update(self, connection: Connection[Any]) -> int:
+        """Give rows that differ the values of the copy; compared as text, as the digests are."""
+        names = [
+            sql.Identifier(c.name) for c in self.columns if not (c.key or c.generated or c.always)
+        ]
+        if not names:
+            return 0
+        values = sql.SQL(", ")
+        query = sql.SQL(
+            'UPDATE {} l SET {} FROM {} c WHERE {} AND ROW({})::text COLLATE "C"'
+            ' <> ROW({})::text COLLATE "C"'
+        ).format(
+            self.relation.rows_of,
+            values.join(sql.SQL("{} = c.{}").format(name, name) for name in names),
+            self.copy,
+            self._same_key,
+            values.join(sql.SQL("l.{}").format(name) for name in names),
+            values.join(sql.SQL("c.{}").format(name) for name in names),
+        )
+        return connection.execute(query).rowcount
+
+    def insert(self, connection: Connection[Any]) -> int:
+        """Insert rows that only the copy has."""
+        names = [sql.Identifier(c.name) for c in self.columns if not c.generated]
+        query = sql.SQL(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} c"
+            " WHERE NOT EXISTS (SELECT FROM {} l WHERE {})"
+        ).format(
+            sql.Identifier(*self.relation.place),
+            sql.SQL(", ").join(names),
+            sql.SQL(", ").join(sql.SQL("c.{}").format(name) for name in names),
+            self.copy,
+            self.relation.rows_of,
+            self._same_key,
+        )
+        return connection.execute(query).rowcount
+
+
+def rewind(connection: Connection[Any], tables: Sequence[Rewound]) -> dict[str, dict[str, int]]:
+    """Apply the differences, `tables` in the order of `parents_first`; return their counts.
+
+    Within the caller's transaction, which holds a lock against other writers.
+    """
+    counts: dict[str, dict[str, int]] = {str(table.relation): {} for table in tables}
+    with _silent(connection, [table.relation for table in tables]):
+        for table in reversed(tables):
+            counts[str(table.relation)]["deleted"] = table.delete(connection)
+        for table in tables:
+            counts[str(table.relation)]["updated"] = table.update(connection)
+            counts[str(table.relation)]["inserted"] = table.insert(connection)
+    return counts
+
+
+@contextmanager
+def _silent(connection: Connection[Any], tables: Sequence[Relation]) -> Iterator[None]:
+    """Keep users' triggers quiet: they ran when the rows were first written. Foreign keys act."""
+    kept: list[tuple[Relation, str, str]] = []
+    for table in tables:
+        for name, enabled in connection.execute(_TRIGGERS, [table.oid]).fetchall():
+            kept.append((table, name, enabled))
+            _alter(connection, table, sql.SQL("DISABLE TRIGGER"), name)
+    yield
+    # deferred constraints would leave events that forbid ALTER TABLE, and fail at COMMIT only
+    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    for table, name, enabled in kept:
+        _alter(connection, table, _ENABLE[enabled], name)
+
+
+def _alter(connection: Connection[Any], table: Relation, what: sql.SQL, trigger: str) -> None:
+    connection.execute(
+        sql.SQL("ALTER TABLE {} {} {}").format(
+            sql.Identifier(*table.place), what, sql.Identifier(trigger)
+        )
+    )
+
+
+def parents_first(tables: Sequence[Relation], keys: Sequence[ForeignKey]) -> list[Relation]:
+    """Order tables so that no row is inserted before the row that it refers to.
+
+    Raises RestoreError for tables that refer to each other in a circle.
+    """
+    waiting = {table.place: table for table in tables}
+    ordered: list[Relation] = []
+    while waiting:
+        blocked = {
+            key.child
+            for key in keys
+            if key.child != key.parent and {key.child, key.parent} <= waiting.keys()
+        }
+        free: list[Name] = [place for place in waiting if place not in blocked]
+        if not free:
+            circle = ", ".join(str(table) for table in waiting.values())
+            raise RestoreError(f"foreign keys of {circle} refer to each other in a circle")
+        ordered += [waiting.pop(place) for place in free]
+    return ordered

@@ -1,0 +1,252 @@
+"""Tables of another server in a schema of their own on the live one, before anybody sees them.
+
+Rows come as unlogged copies `rows_1`, `rows_2`, …, which no consumer of changes is told of. What
+the live server has no more comes as empty tables beside them, made by pg_dump with their indexes,
+constraints, sequences, triggers, grants, policies, comments, replica identity and publications.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from psycopg import Connection, sql
+
+from pipeline.cdc.publications import add_table, find_publication
+from pipeline.config import PostgresConfig
+from pipeline.errors import RecoveryRefused, RestoreError, ToolError
+from pipeline.postgres.copied import Copied, holders
+from pipeline.postgres.digests import expected_objects, prepare, present_objects, table_digests
+from pipeline.postgres.relations import (
+    Relation,
+    columns,
+    family,
+    foreign_keys,
+)
+from pipeline.postgres.rewind import Rewound
+from pipeline.postgres.tools import Tools, password_environment
+from pipeline.wait import wait_until
+
+PREFIX = "pipeline_restore_"
+# below deadlock_timeout: whoever waits behind us is never chosen as the victim of a deadlock
+PATIENCE = "900ms"
+LOCK_WITHIN = timedelta(seconds=60)
+
+_PUBLISHED = """
+    SELECT pubname::text, schemaname::text, tablename::text FROM pg_publication_tables
+     WHERE (schemaname, tablename) IN
+           (SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n
+                ON n.oid = c.relnamespace WHERE c.oid = ANY (%s)) ORDER BY 1, 2, 3
+"""
+_PUBLICATIONS = """
+    SELECT DISTINCT p.pubname::text FROM pg_publication p
+      JOIN pg_publication_rel r ON r.prpubid = p.oid WHERE r.prrelid = ANY (%s) ORDER BY 1
+"""
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A schema on the live server that takes what the side server gives."""
+
+    live: Connection[Any]
+    postgres: PostgresConfig
+    schema: str
+
+    def fill(self, side: Connection[Any], tables: Sequence[str]) -> Copied:
+        """Copy tables, as the side server knows them by name, with all that belongs to them.
+
+        Raises ConfigError for a table that was not there at the target, RestoreError for one
+        whose rows cannot be compared with what the live server has under its name.
+        """
+        drop_staging(self.live)
+        self.live.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.schema)))
+        try:
+            return self._fill(side, tables)
+        except BaseException:
+            drop_staging(self.live)
+            raise
+
+    def _fill(self, side: Connection[Any], tables: Sequence[str]) -> Copied:
+        copied = self._look(side, tables)
+        for table in copied.rewound:
+            if table.relation.place not in copied.missing:
+                refuse_unlike(self.live, table)
+        if copied.missing:
+            self._make_structure(side, copied)
+        for table in copied.rewound:
+            self._copy(side, table, copied)
+        return copied
+
+    def _look(self, side: Connection[Any], tables: Sequence[str]) -> Copied:
+        relations = {one.oid: one for table in tables for one in family(side, table)}
+        missing = [one for one in relations.values() if not _there(self.live, one)]
+        for one in relations.values():
+            _refuse_unlogged(one)
+        oids = list(relations)
+        keys = foreign_keys(side, oids)
+        with side.transaction():
+            prepare(side)
+            objects, everything = expected_objects(side, oids), expected_objects(side)
+            digests = table_digests(side, oids)
+        with self.live.transaction():
+            prepare(self.live)
+            held = present_objects(self.live)
+        return Copied(
+            schema=self.schema,
+            relations=tuple(relations.values()),
+            missing=tuple(one.place for one in missing),
+            columns=tuple(tuple(columns(side, one.oid)) for one in holders(relations.values())),
+            objects=tuple(objects),
+            gone=tuple(one for one in everything if one not in held and one not in objects),
+            digests=tuple(digests),
+            keys=tuple(keys),
+            published=tuple(_published(side, self.live, oids)),
+        )
+
+    def _make_structure(self, side: Connection[Any], copied: Copied) -> None:
+        """Dump what is missing under the name of the staging schema, which it gets on the side."""
+        here = sql.Identifier(self.schema)
+        missing = [one for one in copied.relations if one.place in copied.missing]
+        side.execute(sql.SQL("CREATE SCHEMA {}").format(here))
+        for one in missing:
+            name = sql.Identifier(*one.place)
+            side.execute(sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(name, here))
+        names = [f"--table={replace(one, schema=self.schema).quoted}" for one in missing]
+        tools, info = Tools.of(self.postgres), side.info
+        with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
+            tools.own(Path(folder))
+            dump = Path(folder) / "structure.dump"
+            tools.run(
+                "pg_dump",
+                *(
+                    "--schema-only",
+                    "--no-publications",
+                    "--format=custom",
+                    *names,
+                    f"--file={dump}",
+                ),
+                *(f"--host={info.host}", f"--port={info.port}", f"--username={info.user}"),
+                *(f"--dbname={info.dbname}", "--no-password"),
+            )
+            wait_until(
+                f"structure of {', '.join(map(str, missing))}",
+                lambda: self._feed(tools, dump),
+                within=LOCK_WITHIN,
+            )
+        self._publish(side, missing)
+        for one in missing:  # the side goes on under the names that everything else uses
+            side.execute(
+                sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
+                    sql.Identifier(self.schema, one.name), sql.Identifier(one.schema)
+                )
+            )
+
+    def _publish(self, side: Connection[Any], missing: Sequence[Relation]) -> None:
+        """Put what is made again into its publications, before a row could be written to it."""
+        names = {one.name for one in missing}
+        oids = [one.oid for one in missing]
+        for (name,) in side.execute(_PUBLICATIONS, [oids]).fetchall():
+            if find_publication(self.live, name) is None:
+                continue  # gone as well: told at the end
+            found = find_publication(side, name)
+            for table in found.tables if found else ():
+                if table.schema == self.schema and table.name in names:
+                    add_table(self.live, name, table)
+
+    def _feed(self, tools: Tools, dump: Path) -> str | None:
+        """Give the structure to the live server; foreign keys need a short lock elsewhere."""
+        postgres = self.postgres
+        try:
+            tools.run(
+                "pg_restore",
+                *("--exit-on-error", "--single-transaction", "--no-password"),
+                *(f"--host={postgres.host}", f"--port={postgres.port}"),
+                *(f"--username={postgres.user}", f"--dbname={postgres.dbname}", dump),
+                env=password_environment(postgres)
+                | {"PGOPTIONS": f"-c lock_timeout={PATIENCE} -c statement_timeout=0"},
+            )
+        except ToolError as error:
+            if "lock timeout" in error.output:
+                return "a table that it refers to is locked"
+            raise RestoreError(f"the tables cannot be made again: {error}") from error
+        return None
+
+    def _copy(self, side: Connection[Any], table: Rewound, copied: Copied) -> None:
+        one, gone = table.relation, table.relation.place in copied.missing
+        like = sql.Identifier(self.schema if gone else one.schema, one.name)
+        names = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns)
+        with side.transaction(), self.live.transaction():
+            self.live.execute(
+                sql.SQL("CREATE UNLOGGED TABLE {} (LIKE {})").format(table.copy, like)
+            )
+            prepare(side)  # both sides must read and write values alike
+            prepare(self.live)
+            give = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(names, one.rows_of)
+            take = sql.SQL("COPY {} ({}) FROM STDIN").format(table.copy, names)
+            with (
+                side.cursor().copy(give) as giving,
+                self.live.cursor().copy(take) as taking,
+            ):
+                for block in giving:
+                    taking.write(block)
+            self.live.execute(sql.SQL("ANALYZE {}").format(table.copy))
+
+
+def refuse_unlike(live: Connection[Any], table: Rewound) -> None:
+    """Raise RestoreError where rows cannot be compared with the live table."""
+    (found, *_) = family(live, table.relation.quoted)
+    if refusal := table.refusal(columns(live, found.oid)):
+        raise RestoreError(
+            f"{refusal}. Move the live table out of the way, into a schema of its own (ALTER "
+            "TABLE … SET SCHEMA …): it is then made again as it was at the target"
+        )
+
+
+def refuse_early(live: Connection[Any], tables: Sequence[str]) -> None:
+    """Refuse what a look at live tables is enough for: before an hour of replay, not after it."""
+    for table in tables:
+        row = live.execute("SELECT to_regclass(%s) IS NOT NULL", [table]).fetchone()
+        if row != (True,):
+            continue  # gone: the side server knows whether it ever was
+        for one in family(live, table):
+            _refuse_unlogged(one)
+            if not one.partition:
+                refuse_unlike(live, Rewound(one, tuple(columns(live, one.oid)), sql.SQL("")))
+
+
+def _refuse_unlogged(one: Relation) -> None:
+    if not one.logged:
+        raise RestoreError(f"{one} is unlogged: the WAL holds none of its rows")
+
+
+def drop_staging(live: Connection[Any]) -> None:
+    """Drop what an interrupted restore left; only one of them runs at a time."""
+    found = live.execute(
+        "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)", [PREFIX]
+    ).fetchall()
+    for (name,) in found:
+        live.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+
+
+def schema_for(recovery: str) -> str:
+    """Name of a recovery's staging schema."""
+    schema = PREFIX + "".join(c if c.isalnum() else "_" for c in recovery.lower())
+    if len(schema.encode()) > 63:
+        raise RecoveryRefused(f"the recovery's name {recovery!r} is too long for a schema")
+    return schema
+
+
+def _published(
+    side: Connection[Any], live: Connection[Any], oids: Sequence[int]
+) -> Iterator[tuple[str, str, str]]:
+    """Which publications of the live server told of a table at the target."""
+    kept = {row[0] for row in live.execute("SELECT pubname::text FROM pg_publication").fetchall()}
+    rows = side.execute(_PUBLISHED, [list(oids)]).fetchall()
+    yield from (row for row in rows if row[0] in kept)
+
+
+def _there(live: Connection[Any], one: Relation) -> bool:
+    row = live.execute("SELECT to_regclass(%s)", [one.quoted]).fetchone()
+    return row is not None and row[0] is not None

@@ -1,0 +1,90 @@
+"""Roles of a backup against those of a server: told first, made when told to, never changed."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fixtures.stacks import toml
+from fixtures.stacks.native import NativeStack
+from pipeline.cli import app
+from pipeline.config import PipelineConfig
+from pipeline.errors import RestoreError
+from pipeline.postgres import globals as server_globals
+from pipeline.postgres import logical
+from pipeline.repository import Repository
+from tests.recovery.museum import connect
+
+LOST = ("drop owned by visitor", "drop role visitor", "alter role guard nologin")
+
+
+def run(museum: PipelineConfig, *statements: str) -> None:
+    with connect(museum.postgres) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+@pytest.fixture
+def roles(museum: PipelineConfig) -> PipelineConfig:
+    run(
+        museum,
+        "drop role if exists visitor, guard",
+        "create role guard login password 'night watch'",
+        "create role visitor login password 'a; line''s end' valid until '2030-01-01'",
+        "grant visitor to guard with admin option",
+        "comment on role visitor is E'two\\nlines; of text'",
+        "alter role visitor set work_mem = '7MB'",
+    )
+    return museum
+
+
+def test_missing_roles_are_made_and_others_are_left_alone(
+    roles: PipelineConfig, repository: Repository
+) -> None:
+    backup = logical.take(roles, repository)
+    assert not list(server_globals.compare(backup, roles.postgres).lines())
+    run(roles, *LOST)
+    found = server_globals.compare(backup, roles.postgres)
+    assert len(found.missing) == 5
+    assert [one.split()[2] for one in found.other] == ["guard"]
+    left = server_globals.apply(backup, roles.postgres)
+    assert left == server_globals.Difference(other=found.other)
+    with connect(roles.postgres) as connection:
+        (login,) = connection.execute(
+            "select rolcanlogin from pg_roles where rolname = 'guard'"
+        ).fetchone() or (None,)
+    assert login is False
+    assert not list(server_globals.apply(backup, roles.postgres, alter=True).lines())
+
+
+def test_passwords_are_never_shown(
+    roles: PipelineConfig, breakable: NativeStack, tmp_path: Path
+) -> None:
+    place = roles.repository.model_copy(update={"path": tmp_path})
+    config = roles.model_copy(update={"repository": place})
+    toml.write(config, tmp_path / "pipeline.toml", password_file=breakable.password_file)
+    options = ["--config", str(tmp_path / "pipeline.toml")]
+    taken = CliRunner().invoke(app, ["backup", "logical", *options])
+    assert taken.exit_code == 0, taken.output
+    (kept,) = tmp_path.glob("sets/logical/*/globals.sql")
+    assert kept.stat().st_mode & 0o077 == 0
+    run(roles, *LOST)
+    told = CliRunner().invoke(app, ["restore", "globals", *options])
+    assert told.exit_code == 0, told.output
+    assert "missing: CREATE ROLE visitor;" in told.output
+    assert "PASSWORD …" in told.output
+    assert "SCRAM" not in told.output
+
+
+def test_a_backup_without_passwords_differs_by_none(
+    roles: PipelineConfig, repository: Repository
+) -> None:
+    backup = logical.take(roles, repository, role_passwords=False)
+    run(roles, "alter role guard password 'another'")
+    assert not list(server_globals.compare(backup, roles.postgres).lines())
+
+
+def test_a_backup_of_tables_has_no_globals(roles: PipelineConfig, repository: Repository) -> None:
+    backup = logical.take(roles, repository, tables=["artists"])
+    with pytest.raises(RestoreError, match=r"holds no globals\.sql"):
+        server_globals.compare(backup, roles.postgres)

@@ -1,0 +1,196 @@
+"""Rows of a moment come back into a live table, and nothing else is touched."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fixtures.stacks import toml
+from fixtures.stacks.native import NativeStack
+from pipeline.cli import app
+from pipeline.errors import ConfigError, ObjectMissing, RestoreError
+from pipeline.postgres import logical
+from pipeline.repository import Repository
+from pipeline.store import FolderStore
+from tests.recovery.history import Source
+from tests.recovery.orchard import STAGED, Orchard
+
+VIEW = "view public.tall"
+OTHERS = ("growers", "trees", "plain", "weather_2025", "weather_rest")
+
+
+@pytest.fixture(scope="module")
+def orchard(breakable: NativeStack) -> Orchard:
+    return Orchard(Source(breakable))
+
+
+def test_a_bad_update_is_taken_back_row_by_row(orchard: Orchard) -> None:
+    before, definition = orchard.everything(), orchard.definition()
+    files = orchard.files("trees", "fruits", "growers", "plain")
+    target = orchard.damage(
+        "update trees set kind = 'pear', height = 1 where id <= 100;delete from fruits where no = 7"
+    )
+    orchard.run("insert into growers (name) values ('came later')")
+    recovery = orchard.recovery(target, "trees", "fruits")
+    recovery.run()
+    assert recovery.done["apply"]["counts"] == {
+        "public.trees": {"deleted": 0, "updated": 100, "inserted": 0},
+        "public.fruits": {"deleted": 0, "updated": 0, "inserted": 1},
+    }
+    assert orchard.everything() | {"growers": before["growers"]} == before
+    assert orchard.definition() == definition
+    assert orchard.files("trees", "fruits", "growers", "plain") == files
+    assert orchard.run("delete from growers where name = 'came later' returning 1") == 1
+
+
+def test_a_dropped_table_comes_back_with_all_that_belongs_to_it(orchard: Orchard) -> None:
+    """What CASCADE took from elsewhere comes back where it is a foreign key, else it is told."""
+    before, files = orchard.everything(), orchard.files("fruits", "growers", "plain")
+    view = orchard.run("select pg_get_viewdef('tall')")
+    definition = orchard.definition()
+    target = orchard.damage("drop table trees cascade")
+    recovery = orchard.recovery(target, "trees")
+    recovery.run()
+    assert recovery.done["apply"]["keys"] == ["fruits_tree_fkey of public.fruits"]
+    assert recovery.done["apply"]["absent"] == [VIEW]
+    assert recovery.done["prove"]["validated"] == ["fruits_tree_fkey of public.fruits"]
+    orchard.run(f"create view tall as {view}")
+    assert orchard.everything() == before
+    assert orchard.definition() == definition
+    assert orchard.files("fruits", "growers", "plain") == files
+    taken = orchard.run("insert into trees (grower) values (1) returning id")
+    assert taken > 300
+    orchard.run(f"delete from trees where id = {taken}")
+
+
+@pytest.mark.parametrize(
+    ("tables", "statement"),
+    [
+        pytest.param(
+            ("trees", "fruits", "growers"), "truncate growers cascade", id="three-by-foreign-keys"
+        ),
+        pytest.param(("weather",), "drop table weather", id="partitioned-dropped"),
+        pytest.param(
+            ("weather",),
+            "delete from weather where rain > 3; update weather set rain = rain + 1",
+            id="partitions-updated",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ("fruits", "weather_rest"),
+            "truncate fruits, weather_rest",
+            id="one-partition",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("plain",), "drop table plain", id="no-key", marks=pytest.mark.slow),
+    ],
+)
+def test_what_was_asked_for_comes_back_together(
+    orchard: Orchard, tables: tuple[str, ...], statement: str
+) -> None:
+    before, definition = orchard.everything(), orchard.definition()
+    target = orchard.damage(statement)
+    orchard.recovery(target, *tables).run()
+    assert orchard.everything() == before
+    assert orchard.definition() == definition
+
+
+def test_rows_that_would_lose_their_parent_are_named(orchard: Orchard) -> None:
+    """Not deleted with it, though their foreign key says ON DELETE CASCADE."""
+    target = orchard.damage("update trees set kind = 'pear'")
+    orchard.run(
+        "insert into trees (id, grower) overriding system value values (9001, 1)",
+        "insert into fruits values (9001, 1, 1), (9001, 2, 1)",
+    )
+    wrong = orchard.everything()
+    with pytest.raises(RestoreError, match=r"fruits: 2 rows have no parent .*\(tree\) = 9001"):
+        orchard.recovery(target, "trees").run()
+    assert orchard.everything() == wrong
+    orchard.recovery(target, "trees", "fruits").run()
+    assert orchard.run("select count(*) from fruits where tree = 9001") == 0
+
+
+def test_a_change_elsewhere_takes_everything_back(orchard: Orchard) -> None:
+    """A rule writes to another table: what nobody asked for must not happen."""
+    target = orchard.damage("insert into fruits select 1, 10000 + n from generate_series(1, 9) n")
+    orchard.run("create rule log as on delete to fruits do also insert into plain values ('log')")
+    wrong = orchard.everything()
+    with pytest.raises(RestoreError, match=r"other tables would be touched.*\n.*plain: 9 inserted"):
+        orchard.recovery(target, "fruits").run()
+    assert orchard.everything() == wrong
+    orchard.run("drop rule log on fruits")
+    orchard.recovery(target, "fruits").run()
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "told"),
+    [
+        ("plain", "update plain set note = 'x'", "plain has no primary key"),
+        pytest.param(
+            "fruits",
+            "alter table fruits add ripe bool",
+            "columns of public.fruits were altered",
+            marks=pytest.mark.slow,
+        ),
+        ("scratchpad", "insert into scratchpad values (1)", "scratchpad is unlogged"),
+        pytest.param("nowhere", "select 1", "there is no such table", marks=pytest.mark.slow),
+        ("tall", "select 1", "there is no such table"),
+    ],
+)
+def test_what_cannot_be_put_back_is_refused(
+    orchard: Orchard, table: str, change: str, told: str
+) -> None:
+    target = orchard.damage("select pg_current_xact_id()")
+    orchard.run(change)
+    before = orchard.everything()
+    with pytest.raises((RestoreError, ConfigError), match=told):
+        orchard.recovery(target, table).run()
+    assert orchard.everything() == before
+    assert orchard.run(STAGED) == 0
+    orchard.run("alter table fruits drop column if exists ripe")
+
+
+def test_the_command_takes_rows_from_a_logical_backup(
+    orchard: Orchard, breakable: NativeStack, tmp_path: Path
+) -> None:
+    config = orchard.source.config
+    toml.write(config, tmp_path / "pipeline.toml", password_file=breakable.password_file)
+    options = ["--config", str(tmp_path / "pipeline.toml"), "--no-topics"]
+    logical.take(config, Repository(FolderStore(config.repository.path)))
+    before, definition = orchard.everything(), orchard.definition()
+    orchard.run("drop table fruits", "update trees set notes = 'gone'")
+    words = ["restore", "table", "--from", "latest", "--table", "trees", "--table", "fruits"]
+    told = CliRunner().invoke(app, [*words, *options])
+    assert told.exit_code == 0, told.output
+    assert "public.fruits: 0 deleted, 0 updated, 900 inserted" in told.output
+    assert "NOT compared with topics: not asked for" in told.output
+    assert orchard.everything() == before
+    assert orchard.definition() == definition
+
+
+def test_the_command_wants_one_source(breakable: NativeStack, tmp_path: Path) -> None:
+    toml.write(breakable.config, tmp_path / "pipeline.toml", password_file=breakable.password_file)
+    options = ["--config", str(tmp_path / "pipeline.toml"), "--table", "trees"]
+    for source in ([], ["--to", "latest", "--from", "latest"]):
+        told = CliRunner().invoke(app, ["restore", "table", *source, *options])
+        assert isinstance(told.exception, ConfigError | ObjectMissing)
+
+
+def test_the_wal_of_a_restore_changes_rows_of_its_tables_only(orchard: Orchard) -> None:
+    """What the server wrote down itself; locks of rows that a foreign key refers to are none."""
+    source, begin = orchard.source, orchard.source.position()
+    target = orchard.damage("drop table fruits")
+    recovery = orchard.recovery(target, "fruits")
+    recovery.run()
+    (sent,) = (line for line in recovery.journal.lines() if line["result"] == "sent")
+    end = orchard.run("select pg_current_wal_flush_lsn()::text")
+    told = source.tools.run(
+        "pg_waldump",
+        *(f"--path={source.data}/pg_wal", f"--xid={sent['xid']}"),
+        *(f"--start={begin}", f"--end={end}"),
+    )
+    changed = set(re.findall(r"rmgr: Heap2? .*desc: (?!LOCK).*rel \d+/\d+/(\d+)", told))
+    files = {name: str(file) for name, (_, file) in orchard.files("fruits", *OTHERS).items()}
+    assert files.pop("fruits") in changed
+    assert not changed & set(files.values())
