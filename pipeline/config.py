@@ -115,13 +115,19 @@ class PlanConfig(Section):
     base: timedelta = Field(7 * DAY, ge=DAY, description="base backups")
     logical: timedelta = Field(14 * DAY, ge=DAY, description="logical backups")
     slots: timedelta = Field(14 * DAY, ge=DAY, description="slots, publications, connectors")
+    offsets: timedelta = Field(7 * DAY, ge=DAY, description="committed offsets of consumer groups")
     wal: timedelta = Field(
         7 * DAY, ge=DAY, description="the recovery window: the base backup before it is kept too"
     )
 
     def by_kind(self) -> dict[str, timedelta]:
         """Ages by the kind of a backup set."""
-        return {"base": self.base, "logical": self.logical, "slots": self.slots}
+        return {
+            "base": self.base,
+            "logical": self.logical,
+            "slots": self.slots,
+            "offsets": self.offsets,
+        }
 
 
 class Objective(Section):

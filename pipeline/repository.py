@@ -92,9 +92,13 @@ class Repository:
         return f"{kind}-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
     def commit(self, manifest: Manifest) -> BackupSet:
-        """Make it a backup set: every object is there, then the manifest is written."""
+        """Make it a backup set: every object is there, then the manifest is written.
+
+        An object may lie in another set's folder, where it is shared.
+        """
         prefix = f"sets/{manifest.kind}/{manifest.label}/"
-        present = set(self.store.list(prefix))
+        shared = any(not entry.key.startswith(prefix) for entry in manifest.objects)
+        present = set(self.store.list(f"sets/{manifest.kind}/" if shared else prefix))
         if missing := [entry.key for entry in manifest.objects if entry.key not in present]:
             raise BackupError(f"{manifest.label}: cannot commit, not stored: {missing}")
         self.store.put(prefix + MANIFEST, [manifest.sealed()])

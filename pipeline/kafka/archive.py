@@ -1,29 +1,26 @@
 """An archive of topics: raw batches from log start to one common end, every offset explained."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import BackupError
-from pipeline.kafka import segments
-from pipeline.kafka.account import Account
-from pipeline.kafka.gaps import Reason, totals
-from pipeline.kafka.raw import OffsetGone, Place, RawReader
-from pipeline.kafka.segments import Index, Segment
-from pipeline.kafka.topics import Extent, Topic, cluster_id, describe, extents
+from pipeline.kafka import consistency, exports, stored
+from pipeline.kafka.gaps import Reason
+from pipeline.kafka.partition import Partition, Run
+from pipeline.kafka.raw import Place, RawReader
+from pipeline.kafka.segments import Index
+from pipeline.kafka.stored import Pool
+from pipeline.kafka.topics import Topic, cluster_id, describe, extents
 from pipeline.repository import BackupSet, Manifest, Repository
-from pipeline.store import Store, StoredObject
 
 KIND = "topics"
 MADE_BY = "recovery-drills 0.1"
-SEGMENT = 64 << 20
-"""Bytes of batches after which a segment ends, give or take one fetch."""
 FETCH = 8 << 20
 PARALLEL = 4
-NOT_ARCHIVED = ("ACLs", "quotas", "SCRAM users", "consumer-group offsets")
+NOT_ARCHIVED = ("consumer-group offsets: pipeline backup offsets",)
 
 
 def take(
@@ -31,163 +28,146 @@ def take(
     repository: Repository,
     topics: Sequence[str] = (),
     progress: Callable[[str], None] = lambda _: None,
+    *,
+    full: bool = False,
+    limit: int | None = None,
+    patience: timedelta = consistency.WITHIN,
 ) -> BackupSet:
     """Archive these topics, or all but the brokers' own, and commit them as one backup set.
 
-    Every partition ends where it was decided when the run began: at its last stable offset. Memory
-    holds a few fetches for each of PARALLEL partitions, whatever the topics' size.
+    What older runs have stored is not read again, unless `full`; nor is what an interrupted run
+    has stored. `limit` takes at least that many records of each topic, from its log start, and no
+    more than a fetch beyond. The slot's consumer gets `patience` to reach the consistency point.
+    Every partition ends where it was decided after that: at its last stable offset. Memory holds a
+    few fetches for each of PARALLEL partitions, whatever the topics' size.
 
     Raises ServerError where the brokers fail, BackupError where they hold damaged batches: no set
-    is committed then.
+    is committed then. Offsets that are LOST are told by `lost`, and the set is committed.
     """
     started = datetime.now(UTC)
     label = repository.new_label(KIND, started)
-    prefix = f"sets/{KIND}/{label}/"
+
+    def say(line: str) -> None:
+        progress(f"{label}: {line}")
+
+    point = consistency.reach(config, say, within=patience)
+    # behind the wait: a connector makes a topic with its first event
     found = describe(config.kafka, topics)
-    ends = extents(config.kafka, [place for topic in found for place in topic.places])
+    places = [(topic, place) for topic in found for place in topic.places]
+    pools = {} if full or limit else stored.pools(repository, KIND, found, say)
+    decided = datetime.now(UTC)
+    ends = extents(config.kafka, [place for _, place in places])
+    stopped = threading.Event()
     with RawReader(config.kafka, FETCH) as reader:
-        archivers = [
-            _Partition(config, reader, (repository.store, prefix), topic, (place, ends[place]))
-            for topic in found
-            for place in topic.places
+        run = Run(
+            store=repository.store,
+            prefix=f"sets/{KIND}/{label}/",
+            reader=reader,
+            log_start=lambda place: extents(config.kafka, [place])[place].start,
+            decided=decided,
+            stopped=stopped,
+            progress=say,
+        )
+        partitions = [
+            Partition(
+                run, (topic, place), ends[place], pools.get(place, Pool()), _share(limit, topic)
+            )
+            for topic, place in places
         ]
-        indexes = _run(archivers, lambda line: progress(f"{label}: {line}"))
+        indexes = _run(partitions, stopped, lambda index: say(_told(index, limit)))
+        exported = exports.everything(reader)
     manifest = Manifest(
         kind=KIND,
         label=label,
         started=started,
         finished=datetime.now(UTC),
         made_by=MADE_BY,
-        facts=_facts(cluster_id(config.kafka), found, indexes),
-        objects=tuple(stored for archiver in archivers for stored in archiver.objects),
+        facts={
+            "cluster_id": cluster_id(config.kafka),
+            "decided": decided.isoformat(),
+            "limit": limit,
+            "consistency_point": point,
+            "exports": exported,
+            "not_archived": list(NOT_ARCHIVED),
+            "topics": {
+                topic.name: _facts(topic, [i for i in indexes if i.topic == topic.name], pools)
+                for topic in found
+            },
+        },
+        objects=tuple(each for partition in partitions for each in partition.objects),
     )
     return repository.commit(manifest)
 
 
-class _Partition:
-    """One partition on its way into the store."""
-
-    def __init__(
-        self,
-        config: PipelineConfig,
-        reader: RawReader,
-        into: tuple[Store, str],
-        topic: Topic,
-        of: tuple[Place, Extent],
-    ) -> None:
-        self.objects: list[StoredObject] = []
-        self._config, self._reader = config, reader
-        self._store, prefix = into
-        self._place, self._to = of
-        self._first = self._to.start
-        self._folder = segments.folder(prefix, self._place)
-        self._account = Account(self._place, self._to.start, compacted=topic.compacted)
-        self._segments: list[Segment] = []
-        self._head = segments.anchor(self._place, self._to.start)
-
-    def run(self, stopped: threading.Event) -> Index:
-        """Store all segments, then the index, which says how they belong together."""
-        while True:
-            gone: list[OffsetGone] = []
-            blocks = self._blocks(stopped, gone)
-            for block in blocks:
-                self._store_segment(block, blocks)
-            if not gone:
-                break
-            self._skip_deleted(gone[0])
-        if stopped.is_set():
-            raise BackupError(f"{self._place}: stopped at {self._account.position}")
-        index = Index(
-            topic=self._place.topic,
-            topic_id=str(self._place.topic_id),
-            partition=self._place.partition,
-            start=self._to.start,
-            end=self._to.end,
-            high_watermark=self._to.high_watermark,
-            content=self._account.close(self._to.end),
-            segments=tuple(self._segments),
-        )
-        content = index.model_dump_json(indent=1).encode()
-        self.objects.append(self._store.put(self._folder + segments.INDEX, [content]))
-        return index
-
-    def _blocks(self, stopped: threading.Event, gone: list[OffsetGone]) -> Iterator[bytes]:
-        """Whole batches, fetch by fetch; ends early where the log has lost what comes next."""
-        try:
-            for fetched in self._reader.batches(self._place, self._account.position, self._to.end):
-                self._account.take(fetched.data, fetched.aborted)
-                yield fetched.data
-                if stopped.is_set():
-                    return
-        except OffsetGone as error:
-            gone.append(error)  # raised, it would throw away the segment that is being stored
-
-    def _skip_deleted(self, gone: OffsetGone) -> None:
-        """Go on at the new log start; the next segment begins there, so that it can be proven."""
-        start = extents(self._config.kafka, [self._place])[self._place].start
-        if start <= self._account.position:
-            raise gone  # the log was cut at its other end
-        self._account.deleted_until(min(start, self._to.end))
-        self._first = self._account.position
-
-    def _store_segment(self, block: bytes, blocks: Iterator[bytes]) -> None:
-        """Store this block and those that follow, until the segment is full."""
-        first = self._first
-        packed = segments.worth_packing(block, str(self._place))
-        key = segments.segment_key(self._folder, first, packed=packed)
-        content = segments.bounded(block, blocks, SEGMENT)
-        stored = self._store.put(key, segments.packed(content) if packed else content)
-        self.objects.append(stored)
-        end = self._first = min(self._account.position, self._to.end)
-        self._head = segments.link(self._head, stored.sha256, first, end)
-        self._segments.append(
-            Segment(key=key, first=first, end=end, sha256=stored.sha256, link=self._head)
-        )
+def lost(backup: BackupSet) -> list[str]:
+    """Partitions with offsets that nothing explains: how much, and where it is named."""
+    return [
+        f"{topic}[{partition}]: {told['gaps'][Reason.LOST]:,} offsets are LOST"
+        for topic, facts in backup.manifest.facts["topics"].items()
+        for partition, told in facts["partitions"].items()
+        if Reason.LOST in told["gaps"]
+    ]
 
 
-def _run(archivers: Sequence[_Partition], progress: Callable[[str], None]) -> list[Index]:
-    stopped = threading.Event()
+def _run(
+    partitions: Sequence[Partition],
+    stopped: threading.Event,
+    finished: Callable[[Index], None],
+) -> list[Index]:
     with ThreadPoolExecutor(PARALLEL, "archive") as pool:
-        running = [pool.submit(archiver.run, stopped) for archiver in archivers]
+        running = [pool.submit(partition.archive) for partition in partitions]
         try:
             for done in as_completed(running):
-                progress(_told(done.result()))
+                finished(done.result())
         finally:
             stopped.set()  # one that failed stops the others: no set comes of them
+            for waiting in running:
+                waiting.cancel()
     return [done.result() for done in running]
 
 
-def _told(index: Index) -> str:
-    gaps = totals(index.content.gaps)
+def _told(index: Index, limit: int | None) -> str:
+    before = sum(segment.bytes for segment in index.segments if segment.end <= index.added)
+    taken_over = f", {before:,} of them stored before" if before else ""
+    gaps = index.gaps
     lost = f", {gaps[Reason.LOST]:,} offsets LOST" if Reason.LOST in gaps else ""
-    open_ = index.high_watermark - index.end
-    undecided = f", {open_:,} offsets behind an open transaction left out" if open_ else ""
-    return f"{index} to {index.end}: {index.content.bytes:,} bytes of batches{lost}{undecided}"
+    rest = index.high_watermark - index.end
+    why = "behind an open transaction" if limit is None else "beyond the limit"
+    left_out = f", {rest:,} offsets {why} left out" if rest else ""
+    return f"{index} to {index.end}: {index.bytes:,} bytes of batches{taken_over}{lost}{left_out}"
 
 
-def _facts(cluster: str, topics: Sequence[Topic], indexes: Sequence[Index]) -> dict[str, Any]:
+def _share(limit: int | None, topic: Topic) -> int | None:
+    """How many records of one partition are enough: rounded up."""
+    return None if limit is None else -(-limit // len(topic.partitions))
+
+
+def _facts(topic: Topic, indexes: Sequence[Index], pools: Mapping[Place, Pool]) -> dict[str, Any]:
+    former = {(each.topic, each.partition): pool.end for each, pool in pools.items()}
     return {
-        "cluster_id": cluster,
-        "not_archived": list(NOT_ARCHIVED),
-        "topics": {
-            topic.name: {
-                "topic_id": str(topic.topic_id),
-                "replication": topic.replication,
-                "overrides": topic.overrides,
-                "defaults": topic.defaults,
-                "partitions": {
-                    str(index.partition): {
-                        "start": index.start,
-                        "end": index.end,
-                        "high_watermark": index.high_watermark,
-                        "records": index.content.records,
-                        "gaps": {str(why): n for why, n in totals(index.content.gaps).items()},
-                        "head": index.head,
-                    }
-                    for index in indexes
-                    if index.topic == topic.name
-                },
-            }
-            for topic in topics
+        "topic_id": str(topic.topic_id),
+        "replication": topic.replication,
+        "overrides": topic.overrides,
+        "defaults": topic.defaults,
+        "partitions": {
+            str(index.partition): _extent(index, former.get((index.topic, index.partition)))
+            for index in indexes
         },
+    }
+
+
+def _extent(index: Index, former_end: int | None) -> dict[str, Any]:
+    """What a manifest says of a partition; `missed` went before any run could archive it."""
+    missed = former_end is not None and former_end < index.log_start
+    return {
+        "start": index.start,
+        "log_start": index.log_start,
+        "added": index.added,
+        "end": index.end,
+        "high_watermark": index.high_watermark,
+        "records": index.records,
+        "gaps": {str(why): offsets for why, offsets in index.gaps.items()},
+        "leader_epochs": index.leader_epochs,
+        "missed": [former_end, index.log_start] if missed else None,
+        "head": index.head,
     }

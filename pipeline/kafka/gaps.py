@@ -38,15 +38,14 @@ class Gap(NamedTuple):
 class Gaps:
     """Classifies the offsets of one partition while its batches pass, in order."""
 
-    def __init__(self, log_start: int, *, compacted: bool, aborted: Iterable[Aborted] = ()) -> None:
+    def __init__(self, first: int, *, compacted: bool, aborted: Iterable[Aborted] = ()) -> None:
         self.found: list[Gap] = []
-        self.position = log_start
+        self.position = first
         self._hole = Reason.COMPACTED if compacted else Reason.LOST
         self._undecided: list[tuple[int, int]] = []
-        self._aborting: set[int] = set()
+        self._aborting: dict[int, int] = {}
+        self._touched: set[Aborted] = set()
         self.learn(aborted)
-        if log_start:
-            self._add(0, log_start, Reason.DELETED)
 
     def learn(self, aborted: Iterable[Aborted]) -> None:
         """Take in transactions that a broker names while their batches arrive."""
@@ -62,29 +61,39 @@ class Gaps:
         """Account for a batch; `ended` tells what a control batch says."""
         if batch.base_offset > self.position:
             self._add(self.position, batch.base_offset, self._hole)
-        self._begin_until(batch.next_offset - 1)
+        if self._undecided:
+            self._begin_until(batch.next_offset - 1)
         first = max(batch.base_offset, self.position)  # DeleteRecords may cut into a batch
         if batch.control:
             self._add(first, batch.next_offset, Reason.MARKER)
             if ended is Marker.ABORT:
-                self._aborting.discard(batch.producer_id)
+                self._aborting.pop(batch.producer_id, None)
         elif batch.transactional and batch.producer_id in self._aborting:
             self._add(first, batch.next_offset, Reason.ABORTED)
         elif batch.missing:  # brokers refuse such a batch from a producer: the cleaner made it
             self._add(first, batch.next_offset, Reason.COMPACTED, batch.missing)
         self.position = batch.next_offset
 
-    def close(self, end: int) -> list[Gap]:
-        """All gaps up to `end`, behind which the log goes on."""
+    def cut(self, end: int) -> tuple[tuple[Gap, ...], tuple[Aborted, ...]]:
+        """All gaps since the last cut, and the aborted transactions that had a part in them.
+
+        The log goes on behind `end`, and so may a transaction.
+        """
         if self.position < end:
             self._add(self.position, end, self._hole)
             self.position = end
-        return self.found
+        self._begin_until(end - 1)
+        gaps, aborted = tuple(self.found), tuple(sorted(self._touched, key=lambda t: t[::-1]))
+        self.found = []
+        self._touched = {Aborted(*open_) for open_ in self._aborting.items()}
+        return gaps, aborted
 
     def _begin_until(self, offset: int) -> None:
         """Note who is in a transaction that will be aborted; a broker tells one more than once."""
         while self._undecided and self._undecided[0][0] <= offset:
-            self._aborting.add(heappop(self._undecided)[1])
+            first, producer = heappop(self._undecided)
+            self._aborting[producer] = first
+            self._touched.add(Aborted(producer, first))
 
     def _add(self, first: int, end: int, reason: Reason, offsets: int | None = None) -> None:
         count = end - first if offsets is None else offsets

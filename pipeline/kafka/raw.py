@@ -1,27 +1,26 @@
-"""Record batches as a broker holds them, through kafka-python's protocol classes.
-
-The only module that uses kafka-python, because it uses names that are not public there;
-tests/kafka/test_raw.py fails when an upgrade changes them.
-"""
+"""Record batches as a broker holds them, fetched with kafka-python's protocol classes."""
 
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
 
 from kafka.errors import KafkaConnectionError, KafkaError, for_code
 from kafka.net import KafkaConnectionManager, NetworkSelector
-from kafka.protocol.consumer import FetchRequest
-from kafka.structs import TopicPartition
+from kafka.protocol.consumer import FetchRequest, OffsetForLeaderEpochRequest
 
 from pipeline.config import KafkaConfig
 from pipeline.errors import ConfigError, ServerError
 from pipeline.kafka.batches import walk
+from pipeline.kafka.brokers import Brokers
 from pipeline.kafka.gaps import Aborted
+from pipeline.kafka.wire import Disconnected
 from pipeline.wait import wait_until
 
 BLOCK = 1 << 20
@@ -70,7 +69,7 @@ class Place:
 class Fetched:
     """What a broker answered: `data` may end inside a batch."""
 
-    data: bytes
+    data: bytes | memoryview
     high_watermark: int
     last_stable: int
     log_start: int
@@ -78,30 +77,41 @@ class Fetched:
 
 
 class RawReader:
-    """Fetches from the leaders of partitions; one connection for each broker, any thread."""
+    """Fetches from the leaders of partitions, in any number of threads."""
 
     def __init__(self, config: KafkaConfig, fetch_bytes: int = 8 << 20) -> None:
         self._fetch_bytes = fetch_bytes
         self._servers = config.bootstrap_servers
+        self._settings = settings(config.client)
+        self._brokers = Brokers(config.bootstrap_servers, self._settings)
+        self._net: Any = None
+
+    @cached_property
+    def _manager(self) -> Any:  # noqa: ANN401 - kafka-python is not typed
+        """kafka-python's own connections, in an event loop: for who writes."""
         self._net = NetworkSelector()
-        self._manager = _Manager(
+        manager = _Manager(
             self._net,
-            bootstrap_servers=config.bootstrap_servers.split(","),
+            bootstrap_servers=self._servers.split(","),
             receive_message_max_bytes=_LARGEST_FRAME,
             request_timeout_ms=TIMEOUT_MS,
-            **settings(config.client),
+            **self._settings,
         )
-        self._manager.cluster.need_all_topic_metadata = True  # asking by name may create a topic
+        manager.cluster.need_all_topic_metadata = True  # asking by name may create a topic
         self._net.start()
         try:
-            self._manager.bootstrap(TIMEOUT_MS)
+            manager.bootstrap(TIMEOUT_MS)
         except KafkaError as error:
-            self.close()
+            manager.close()
+            self._net.close()
             raise ServerError(f"Kafka on {self._servers} does not answer: {error}") from error
+        return manager
 
     def close(self) -> None:
-        self._manager.close()
-        self._net.close()
+        self._brokers.close()
+        if "_manager" in self.__dict__:
+            self._manager.close()
+            self._net.close()
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +120,10 @@ class RawReader:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self.close()
+
+    def ask(self, request: Any) -> Any:  # noqa: ANN401 - generated
+        """What any broker answers to this request."""
+        return self._brokers.ask(request)
 
     def batches(self, place: Place, start: int, end: int) -> Iterator[Fetched]:
         """Whole batches that begin before `end`; the next fetch runs while one is used.
@@ -120,11 +134,10 @@ class RawReader:
             return
         with ThreadPoolExecutor(1, "fetch") as ahead:
             position, silent = start, 0
-            coming = ahead.submit(self.fetch, place, position)
+            coming = ahead.submit(self._fetch_whole, place, position, end)
             while position < end:
-                fetched = coming.result()
-                kept, reached = _whole(fetched.data, position, end, f"{place}@{position}")
-                silent = 0 if kept else silent + 1
+                fetched, reached = coming.result()
+                silent = 0 if fetched.data else silent + 1
                 if silent > PATIENCE:
                     raise ServerError(
                         f"{place} on {self._servers}: nothing arrives from offset {position} on, "
@@ -132,9 +145,16 @@ class RawReader:
                     )
                 position = reached
                 if position < end:
-                    coming = ahead.submit(self.fetch, place, position)
-                if kept:
-                    yield replace(fetched, data=fetched.data[:kept])
+                    coming = ahead.submit(self._fetch_whole, place, position, end)
+                if fetched.data:
+                    yield fetched
+
+    def _fetch_whole(self, place: Place, position: int, end: int) -> tuple[Fetched, int]:
+        fetched = self.fetch(place, position)
+        kept, reached = _whole(fetched.data, position, end, f"{place}@{position}")
+        if kept < len(fetched.data):
+            fetched = replace(fetched, data=memoryview(fetched.data)[:kept])
+        return fetched, reached
 
     def fetch(self, place: Place, offset: int) -> Fetched:
         """One answer of the leader, who is looked up again while it moves or reconnects."""
@@ -143,22 +163,32 @@ class RawReader:
         def unanswered() -> str | None:
             nonlocal told
             try:
-                told = self._manager.run(self._fetch_from_leader, place, offset)
-            except (KafkaError, OSError) as error:
-                if getattr(error, "retriable", False):
-                    return repr(error)
-                raise ServerError(f"{where}: {error!r}") from error
-            return for_code(told.error_code).__name__ if told.error_code in _LEADER_MOVED else None
+                answer = self._brokers.ask(
+                    self._request(place, offset), self._brokers.leader(place)
+                )
+                told = answer if answer.error_code else answer.responses[0].partitions[0]
+            except Disconnected as error:
+                return self._look_again(str(error))
+            reason = str(for_code(told.error_code).__name__)
+            if told.error_code in _LEADER_MOVED:
+                return self._look_again(reason)
+            if told.error_code in _GONE:
+                self._brokers.refresh()
+                return reason if self._brokers.exists(place.topic, place.topic_id) else None
+            return None
 
         wait_until(f"{where}: an answer of its leader", unanswered, within=WITHIN, every=PAUSE)
         return _read(told, where)
 
-    async def _fetch_from_leader(self, place: Place, offset: int) -> Any:  # noqa: ANN401
-        cluster = self._manager.cluster
-        node = cluster.leader_for_partition(TopicPartition(place.topic, place.partition))
-        if node is None or node < 0:
-            await cluster.refresh_metadata(self._manager.least_loaded_node())
-            node = cluster.leader_for_partition(TopicPartition(place.topic, place.partition))
+    def _look_again(self, reason: str) -> str:
+        """Ask who leads now; that nobody answers is a reason to wait as well."""
+        try:
+            self._brokers.refresh()
+        except ServerError as error:
+            return f"{reason}; {error}"
+        return reason
+
+    def _request(self, place: Place, offset: int) -> Any:  # noqa: ANN401 - generated
         wanted = FetchRequest.FetchTopic.FetchPartition(
             partition=place.partition,
             current_leader_epoch=-1,
@@ -167,28 +197,54 @@ class RawReader:
             log_start_offset=-1,
             partition_max_bytes=self._fetch_bytes,
         )
-        response = await self._manager.send(
-            FetchRequest(
-                replica_id=-1,
-                max_wait_ms=_WAIT_MS,
-                min_bytes=1,
-                max_bytes=self._fetch_bytes,
-                isolation_level=_READ_COMMITTED,
-                session_id=0,
-                session_epoch=-1,
-                topics=[FetchRequest.FetchTopic(topic_id=place.topic_id, partitions=[wanted])],
-                forgotten_topics_data=[],
-                rack_id="",
-                min_version=_BY_TOPIC_ID,
-            ),
-            node_id=node,
+        return FetchRequest(
+            replica_id=-1,
+            max_wait_ms=_WAIT_MS,
+            min_bytes=1,
+            max_bytes=self._fetch_bytes,
+            isolation_level=_READ_COMMITTED,
+            session_id=0,
+            session_epoch=-1,
+            topics=[FetchRequest.FetchTopic(topic_id=place.topic_id, partitions=[wanted])],
+            forgotten_topics_data=[],
+            rack_id="",
+            min_version=_BY_TOPIC_ID,
         )
-        if response.error_code:
-            raise for_code(response.error_code)
-        told = response.responses[0].partitions[0]
-        if told.error_code in _LEADER_MOVED:
-            await cluster.refresh_metadata(self._manager.least_loaded_node())
-        return told
+
+    def diverged(self, place: Place, ends: Sequence[tuple[int, int]]) -> str | None:
+        """Why the log is not the one that held these leader epochs up to these offsets, or None."""
+        for (epoch, _), (later, _) in pairwise(ends):
+            if later < epoch:
+                return f"leader epoch {later} follows {epoch}: of two histories"
+        for epoch, end in ends:
+            known, reaches = self._epoch_end(place, epoch)
+            if known != epoch or reaches < end:
+                return (
+                    f"the log was cut: leader epoch {epoch} was archived up to {end}, "
+                    f"the broker knows epoch {known} up to {reaches}"
+                )
+        return None
+
+    def _epoch_end(self, place: Place, epoch: int) -> tuple[int, int]:
+        wanted = OffsetForLeaderEpochRequest.OffsetForLeaderTopic
+        request = OffsetForLeaderEpochRequest(
+            replica_id=-1,
+            topics=[
+                wanted(
+                    topic=place.topic,
+                    partitions=[
+                        wanted.OffsetForLeaderPartition(
+                            partition=place.partition, current_leader_epoch=-1, leader_epoch=epoch
+                        )
+                    ],
+                )
+            ],
+        )
+        told = self._brokers.ask(request, self._brokers.leader(place)).topics[0].partitions[0]
+        if told.error_code:
+            reason = for_code(told.error_code).__name__
+            raise ServerError(f"{place} on {self._servers}: end of epoch {epoch}: {reason}")
+        return int(told.leader_epoch), int(told.end_offset)
 
 
 def settings(client: Mapping[str, str]) -> dict[str, Any]:
@@ -210,7 +266,7 @@ def _read(told: Any, where: str) -> Fetched:  # noqa: ANN401 - generated
     if told.error_code == 0:
         aborted = told.aborted_transactions or ()
         return Fetched(
-            bytes(told.records or b""),
+            told.records or b"",
             told.high_watermark,
             told.last_stable_offset,
             told.log_start_offset,
@@ -224,7 +280,7 @@ def _read(told: Any, where: str) -> Fetched:  # noqa: ANN401 - generated
     raise ServerError(f"{where}: {reason}")
 
 
-def _whole(data: bytes, position: int, end: int, where: str) -> tuple[int, int]:
+def _whole(data: bytes | memoryview, position: int, end: int, where: str) -> tuple[int, int]:
     """Bytes of the whole batches that begin before `end`, and the offset after them."""
     size = 0
     for batch, _ in walk(data, where, cut=True):

@@ -1,62 +1,224 @@
-"""Segments of an archived partition: bounded, hashed, and chained to the place they belong to."""
+"""Segments of an archived partition: bounded, hashed, chained, and shared by backup sets.
+
+Format 2, below `sets/topics/<label>/<topic>/<partition>/`:
+
+| object | holds |
+|---|---|
+| `<first offset>.batches[.zst]` | a segment: whole batches as the broker sent them |
+| `<first offset>.inventory.json` | what it holds, every gap named; written after it: without one a segment does not exist |
+| `index.json` | the segments of this partition from `start` to `end`, written last |
+
+A set is complete by itself: its index names every segment, and its manifest lists every object. What
+did not change since an older set is not stored again: the key then lies in that set's folder. So
+there is no chain of sets to follow, and an older set may go as long as the objects stay that a kept
+manifest lists. A segment of a run that was never finished is taken over in the same way.
+"""  # noqa: E501 - a table
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
-from typing import IO, cast
+from typing import IO, Self, cast
 
 import zstandard
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from pipeline.errors import BackupError
 from pipeline.kafka.account import Content
 from pipeline.kafka.batches import Codec, walk
+from pipeline.kafka.gaps import Reason
 from pipeline.kafka.raw import Place
 
+FORMAT = 2
 INDEX = "index.json"
+INVENTORY = ".inventory.json"
 _PACKED = ".zst"
 
 
+class Stated(BaseModel):
+    """A JSON object of an archive; it says its format, so that a newer one is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = FORMAT
+    topic: str
+    topic_id: str
+    partition: int
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> Self:
+        """Read it; BackupError when it was cut, edited or is of another format."""
+        try:
+            body = json.loads(data)
+            stated = body.get("format") if isinstance(body, dict) else None
+            if stated != FORMAT:
+                raise BackupError(f"{where}: archive format {stated}; this version reads {FORMAT}")
+            return cls.model_validate_json(data)
+        except (ValueError, ValidationError) as error:
+            raise BackupError(f"{where}: {error}") from error
+
+    @property
+    def place(self) -> Place:
+        return Place(self.topic, self.topic_id, self.partition)
+
+    def encoded(self) -> bytes:
+        return self.model_dump_json().encode()
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+class Inventory(Stated):
+    """What one segment holds."""
+
+    key: str
+    first: int
+    end: int
+    size: int
+    sha256: str
+    decided: AwareDatetime
+    content: Content
+
+
 class Segment(BaseModel):
-    """One object: `sha256` is that of the object, `link` binds it to all that lie before it."""
+    """One segment in an index: offsets [first, end), no hole to the next.
+
+    `size` and `sha256` are those of the object, `inventory` is the digest of its inventory, `link`
+    binds both to all that lies before. Its run asked at `decided` where the topics end. `gaps`
+    counts offsets without a record, by reason.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str
     first: int
     end: int
+    size: int
     sha256: str
+    inventory: str
     link: str
-
-
-class Index(BaseModel):
-    """What an archive holds of one partition: offsets from `start` to `end`, and where."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    topic: str
-    topic_id: str
-    partition: int
-    start: int
-    end: int
-    high_watermark: int
-    content: Content
-    segments: tuple[Segment, ...]
+    decided: AwareDatetime
+    compacted: bool
+    batches: int
+    records: int
+    bytes: int
+    largest: int
+    newest: int
+    leader_epochs: tuple[tuple[int, int], ...]
+    gaps: dict[Reason, int]
 
     @property
-    def place(self) -> Place:
-        return Place(self.topic, self.topic_id, self.partition)
+    def inventory_key(self) -> str:
+        return inventory_key(self.key)
+
+
+class Index(Stated):
+    """What a set holds of one partition: [start, end) without a hole, every gap named.
+
+    The broker's log began at `log_start` when the run was decided. `start` lies at or before it: a
+    segment goes as a whole, so an older one may still hold what retention has deleted since. From
+    `added` on the offsets were read by this run, before it by earlier ones.
+    """
+
+    compacted: bool
+    start: int
+    log_start: int
+    added: int
+    end: int
+    high_watermark: int
+    segments: tuple[Segment, ...]
 
     @property
     def head(self) -> str:
         """What all segments together add up to; the manifest holds it too."""
         return self.segments[-1].link if self.segments else anchor(self.place, self.start)
 
-    def __str__(self) -> str:
-        return f"{self.topic}[{self.partition}]"
+    @property
+    def batches(self) -> int:
+        return sum(segment.batches for segment in self.segments)
+
+    @property
+    def records(self) -> int:
+        """Records, those of aborted transactions too; markers are none."""
+        return sum(segment.records for segment in self.segments)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of batches, before a segment was compressed."""
+        return sum(segment.bytes for segment in self.segments)
+
+    @property
+    def largest(self) -> int:
+        """The largest batch in bytes: what a target must accept."""
+        return max((segment.largest for segment in self.segments), default=0)
+
+    @property
+    def gaps(self) -> dict[Reason, int]:
+        """Offsets in [0, end) without a record, by reason."""
+        found = {Reason.DELETED: self.start} if self.start else {}
+        for segment in self.segments:
+            for reason, offsets in segment.gaps.items():
+                found[reason] = found.get(reason, 0) + offsets
+        return found
+
+    @property
+    def leader_epochs(self) -> list[tuple[int, int]]:
+        """Each leader's epoch with the offset where it begins."""
+        found: list[tuple[int, int]] = []
+        for segment in self.segments:
+            for epoch, offset in segment.leader_epochs:
+                if not found or found[-1][0] != epoch:
+                    found.append((epoch, offset))
+        return found
+
+    def problems(self) -> Iterator[str]:
+        """What does not fit together, without a look at the segments themselves."""
+        head, position = anchor(self.place, self.start), self.start
+        for segment in self.segments:
+            if segment.first != position:
+                yield f"{segment.key} begins at {segment.first}, expected {position}"
+            head = linked(head, segment.sha256, segment.inventory, segment.first, segment.end)
+            if head != segment.link:
+                yield f"{segment.key} does not follow what is before it: the hash chain is broken"
+            head, position = segment.link, segment.end
+        if position != self.end:
+            yield f"the segments end at {position}, expected {self.end}"
 
 
-def folder(prefix: str, place: Place) -> str:
+def chained(place: Place, start: int, pieces: Iterable[Segment]) -> tuple[Segment, ...]:
+    """Bind these segments into one chain that begins at `start`, whatever they were part of."""
+    head, found = anchor(place, start), []
+    for piece in pieces:
+        head = linked(head, piece.sha256, piece.inventory, piece.first, piece.end)
+        found.append(piece.model_copy(update={"link": head}))
+    return tuple(found)
+
+
+def listed(inventory: Inventory, digest: str) -> Segment:
+    """A segment as an index lists it, in no chain yet."""
+    content = inventory.content
+    return Segment(
+        key=inventory.key,
+        first=inventory.first,
+        end=inventory.end,
+        size=inventory.size,
+        sha256=inventory.sha256,
+        inventory=digest,
+        link="",
+        decided=inventory.decided,
+        compacted=content.compacted,
+        batches=content.batches,
+        records=content.records,
+        bytes=content.bytes,
+        largest=content.largest,
+        newest=content.newest,
+        leader_epochs=content.leader_epochs,
+        gaps=dict(content.totals),
+    )
+
+
+def folder(prefix: str, topic: str, partition: int) -> str:
     """Key prefix of a partition's objects."""
-    return f"{prefix}{place.topic}/{place.partition}/"
+    return f"{prefix}{topic}/{partition}/"
 
 
 def segment_key(folder: str, first: int, *, packed: bool) -> str:
@@ -64,35 +226,29 @@ def segment_key(folder: str, first: int, *, packed: bool) -> str:
     return f"{folder}{first:020d}.batches{_PACKED if packed else ''}"
 
 
-def anchor(place: Place, first: int) -> str:
+def inventory_key(key: str) -> str:
+    """Key of what a segment's inventory is stored under."""
+    return key.removesuffix(_PACKED).removesuffix(".batches") + INVENTORY
+
+
+def anchor(place: Place, start: int) -> str:
     """Where a chain begins: segments of another place, or another life of it, do not fit."""
-    return _sha256("topic archive 1", place.topic, place.topic_id, place.partition, first)
+    return _sha256("topic archive 2", place.topic, place.topic_id, place.partition, start)
 
 
-def link(before: str, sha256: str, first: int, end: int) -> str:
-    """Bind a segment to its offsets and to everything before it."""
-    return _sha256(before, sha256, first, end)
+def linked(before: str, sha256: str, inventory: str, first: int, end: int) -> str:
+    """Bind a segment to its offsets, its inventory and to everything before it."""
+    return _sha256(before, sha256, inventory, first, end)
 
 
-def worth_packing(block: bytes, where: str) -> bool:
+def worth_packing(block: bytes | memoryview, where: str) -> bool:
     """Whether the producer left the first records of this block uncompressed."""
     data = (batch for batch, _ in walk(block, where) if not batch.control)
     first = next(data, None)
     return first is not None and first.codec is Codec.NONE
 
 
-def bounded(block: bytes, more: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """Yield this block, then as many as fit."""
-    while True:
-        yield block
-        size -= len(block)
-        following = next(more, None) if size > 0 else None
-        if following is None:
-            return
-        block = following
-
-
-def packed(blocks: Iterable[bytes]) -> Iterator[bytes]:
+def packed(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     """Compress what the producer did not."""
     packer = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj()
     for block in blocks:

@@ -4,10 +4,12 @@ import base64
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from confluent_kafka import (
     IsolationLevel,
+    KafkaError,
     KafkaException,
     TopicCollection,
     TopicPartition,
@@ -23,8 +25,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
 from pipeline.kafka.raw import Place
+from pipeline.wait import wait_until
 
 SECONDS = 30.0
+WITHIN, EVERY = timedelta(seconds=30), timedelta(milliseconds=200)
+_DAY_MS = 86_400_000
+_MOVING = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
 _OWN = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
 
 
@@ -41,7 +47,12 @@ class Topic:
 
     @property
     def compacted(self) -> bool:
-        return "compact" in (self.overrides | self.defaults).get("cleanup.policy", "")
+        return "compact" in (self.defaults | self.overrides).get("cleanup.policy", "")
+
+    @property
+    def tombstones_ms(self) -> int:
+        """How long the cleaner keeps a tombstone, once it has removed what it deletes."""
+        return int((self.defaults | self.overrides).get("delete.retention.ms", _DAY_MS))
 
     @property
     def places(self) -> list[Place]:
@@ -78,14 +89,27 @@ def describe(config: KafkaConfig, names: Sequence[str] = ()) -> list[Topic]:
 
 def extents(config: KafkaConfig, places: Sequence[Place]) -> dict[Place, Extent]:
     """All partitions' extents, asked for together: where a run begins and ends."""
-    admin = _admin(config)
+    admin, found = _admin(config), dict[Place, Extent]()
+
+    def moving() -> str | None:
+        """While a partition gets another leader, its brokers answer no offset."""
+        try:
+            found.update(_extents(admin, places))
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVING:
+                raise ServerError(f"offsets on {config.bootstrap_servers}: {error}") from error
+            return str(error)
+        return None
+
+    wait_until(f"offsets on {config.bootstrap_servers}", moving, within=WITHIN, every=EVERY)
+    return found
+
+
+def _extents(admin: AdminClient, places: Sequence[Place]) -> dict[Place, Extent]:
     first, last = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    try:
-        starts = _offsets(admin, places, first, IsolationLevel.READ_UNCOMMITTED)
-        ends = _offsets(admin, places, last, IsolationLevel.READ_COMMITTED)
-        marks = _offsets(admin, places, last, IsolationLevel.READ_UNCOMMITTED)
-    except KafkaException as error:
-        raise ServerError(f"offsets on {config.bootstrap_servers}: {error}") from error
+    starts = _offsets(admin, places, first, IsolationLevel.READ_UNCOMMITTED)
+    ends = _offsets(admin, places, last, IsolationLevel.READ_COMMITTED)
+    marks = _offsets(admin, places, last, IsolationLevel.READ_UNCOMMITTED)
     return {place: Extent(starts[place], ends[place], marks[place]) for place in places}
 
 

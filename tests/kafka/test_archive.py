@@ -13,11 +13,12 @@ from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
 from pipeline.kafka import archive, proof
 from pipeline.kafka.batches import walk
-from pipeline.kafka.gaps import Reason, totals
-from pipeline.kafka.segments import INDEX, Index, unpacked
+from pipeline.kafka.gaps import Gap, Reason
+from pipeline.kafka.reading import Archived, archived
+from pipeline.kafka.segments import Index
 from pipeline.kafka.topics import extents
 from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore, read
+from pipeline.store import FolderStore
 from pipeline.wait import wait_until
 from tests.kafka import topics
 
@@ -37,30 +38,37 @@ def repository(tmp_path: Path) -> Repository:
 
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.kafka.archive.SEGMENT", 50_000)
+    monkeypatch.setattr("pipeline.kafka.partition.SEGMENT", 50_000)
     monkeypatch.setattr("pipeline.kafka.archive.FETCH", 20_000)
 
 
 def index_of(backup: BackupSet, topic: str, partition: int = 0) -> Index:
-    key = f"{backup.prefix}{topic}/{partition}/{INDEX}"
-    return Index.model_validate_json(read(backup.store, key))
+    return held(backup, topic, partition).index
+
+
+def held(backup: BackupSet, topic: str, partition: int = 0) -> Archived:
+    return next(each for each in archived(backup, [topic]) if each.index.partition == partition)
+
+
+def gaps(backup: BackupSet, topic: str, partition: int = 0) -> list[Gap]:
+    return list(held(backup, topic, partition).gaps())
 
 
 def problems(backup: BackupSet) -> list[str]:
     return [f"{found.subject}: {found.problem}" for found in proof.walk(backup) if found.problem]
 
 
-def archived(backup: BackupSet, index: Index) -> Iterator[int]:
+def offsets(backup: BackupSet, topic: str, partition: int = 0) -> Iterator[int]:
     """Offsets of the batches' records; right where no batch has gaps inside."""
-    for segment in index.segments:
-        with backup.store.open(segment.key) as stored:
-            for batch, _ in walk(unpacked(stored, segment.key).read(), segment.key):
+    for piece in held(backup, topic, partition).pieces():
+        for block in piece.blocks:
+            for batch, _ in walk(block, topic):
                 yield from range(batch.base_offset, batch.next_offset)
 
 
-def visible(backup: BackupSet, index: Index) -> list[int]:
-    hidden = {offset for gap in index.content.gaps for offset in range(gap.first, gap.end)}
-    return [offset for offset in archived(backup, index) if offset not in hidden]
+def visible(backup: BackupSet, topic: str) -> list[int]:
+    hidden = {offset for gap in gaps(backup, topic) for offset in range(gap.first, gap.end)}
+    return [offset for offset in offsets(backup, topic) if offset not in hidden]
 
 
 def plain(kafka: KafkaConfig, codec: str, partitions: int = 1) -> str:
@@ -84,8 +92,8 @@ def test_a_plain_topic_is_archived_and_proven(
     assert facts["replication"] == 1
     for partition in range(3):
         index = index_of(backup, topic, partition)
-        assert (index.content.records, index.content.gaps) == (5_000, ())
-        assert list(archived(backup, index)) == list(range(5_000))
+        assert (index.records, index.gaps) == (5_000, {})
+        assert list(offsets(backup, topic, partition)) == list(range(5_000))
         assert len(index.segments) > 1 or codec != "none"
         assert all(segment.key.endswith(".zst") == (codec == "none") for segment in index.segments)
 
@@ -99,8 +107,8 @@ def test_committed_and_aborted_transactions_are_told_apart(
     backup = archive.take(broker.config, repository, [topic])
     index = index_of(backup, topic)
     assert problems(backup) == []
-    assert totals(index.content.gaps) == {Reason.MARKER: 6, Reason.ABORTED: 9}
-    assert visible(backup, index) == topics.committed(kafka, topic, 0, index.end)
+    assert index.gaps == {Reason.MARKER: 6, Reason.ABORTED: 9}
+    assert visible(backup, topic) == topics.committed(kafka, topic, 0, index.end)
 
 
 def test_a_compacted_topic_keeps_its_offsets(broker: Stack, repository: Repository) -> None:
@@ -118,9 +126,9 @@ def test_a_compacted_topic_keeps_its_offsets(broker: Stack, repository: Reposito
     backup = archive.take(broker.config, repository, [topic])
     index = index_of(backup, topic)
     assert problems(backup) == []
-    assert set(totals(index.content.gaps)) == {Reason.COMPACTED}
-    assert index.content.records == len(topics.committed(kafka, topic, 0, index.end))
-    assert index.content.records + totals(index.content.gaps)[Reason.COMPACTED] == index.end
+    assert set(index.gaps) == {Reason.COMPACTED}
+    assert index.records == len(topics.committed(kafka, topic, 0, index.end))
+    assert index.records + index.gaps[Reason.COMPACTED] == index.end
 
 
 def test_the_log_may_begin_inside_a_batch(broker: Stack, repository: Repository) -> None:
@@ -130,8 +138,8 @@ def test_the_log_may_begin_inside_a_batch(broker: Stack, repository: Repository)
     index = index_of(backup, topic)
     assert problems(backup) == []
     assert index.start == 1_234
-    assert totals(index.content.gaps) == {Reason.DELETED: 1_234}
-    assert visible(backup, index) == list(range(1_234, 5_000))
+    assert index.gaps == {Reason.DELETED: 1_234}
+    assert visible(backup, topic) == list(range(1_234, 5_000))
 
 
 def test_what_retention_deletes_under_the_reader_is_told(
@@ -152,7 +160,7 @@ def test_what_retention_deletes_under_the_reader_is_told(
     backup = archive.take(broker.config, repository, [topic])
     index = index_of(backup, topic)
     assert problems(backup) == []
-    assert (index.start, totals(index.content.gaps)) == (0, {Reason.DELETED: 2_000})
+    assert (index.start, index.gaps) == (0, {Reason.DELETED: 2_000})
 
 
 def test_what_an_open_transaction_holds_back_is_named(
@@ -169,7 +177,7 @@ def test_what_an_open_transaction_holds_back_is_named(
     backup = archive.take(broker.config, repository, [topic], said.append)
     writer.abort_transaction(30)
     assert (index_of(backup, topic).end, problems(backup)) == (10, [])
-    assert "5 offsets behind an open transaction left out" in said[0]
+    assert "5 offsets behind an open transaction left out" in said[-1]
 
 
 def test_an_empty_topic_and_a_missing_one(broker: Stack, repository: Repository) -> None:

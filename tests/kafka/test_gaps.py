@@ -23,7 +23,7 @@ def test_a_dense_log_has_no_gaps() -> None:
     gaps = Gaps(0, compacted=False)
     gaps.see(data(0, 10), None)
     gaps.see(data(10, 5), None)
-    assert gaps.close(15) == []
+    assert list(gaps.cut(15)[0]) == []
 
 
 def test_a_hole_is_lost_unless_the_topic_is_compacted() -> None:
@@ -31,28 +31,28 @@ def test_a_hole_is_lost_unless_the_topic_is_compacted() -> None:
         gaps = Gaps(0, compacted=compacted)
         gaps.see(data(0, 10), None)
         gaps.see(data(14), None)
-        assert gaps.close(15) == [Gap(10, 14, reason, 4)]
+        assert list(gaps.cut(15)[0]) == [Gap(10, 14, reason, 4)]
 
 
 def test_a_missing_tail_is_a_hole_like_any_other() -> None:
     gaps = Gaps(0, compacted=False)
     gaps.see(data(0, 10), None)
-    assert gaps.close(12) == [Gap(10, 12, Reason.LOST, 2)]
+    assert list(gaps.cut(12)[0]) == [Gap(10, 12, Reason.LOST, 2)]
 
 
-def test_what_lies_before_the_log_start_was_deleted_by_retention() -> None:
+def test_what_retention_deletes_under_the_reader_is_told_apart() -> None:
     gaps = Gaps(5, compacted=False)
     gaps.see(data(0, 10), None)  # the log starts inside a batch after DeleteRecords
     gaps.deleted_until(20)
     gaps.see(data(20), None)
-    assert gaps.close(21) == [Gap(0, 5, Reason.DELETED, 5), Gap(10, 20, Reason.DELETED, 10)]
+    assert list(gaps.cut(21)[0]) == [Gap(10, 20, Reason.DELETED, 10)]
 
 
 def test_compaction_inside_a_batch_is_counted() -> None:
     gaps = Gaps(0, compacted=True)
     gaps.see(data(0, 10, records=3), None)
     gaps.see(data(10, 10, records=9), None)
-    assert totals(gaps.close(20)) == {Reason.COMPACTED: 8}
+    assert totals(list(gaps.cut(20)[0])) == {Reason.COMPACTED: 8}
 
 
 def test_committed_and_aborted_transactions_of_one_producer() -> None:
@@ -66,7 +66,7 @@ def test_committed_and_aborted_transactions_of_one_producer() -> None:
     gaps.see(data(9, 2, producer=7), None)
     gaps.see(ended(11, 8), Marker.COMMIT)
     gaps.see(ended(12, 7), Marker.COMMIT)
-    assert gaps.close(13) == [
+    assert list(gaps.cut(13)[0]) == [
         Gap(3, 4, Reason.MARKER, 1),
         Gap(4, 6, Reason.ABORTED, 2),
         Gap(8, 9, Reason.MARKER, 1),
@@ -82,6 +82,22 @@ def test_batches_and_gaps_tile_the_log(pieces: list[tuple[int, bool]], log_start
             gaps.see(data(position, size), None)
             held += size
         position += size
-    found = gaps.close(position)
-    assert held + sum(gap.offsets for gap in found) == position
+    found = list(gaps.cut(position)[0])
+    assert log_start + held + sum(gap.offsets for gap in found) == position
     assert all(left.end <= right.first for left, right in pairwise(found))
+
+
+def test_a_cut_inside_an_aborted_transaction_keeps_what_is_needed_to_judge_each_side() -> None:
+    told = Aborted(7, 0)
+    whole = Gaps(0, compacted=False, aborted=[told])
+    whole.see(data(0, 2, producer=7), None)
+    assert whole.cut(2) == ((Gap(0, 2, Reason.ABORTED, 2),), (told,))
+    whole.see(data(2, 2, producer=7), None)
+    whole.see(ended(4, 7), Marker.ABORT)
+    gaps, aborted = whole.cut(5)
+    alone = Gaps(2, compacted=False, aborted=aborted)
+    alone.see(data(2, 2, producer=7), None)
+    alone.see(ended(4, 7), Marker.ABORT)
+    assert alone.cut(5) == (gaps, aborted)
+    assert gaps == (Gap(2, 4, Reason.ABORTED, 2), Gap(4, 5, Reason.MARKER, 1))
+    assert whole.cut(5) == ((), ())

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from itertools import count
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from pipeline.config import KafkaConfig
@@ -29,6 +29,22 @@ def create(
     client = admin(kafka)
     client.create_topics([topic])[name].result()
     return name
+
+
+def recreate(kafka: KafkaConfig, topic: str) -> None:
+    """Delete it and make it again: the name stays, the topic id does not."""
+    client = admin(kafka)
+    client.delete_topics([topic])[topic].result()
+
+    def existing() -> str | None:
+        try:
+            made = client.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1)])
+            made[topic].result()
+        except KafkaException as error:
+            return str(error)
+        return None
+
+    wait_until(f"{topic} made anew", existing, within=WITHIN)
 
 
 def producer(kafka: KafkaConfig, **changes: str | float | bool) -> Producer:
