@@ -1,0 +1,94 @@
+"""`pipeline restore topic`: an archived topic comes back, offsets included."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from pipeline import config as configuration
+from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.errors import ConfigError
+from pipeline.kafka import replay, replay_wish
+from pipeline.kafka.replay_plan import Mode, Range
+
+
+def restore_topic(
+    *,
+    config: Config = DEFAULT,
+    topic: Annotated[str | None, typer.Option(help="its name when it was archived")] = None,
+    archive: Annotated[
+        str, typer.Option("--from", help="label; latest is the newest set that holds the topic")
+    ] = "latest",
+    as_: Annotated[str | None, typer.Option("--as", help="another name for the target")] = None,
+    mode: Annotated[
+        Mode, typer.Option(help="exact: the same offsets; dense: renumbered, with a map; see below")
+    ] = Mode.AUTO,
+    partition: Annotated[list[int] | None, typer.Option(help="only this one; repeatable")] = None,
+    from_offset: Annotated[int | None, typer.Option(help="first offset, in each one")] = None,
+    to_offset: Annotated[int | None, typer.Option(help="offset to stop before")] = None,
+    from_time: Annotated[datetime | None, typer.Option(help="with its offset from UTC")] = None,
+    to_time: Annotated[datetime | None, typer.Option(help="with its offset from UTC")] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="behind what the target holds; refused otherwise")
+    ] = False,
+    replication: Annotated[int | None, typer.Option(help="replicas, unless as archived")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="only say what would be done")] = False,
+    give_back_retention: Annotated[
+        bool,
+        typer.Option("--give-back-retention", help="even where it deletes what was brought back"),
+    ] = False,
+    resume: Annotated[str | None, typer.Option(help="name of an interrupted replay")] = None,
+) -> None:
+    """Bring an archived topic back, prove every record, then give it its configuration back.
+
+    Exact mode keeps offsets, log start and times: an offset without a record gets a transaction
+    marker, which no consumer sees. auto is exact where that meets the objective for topics, else
+    dense, partition by partition; --plan tells. --to-time and --to-offset are not included.
+
+    The topic keeps everything (retention.ms=-1) until the result is proven. Where its own
+    retention would then delete records that came back, it stays held, and the command says so.
+
+    A replay that did not end has left a topic that is not whole. The journal says so, consumers
+    cannot know: keep them away and --resume it.
+    """
+    loaded = configuration.load(config)
+    store = repository(loaded)
+    if resume is not None:
+        journal, told = replay.reopened(loaded, resume)
+        made = replay_wish.resumed(loaded, store, told)
+    else:
+        if topic is None:
+            raise ConfigError("--topic says which topic comes back")
+        _with_zone("--from-time", from_time)
+        _with_zone("--to-time", to_time)
+        wish = replay_wish.Wish(
+            topic=topic,
+            archive=archive,
+            name=as_,
+            mode=mode,
+            partitions=tuple(partition or ()),
+            offsets=Range(from_offset, to_offset),
+            since=from_time,
+            until=to_time,
+            append=append,
+            replication=replication,
+        )
+        made, journal = replay_wish.make(loaded, store, wish), replay.new_journal(loaded, topic)
+    for line in made.lines():
+        say(line)
+    if plan:
+        return
+    run = replay.Replay(loaded, made, journal, give_back_retention, say)
+    try:
+        run.run()
+    except BaseException:
+        if journal.path.exists() and "target" in journal.done():
+            say(f"{made.wish.target} is unfinished: keep consumers away")
+            say(f"to go on: pipeline restore topic --resume {journal.recovery}")
+        raise
+    say(f"journal: {journal.path}")
+
+
+def _with_zone(option: str, moment: datetime | None) -> None:
+    if moment is not None and moment.tzinfo is None:
+        raise ConfigError(f"{option} needs its offset from UTC")

@@ -1,0 +1,53 @@
+"""What a target would refuse of a replay, found out before the first record is sent."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from pipeline.errors import RecoveryRefused
+from pipeline.kafka.replay_plan import PartitionPlan
+from pipeline.kafka.topics import Topic
+
+RECODED = 512
+"""Bytes that a batch may grow by when it is written anew."""
+
+
+def refuse(name: str, problems: Iterable[str]) -> None:
+    """Raise RecoveryRefused with all that is in the way, or nothing."""
+    if found := list(problems):
+        raise RecoveryRefused(f"{name}: {'; '.join(found)}; nothing was written")
+
+
+def of_existing(
+    topic: Topic,
+    bounds: Mapping[int, tuple[int, int]],
+    plans: Sequence[PartitionPlan],
+    *,
+    partitions: int,
+    append: bool,
+) -> Iterator[str]:
+    """Problems of a topic that is there already, by its log starts and ends."""
+    if len(topic.partitions) != partitions:
+        yield (
+            f"it has {len(topic.partitions)} partitions, the archived topic had {partitions}: "
+            "records would not be where their keys lead"
+        )
+        return
+    for plan in plans:
+        start, end = bounds[plan.partition]
+        if end > 0 and not append:
+            held = f"{end - start:,} offsets" if end > start else f"nothing, but ends at {end:,}"
+            yield f"partition {plan.partition} holds {held}: --append, or another name with --as"
+    limit = int((topic.defaults | topic.overrides).get("max.message.bytes", 1 << 20))
+    for plan in plans:
+        if plan.largest + RECODED > limit:
+            yield (
+                f"partition {plan.partition} has a batch of {plan.largest:,} bytes, "
+                f"max.message.bytes is {limit:,}"
+            )
+
+
+def of_new(archived: int, replication: int | None, brokers: int) -> Iterator[str]:
+    """Problems of a topic that is to be made with as many replicas."""
+    wanted = replication or archived
+    if wanted > brokers:
+        asked = "asked for" if replication else "as archived"
+        yield f"{wanted} replicas, {asked}, and {brokers} brokers: say --replication {brokers}"

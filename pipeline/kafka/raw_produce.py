@@ -1,0 +1,225 @@
+"""Record batches and transaction markers written as they are, with the offsets they got.
+
+Beside raw.py the only module that uses names of kafka-python that are not public.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from kafka.errors import KafkaError, for_code
+from kafka.protocol.admin import DeleteRecordsRequest, DescribeProducersRequest
+from kafka.protocol.consumer import ListOffsetsRequest
+from kafka.protocol.producer import (
+    InitProducerIdRequest,
+    ProduceRequest,
+    WriteTxnMarkersRequest,
+)
+from kafka.structs import TopicPartition
+
+from pipeline.config import KafkaConfig
+from pipeline.errors import ServerError
+from pipeline.kafka.raw import Place, RawReader
+from pipeline.wait import wait_until
+
+WITHIN, PAUSE = timedelta(seconds=60), timedelta(milliseconds=200)
+ACK_MS = 30_000
+MARKERS = 2_000
+"""In one request: about 80 bytes of log each, 20,000 a second."""
+
+_ALL_REPLICAS, _PRODUCE_BY_ID, _IN_FLIGHT = -1, 13, 1_000
+_LATEST, _EARLIEST, _UNCOMMITTED = -1, -2, 0
+_ONE_TRANSACTION = 1  # version of WriteTxnMarkers that does not want a rising epoch (KIP-890)
+_COORDINATOR_EPOCH = 0
+
+
+class Refused(ServerError):
+    """A broker refused for good; `reason` is Kafka's name for it."""
+
+    def __init__(self, where: str, reason: str, told: str) -> None:
+        super().__init__(f"{where}: {reason}{f' ({told})' if told else ''}")
+        self.reason = reason
+
+
+class Producer(NamedTuple):
+    """An identity of ours at the brokers, under which a batch that is sent again counts once."""
+
+    producer_id: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Appended:
+    """Where the broker put a batch; of one it had already, where that stands."""
+
+    base_offset: int
+
+
+class RawWriter(RawReader):
+    """Writes to the leaders of partitions, and reads; one connection for each broker."""
+
+    def __init__(self, config: KafkaConfig, fetch_bytes: int = 8 << 20) -> None:
+        super().__init__(config, fetch_bytes)
+        # kafka-python refuses to send beyond this number, it does not wait
+        self._manager.config["max_in_flight_requests_per_connection"] = _IN_FLIGHT
+
+    def new_producer(self) -> Producer:
+        """Ask for an identity that nobody has used."""
+        request = {"transactional_id": None, "transaction_timeout_ms": ACK_MS, "max_version": 4}
+        told = self._until(
+            f"a producer id from {self._servers}",
+            lambda: self._manager.run(self._to_any, InitProducerIdRequest(**request)),
+            lambda told: told.error_code,
+        )
+        return Producer(told.producer_id, told.producer_epoch)
+
+    def send(self, place: Place, batch: bytes) -> "Future[Appended]":
+        """Append one batch; batches of a partition arrive in the order in which they are sent.
+
+        The result raises Refused, or KafkaError with `retriable` when it may be sent again.
+        """
+        result: Future[Appended] = Future()
+        sent = self._manager.call_soon(self._produce, place, batch)
+        sent.add_callback(result.set_result)
+        sent.add_errback(result.set_exception)
+        return result
+
+    def mark(self, place: Place, producer: Producer, count: int) -> None:
+        """Append markers of transactions without records, at most `count`: an offset each.
+
+        One that no answer came for may or may not have been written: read the end.
+        """
+        one = WriteTxnMarkersRequest.WritableTxnMarker
+        where = one.WritableTxnMarkerTopic(name=place.topic, partition_indexes=[place.partition])
+        marker = one(
+            producer_id=producer.producer_id,
+            producer_epoch=producer.epoch,
+            transaction_result=True,
+            topics=[where],
+            coordinator_epoch=_COORDINATOR_EPOCH,
+        )
+        request = WriteTxnMarkersRequest(
+            markers=[marker] * min(count, MARKERS), max_version=_ONE_TRANSACTION
+        )
+        told = self._manager.run(self._to_leader, place, request)
+        for each in told.markers:
+            _raise_for(each.topics[0].partitions[0].error_code, f"{place}: marker", "")
+
+    def bounds(self, place: Place) -> tuple[int, int]:
+        """Where the log starts and where the next record goes."""
+        return self._offset(place, _EARLIEST), self._offset(place, _LATEST)
+
+    def delete_before(self, place: Place, offset: int) -> None:
+        """Let the log start at `offset`."""
+        topic = DeleteRecordsRequest.DeleteRecordsTopic
+        partition = topic.DeleteRecordsPartition(partition_index=place.partition, offset=offset)
+        request = {
+            "topics": [topic(name=place.topic, partitions=[partition])],
+            "timeout_ms": ACK_MS,
+        }
+        self._until(
+            f"{place}: log start {offset}",
+            lambda: self._manager.run(self._to_leader, place, DeleteRecordsRequest(**request)),
+            lambda told: told.topics[0].partitions[0].error_code,
+        )
+
+    def last_sequence(self, place: Place, producer: Producer) -> int | None:
+        """What the broker remembers of that producer in this partition."""
+        topic = DescribeProducersRequest.TopicRequest
+        request = {"topics": [topic(name=place.topic, partition_indexes=[place.partition])]}
+        told = self._until(
+            f"{place}: its producers",
+            lambda: self._manager.run(self._to_leader, place, DescribeProducersRequest(**request)),
+            lambda told: told.topics[0].partitions[0].error_code,
+        )
+        known: Mapping[int, int] = {
+            each.producer_id: each.last_sequence
+            for each in told.topics[0].partitions[0].active_producers
+        }
+        return known.get(producer.producer_id)
+
+    def _offset(self, place: Place, which: int) -> int:
+        topic = ListOffsetsRequest.ListOffsetsTopic
+        partition = topic.ListOffsetsPartition(
+            partition_index=place.partition, current_leader_epoch=-1, timestamp=which
+        )
+        request = {
+            "replica_id": -1,
+            "isolation_level": _UNCOMMITTED,
+            "topics": [topic(name=place.topic, partitions=[partition])],
+            "timeout_ms": ACK_MS,
+            "max_version": 8,
+        }
+        told = self._until(
+            f"{place}: its offsets",
+            lambda: self._manager.run(self._to_leader, place, ListOffsetsRequest(**request)),
+            lambda told: told.topics[0].partitions[0].error_code,
+        )
+        return int(told.topics[0].partitions[0].offset)
+
+    def _until(self, what: str, ask: Any, code: Any) -> Any:  # noqa: ANN401 - generated messages
+        """Ask until the answer carries no error that passes by itself."""
+        told: Any = None
+
+        def unanswered() -> str | None:
+            nonlocal told
+            try:
+                told = ask()
+                _raise_for(code(told), what, "")
+            except (KafkaError, OSError) as error:
+                if passing(error):
+                    return repr(error)
+                raise ServerError(f"{what}: {error!r}") from error
+            return None
+
+        wait_until(what, unanswered, within=WITHIN, every=PAUSE)
+        return told
+
+    async def _produce(self, place: Place, batch: bytes) -> Appended:
+        topic = ProduceRequest.TopicProduceData
+        partition = topic.PartitionProduceData(index=place.partition, records=batch)
+        told = await self._to_leader(
+            place,
+            ProduceRequest(
+                transactional_id=None,
+                acks=_ALL_REPLICAS,
+                timeout_ms=ACK_MS,
+                topic_data=[
+                    topic(name=place.topic, topic_id=place.topic_id, partition_data=[partition])
+                ],
+                max_version=_PRODUCE_BY_ID,
+            ),
+        )
+        answer = told.responses[0].partition_responses[0]
+        _raise_for(answer.error_code, str(place), answer.error_message or "")
+        return Appended(answer.base_offset)
+
+    async def _to_any(self, request: Any) -> Any:  # noqa: ANN401 - generated
+        return await self._manager.send(request, node_id=self._manager.least_loaded_node())
+
+    async def _to_leader(self, place: Place, request: Any) -> Any:  # noqa: ANN401 - generated
+        cluster, at = self._manager.cluster, TopicPartition(place.topic, place.partition)
+        node = cluster.leader_for_partition(at)
+        if node is None or node < 0:
+            await cluster.refresh_metadata(self._manager.least_loaded_node())
+            node = cluster.leader_for_partition(at)
+        try:
+            return await self._manager.send(request, node_id=node)
+        except KafkaError:
+            cluster.request_update()
+            raise
+
+
+def passing(error: BaseException) -> bool:
+    """Whether the same request may succeed later: a leader moves, a connection comes back."""
+    return bool(getattr(error, "retriable", False)) or isinstance(error, OSError)
+
+
+def _raise_for(code: int, where: str, told: str) -> None:
+    if code:
+        error = for_code(code)
+        if getattr(error, "retriable", False):
+            raise error(f"{where}: {told}")
+        raise Refused(where, error.__name__, told)

@@ -1,0 +1,145 @@
+"""What an operator asks of a replay, and the plan that comes of it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import ConfigError
+from pipeline.kafka import preflight
+from pipeline.kafka.archive import KIND
+from pipeline.kafka.gaps import Reason
+from pipeline.kafka.reading import Archived, archived
+from pipeline.kafka.replay_plan import (
+    Mode,
+    PartitionPlan,
+    Range,
+    choose,
+    duration,
+    plan_partition,
+)
+from pipeline.kafka.replay_units import first_at
+from pipeline.kafka.replay_write import FILLER, filler
+from pipeline.repository import BackupSet, Repository
+
+EVERYTHING = Range()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the operator asked for; offsets hold in every chosen partition, times are in UTC."""
+
+    topic: str
+    archive: str = "latest"
+    name: str | None = None
+    mode: Mode = Mode.AUTO
+    partitions: tuple[int, ...] = ()
+    offsets: Range = EVERYTHING
+    since: datetime | None = None
+    until: datetime | None = None
+    append: bool = False
+    replication: int | None = None
+
+    @property
+    def target(self) -> str:
+        return self.name or self.topic
+
+    def as_facts(self) -> dict[str, Any]:
+        """As the journal keeps it."""
+        times = {k: t and t.isoformat() for k, t in (("since", self.since), ("until", self.until))}
+        return {**self.__dict__, "offsets": list(self.offsets), "mode": str(self.mode), **times}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "Wish":
+        """As the journal kept it."""
+        told = dict(facts)
+        for key in ("since", "until"):
+            told[key] = datetime.fromisoformat(told[key]) if told[key] else None
+        told["partitions"], told["offsets"] = tuple(told["partitions"]), Range(*told["offsets"])
+        return cls(**{**told, "mode": Mode(told["mode"])})
+
+
+@dataclass
+class Plan:
+    """What will be done, partition by partition; from the archive's indexes alone."""
+
+    wish: Wish
+    backup: BackupSet
+    sources: dict[int, Archived]
+    partitions: list[PartitionPlan]
+    objective: timedelta
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the archive's manifest says of the topic."""
+        found: dict[str, Any] = self.backup.manifest.facts["topics"][self.wish.topic]
+        return found
+
+    @property
+    def largest(self) -> int:
+        """The largest batch that the target must take, filler too."""
+        head = len(filler(FILLER)[1]) if any(plan.head for plan in self.partitions) else 0
+        return max([head, *(plan.largest for plan in self.partitions)]) + preflight.RECODED
+
+    def lines(self) -> Iterator[str]:
+        """Say it for people."""
+        wish = self.wish
+        decided = self.backup.manifest.started
+        yield f"{wish.topic} from {self.backup.label}, decided {decided:%Y-%m-%d %H:%M:%S}Z"
+        yield f"into {wish.target}{' behind what is there' if wish.append else ''}:"
+        for plan in self.partitions:
+            yield f"  {plan}"
+        takes, objective = duration(self.partitions), self.objective
+        yield f"about {takes.total_seconds():,.0f} s, objective {objective.total_seconds():,.0f} s"
+        renumbered = [plan.partition for plan in self.partitions if plan.dense]
+        if renumbered and wish.mode is Mode.AUTO:
+            yield f"exact offsets would miss it: partitions {renumbered} are renumbered, with a map"
+        for partition, source in self.sources.items():
+            if lost := source.index.gaps.get(Reason.LOST):
+                yield f"  [{partition}] {lost:,} offsets were LOST before they were archived"
+
+
+def make(config: PipelineConfig, repository: Repository, wish: Wish) -> Plan:
+    """Plan a replay; raises ConfigError or BackupError where the archive cannot give it."""
+    backup = _archive(repository, wish)
+    sources = {each.index.partition: each for each in archived(backup, [wish.topic])}
+    if strangers := set(wish.partitions) - set(sources):
+        raise ConfigError(f"{backup.label}: {wish.topic} has no partition {sorted(strangers)}")
+    chosen = {n: sources[n] for n in sorted(wish.partitions or sources)}
+    plans = [plan_partition(source, _range(source, wish)) for source in chosen.values()]
+    objective = config.objectives.topic_replay.rto
+    return Plan(wish, backup, chosen, choose(plans, wish.mode, objective), objective)
+
+
+def _archive(repository: Repository, wish: Wish) -> BackupSet:
+    if wish.archive != "latest":
+        backup = repository.get(wish.archive)
+        if wish.topic not in backup.manifest.facts.get("topics", {}):
+            raise ConfigError(f"{backup.label} does not hold {wish.topic}")
+        return backup
+    for label in reversed(repository.labels(KIND)):
+        backup = repository.get(label)
+        if wish.topic in backup.manifest.facts.get("topics", {}):
+            return backup  # a topic that was deleted is not in the newest set
+    raise ConfigError(f"no backup set in {repository.store.where} holds {wish.topic}")
+
+
+def _range(source: Archived, wish: Wish) -> Range:
+    first, end = wish.offsets
+    if wish.since is not None:
+        first = first_at(source, int(wish.since.timestamp() * 1000))
+    if wish.until is not None:
+        end = first_at(source, int(wish.until.timestamp() * 1000))
+    return Range(first, end)
+
+
+def resumed(config: PipelineConfig, repository: Repository, told: Mapping[str, Any]) -> Plan:
+    """Plan an interrupted replay again, from what its journal says it was."""
+    plan = make(config, repository, Wish.of(told["wish"]))
+    exact = [plan_partition(s, _range(s, plan.wish)) for s in plan.sources.values()]
+    plan.partitions = [
+        choose([each], Mode(told["modes"][str(each.partition)]), plan.objective)[0]
+        for each in exact
+    ]
+    return plan
