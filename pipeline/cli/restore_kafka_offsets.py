@@ -1,0 +1,83 @@
+"""`pipeline restore offsets`: consumer groups go on where they were."""
+
+from collections import Counter
+from typing import Annotated
+
+import typer
+
+from pipeline import config as configuration
+from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.errors import ConfigError
+from pipeline.kafka import archive, groups
+from pipeline.kafka.group_moves import Exact, Moves
+from pipeline.kafka.group_restore import restore
+from pipeline.kafka.offset_map import OBJECT, OffsetMap
+from pipeline.kafka.replay import FOLDER
+from pipeline.repository import BackupSet, Repository
+
+LATEST = "latest"
+
+
+def restore_offsets(
+    *,
+    config: Config = DEFAULT,
+    source: Annotated[str, typer.Option("--from", help="label of the backup")] = LATEST,
+    group: Annotated[
+        list[str] | None, typer.Option(help="only this group; again for each; all without it")
+    ] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="only in this topic; again for each; all without it")
+    ] = None,
+    archived: Annotated[
+        str | None,
+        typer.Option(
+            "--archive",
+            help="label of the topic archive that was replayed: offsets behind its end are moved "
+            "to it unless the same records stand there again",
+        ),
+    ] = None,
+    followed: Annotated[
+        str | None,
+        typer.Option(
+            "--map", help="name of the dense replay whose offset map is followed, for its topic"
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="give up offsets that are committed now")
+    ] = False,
+) -> None:
+    """Commit backed up offsets again, each proven: the group reads the record it would have read.
+
+    Nothing is written while a group has members, where another record stands at an offset, or
+    where other offsets are committed and --replace was not said.
+    """
+    loaded = configuration.load(config)
+    kept = repository(loaded)
+    backup = _named(kept, groups.KIND, source)
+    if archived and followed:
+        raise ConfigError("--archive and --map: a replay kept the offsets, or it wrote a map")
+    moves: Moves = Exact.of(_named(kept, archive.KIND, archived) if archived else None)
+    if followed:
+        moves = found = OffsetMap.load(kept.store, f"{FOLDER}/{followed}/{OBJECT}")
+        topic = [found.topic]
+    restored = restore(
+        loaded.kafka,
+        backup,
+        moves=moves,
+        groups=group or (),
+        topics=topic or (),
+        replace=replace,
+        progress=say,
+    )
+    fates = Counter(str(one.fate) for some in restored.values() for one in some)
+    for fate, count in sorted(fates.items()):
+        say(f"{count:>7,} {fate}")
+    several = "s" if len(restored) != 1 else ""
+    say(f"{fates.total():,} offsets of {len(restored):,} group{several} from {backup.label}")
+
+
+def _named(kept: Repository, kind: str, label: str) -> BackupSet:
+    found = kept.latest(kind) if label == LATEST else kept.get(label)
+    if found.kind != kind:
+        raise ConfigError(f"{label} is a backup of {found.kind}, expected one of {kind}")
+    return found
