@@ -1,0 +1,78 @@
+"""`pipeline recover topics`: topics and the offsets of groups back, and CDC with them."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline import config as configuration
+from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.config import PipelineConfig
+from pipeline.errors import ObjectMissing
+from pipeline.kafka import archive, groups
+from pipeline.recovery.journal import Journal
+from pipeline.recovery.topic_extent import missing_groups, survey
+from pipeline.recovery.topic_loss import TopicRecovery, Way, new_recovery
+
+
+def recover_topics(
+    *,
+    config: Config = DEFAULT,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="a topic that may be replaced; again for each")
+    ] = None,
+    way: Annotated[
+        Way,
+        typer.Option(help="joined: the archive, then CDC; cdc: topics of connectors by CDC alone"),
+    ] = Way.JOINED,
+    archived: Annotated[
+        str | None, typer.Option("--from", help="label of the archive; else the newest")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="only say what is harmed")] = False,
+    identity: Annotated[
+        str | None,
+        typer.Option(help="id of the cluster whose topics are replaced; asked otherwise"),
+    ] = None,
+    resume: Annotated[str | None, typer.Option(help="name of an interrupted recovery")] = None,
+) -> None:
+    """Recover topics that are gone or damaged, and the offsets of groups; without --topic offsets.
+
+    Nothing is touched until the archive was proven. Consumers of these topics and whoever produces
+    to them must be stopped. What a damaged topic still holds is archived before it is made again.
+    """
+    loaded = configuration.load(config)
+    if plan:
+        _tell(loaded, archived, topic or [])
+        return
+    journal = new_recovery(loaded)
+    if resume is not None:
+        journal = Journal(journal.folder.with_name(resume))
+    typed = identity or typer.prompt("Id of the cluster whose topics will be replaced")
+    recovery = TopicRecovery(
+        loaded, topic or (), journal, typed, way=way, label=archived, progress=say
+    )
+    try:
+        recovery.run()
+    except BaseException:
+        if journal.path.exists() and "find_extent" in journal.done():
+            named = "".join(f" --topic {name}" for name in topic or ())
+            say(f"to go on: pipeline recover topics --resume {journal.recovery}{named} --way {way}")
+        raise
+    say(f"journal: {journal.path}")
+    say("next: pipeline backup topics; pipeline backup offsets")
+
+
+def _tell(loaded: PipelineConfig, label: str | None, topics: list[str]) -> None:
+    """Say how far the loss reaches."""
+    kept = repository(loaded)
+    backup = kept.get(label) if label else kept.latest(archive.KIND)
+    harmed = survey(loaded, backup, topics)
+    for line in (line for one in harmed for line in one.lines()):
+        say(line)
+    try:
+        lost = missing_groups(loaded, kept.latest(groups.KIND))
+    except ObjectMissing:
+        lost = []
+        say("no backup of offsets: whether groups lost any cannot be told")
+    for line in lost:
+        say(f"group {line}")
+    say(f"{len(harmed)} topics and {len(lost)} groups are harmed, by {backup.label}")

@@ -1,0 +1,217 @@
+"""Topics that CDC does not feed, lost on a broker alone, and judged against the ledger."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from fixtures.faults.outages import Outage
+from fixtures.faults.topics import (
+    damage_log_segment,
+    damage_topic_archive,
+    delete_records,
+    delete_topics,
+    recreate_topic,
+)
+from fixtures.ledger import Found, Ledger, classify
+from fixtures.stacks.protocol import Stack
+from fixtures.topic_reading import topic_survivors
+from fixtures.workload.producer import clients
+from fixtures.workload.topics import OWN_TOPICS, SYSTEM, create_topics
+from fixtures.workload.workload import Clients
+from pipeline.errors import RecoveryRefused, RestoreError
+from pipeline.kafka import archive, groups
+from pipeline.recovery.topic_extent import survey
+from pipeline.recovery.topic_loss import Facts, TopicRecovery, new_recovery
+from pipeline.repository import BackupSet, Repository
+from pipeline.store import FolderStore
+from tests.kafka import topics
+from tests.kafka.test_groups import commit, forget_if_there
+
+pytestmark = pytest.mark.stack
+
+
+class Shop:
+    """The services' topics on a broker, with a ledger of what they were told."""
+
+    def __init__(self, broker: Stack, folder: Path, seed: int) -> None:
+        self.broker, self.config = broker, broker.config
+        self.repository = Repository(FolderStore(self.config.repository.path))
+        self.ledger = Ledger(folder)
+        create_topics(self.config.kafka)
+        tally, made = clients(
+            self.config.kafka, list(OWN_TOPICS.values()), self.ledger, seed=seed, rate=400
+        )
+        self.clients = Clients(self.ledger, tally, made)
+
+    def back_up(self) -> BackupSet:
+        groups.take(self.config, self.repository)
+        return archive.take(self.config, self.repository, list(OWN_TOPICS))
+
+    def recovery(self, *names: str) -> TopicRecovery:
+        return TopicRecovery(self.config, names, new_recovery(self.config), self.broker.nonce)
+
+    def findings(self, backup: BackupSet) -> str:
+        return "; ".join(line for one in survey(self.config, backup) for line in one.lines())
+
+    def damage(self) -> dict[str, int]:
+        survivors = {SYSTEM: topic_survivors(self.config.kafka)}
+        keys = classify(self.ledger, survivors, system=SYSTEM).systems[SYSTEM].keys
+        return {str(name): n for name, n in keys.items() if n and name is not Found.SOUND}
+
+
+@pytest.fixture
+def shop(broker: Stack, tmp_path: Path, seed: int) -> Iterator[Shop]:
+    made = Shop(broker, tmp_path, seed)
+    with made.clients as running:
+        running.pause()
+        running.write(300)
+        yield made
+    admin = topics.admin(broker.config.kafka)
+    there = set(admin.list_topics(timeout=10).topics) & set(OWN_TOPICS)
+    if there:
+        delete_topics(*there)(broker)
+    forget_if_there(broker.config.kafka, "reader")
+
+
+NOT_EXPLAINED = "retention does not explain"
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        (delete_topics("clicks"), "clicks: it is gone"),
+        (delete_records("clicks"), NOT_EXPLAINED),
+        (damage_log_segment("clicks", Random(1)), "CRC-32C"),
+        (recreate_topic("clicks", 1), "1 partitions, archived 3"),
+    ],
+    ids=["deleted", "records-deleted", "segment-damaged", "made-anew"],
+)
+def test_the_extent_is_found_and_the_archive_comes_back(
+    shop: Shop, fault: Outage, found: str
+) -> None:
+    backup = shop.back_up()
+    assert shop.findings(backup) == ""
+    fault(shop.broker)
+    told = shop.findings(backup)
+    assert found in told
+    assert "profiles" not in told
+    shop.recovery("clicks").run()
+    assert shop.damage() == {}
+    shop.clients.write(60)
+    assert shop.damage() == {}
+
+
+def test_what_came_after_the_archive_is_lost_and_no_more(shop: Shop) -> None:
+    shop.back_up()
+    shop.clients.write(150)
+    delete_topics("clicks", "profiles")(shop.broker)
+    shop.recovery("clicks", "profiles").run()
+    found = shop.damage()
+    assert found.pop("lost") > 0
+    assert set(found) <= {"stale", "resurrected"}  # of the compacted topic
+
+
+def test_what_is_still_there_goes_behind_the_archive(shop: Shop) -> None:
+    """Records are deleted, and others written since: these keep their offsets, none is lost."""
+    shop.back_up()
+    ends = delete_records("clicks", "transfers")(shop.broker)
+    shop.clients.write(150)
+    shop.recovery("clicks", "transfers").run()
+    assert shop.damage() == {}, ends
+
+
+def test_groups_read_on_from_where_they_were(shop: Shop) -> None:
+    """A topic's deletion takes its groups' offsets with it; newer ones are kept before it."""
+    kafka = shop.config.kafka
+    commit(kafka, "reader", TopicPartition("clicks", 0, 5, "old"))
+    shop.back_up()
+    commit(kafka, "reader", TopicPartition("clicks", 0, 9, "new"))
+    delete_records("clicks")(shop.broker)
+    shop.recovery("clicks").run()
+    (position,) = next(iter(groups.committed(kafka, ("reader",)))).positions
+    assert (position.offset, position.metadata) == (9, "new")
+    delete_topics("clicks")(shop.broker)
+    shop.recovery("clicks").run()
+    (position,) = next(iter(groups.committed(kafka, ("reader",)))).positions
+    assert position.metadata in {"old", "new"}
+
+
+def test_killed_anywhere_it_goes_on(shop: Shop) -> None:
+    """After every step the recovery dies once, and another one takes its journal."""
+    shop.back_up()
+    delete_records("clicks")(shop.broker)
+    shop.clients.write(60)
+    steps: list[str] = []
+    recovery = shop.recovery("clicks")
+
+    def die(step: str, _facts: Facts) -> None:
+        steps.append(step)
+        raise KeyboardInterrupt
+
+    for _ in range(20):
+        again = TopicRecovery(
+            shop.config, ["clicks"], recovery.journal, shop.broker.nonce, observe=die
+        )
+        try:
+            again.run()
+        except KeyboardInterrupt:
+            continue
+        break
+    assert steps[0] == "find_extent"
+    assert steps[-1] == "verify"
+    assert shop.damage() == {}
+
+
+@pytest.mark.parametrize("at", ["offsets 0 to", "clicks[2] proven"])
+def test_killed_inside_a_replay_it_goes_on(shop: Shop, at: str) -> None:
+    shop.back_up()
+    delete_records("clicks")(shop.broker)
+    shop.clients.write(60)
+    recovery = shop.recovery("clicks")
+
+    def die(line: str) -> None:
+        if at in line:
+            raise KeyboardInterrupt
+
+    recovery.progress = die
+    with pytest.raises(KeyboardInterrupt):
+        recovery.run()
+    TopicRecovery(shop.config, ["clicks"], recovery.journal, shop.broker.nonce).run()
+    assert shop.damage() == {}
+
+
+def test_nothing_is_touched_from_a_damaged_archive(shop: Shop, seed: int) -> None:
+    shop.back_up()
+    delete_records("clicks")(shop.broker)
+    damage_topic_archive(shop.broker, Random(seed))
+    with pytest.raises(RestoreError, match=r"the archive .* is damaged"):
+        shop.recovery("clicks").run()
+    assert set(OWN_TOPICS) <= set(topics.admin(shop.config.kafka).list_topics(timeout=10).topics)
+
+
+def test_a_topic_made_while_the_point_is_waited_for_is_archived(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a connector does with a table's first event; without its topic the point is a lie."""
+    kafka, made = shop.config.kafka, []
+
+    def reach(*_: object, **__: object) -> dict[str, object]:
+        made.append(topics.create(kafka, "late"))
+        return {"point": None}
+
+    monkeypatch.setattr("pipeline.kafka.consistency.reach", reach)
+    backup = archive.take(shop.config, shop.repository)
+    assert made[0] in backup.manifest.facts["topics"]
+
+
+def test_what_is_sound_or_another_cluster_is_not_replaced(shop: Shop) -> None:
+    shop.back_up()
+    with pytest.raises(RecoveryRefused, match="nothing is wrong with clicks"):
+        shop.recovery("clicks").run()
+    stranger = shop.recovery("clicks")
+    stranger.identity = "another"
+    with pytest.raises(RecoveryRefused, match="typed 'another'"):
+        stranger.run()
