@@ -110,6 +110,23 @@ def sync_folders(folder: str, root: str) -> None:
         folder = above
 
 
+def sync_file_system(folder: str) -> None:
+    """Make everything durable that was written to a folder's file system, by anybody.
+
+    Of thousands of files one call is far cheaper than one for each. Since Linux 5.8 it reports
+    what could not be written.
+    """
+    import ctypes
+
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), folder)
+    finally:
+        os.close(descriptor)
+
+
 def _there(folder: str) -> str:
     """Return the folder, or the nearest above it that exists."""
     while not os.path.isdir(folder) and folder != os.path.dirname(folder):

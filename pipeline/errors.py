@@ -42,6 +42,10 @@ class RestoreError(PipelineError):
     """Data could not be brought back."""
 
 
+class PlaceTaken(RestoreError):
+    """Something stands where a restore would write: no other backup would help."""
+
+
 class TargetUnreachable(RestoreError):
     """The recovery target cannot be reached from this repository; nothing was opened."""
 

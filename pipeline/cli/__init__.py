@@ -3,29 +3,56 @@
 import logging
 import sys
 
-import psycopg
-import typer
-
-from pipeline.cli import look
-from pipeline.cli.backup import backup
-from pipeline.cli.recover import recover
-from pipeline.cli.restore import restore
-from pipeline.cli.verify import verify
-from pipeline.cli.wal import wal
+from pipeline.cli.lazy import Home, group
 from pipeline.errors import LossNotAccepted, PipelineError, RecoveryRefused
 
 FAILED, INTERLOCK = 1, 10
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-app.add_typer(backup, name="backup")
-app.add_typer(wal, name="wal")
-app.command("list")(look.list_sets)
-app.command("reach")(look.show_reach)
-app.command("find")(look.find)
-app.command("retain")(look.retain)
-app.command("verify")(verify)
-app.add_typer(recover, name="recover")
-app.add_typer(restore, name="restore")
+_LOOK = "pipeline.cli.look"
+app = group(
+    __doc__,
+    {
+        "backup": Home(
+            "pipeline.cli.backup", "backup", "Take a backup now; what is committed is whole."
+        ),
+        "wal": Home("pipeline.cli.wal", "wal", "Hand over WAL, and bring it back."),
+        "list": Home(_LOOK, "list_sets", "List the backup sets, oldest first."),
+        "reach": Home(
+            _LOOK,
+            "show_reach",
+            "Say which moments each base backup leads to, and what is missing; restores nothing.",
+        ),
+        "find": Home(
+            _LOOK,
+            "find",
+            "List the transactions that dropped, truncated or changed much of a table.",
+        ),
+        "retain": Home(
+            _LOOK,
+            "retain",
+            "Say what the backup plan lets go and why; with --yes, remove it.",
+        ),
+        "verify": Home(
+            "pipeline.cli.verify",
+            "verify",
+            "Compare every object of the repository with its digest; restores nothing.",
+        ),
+        "recover": Home(
+            "pipeline.cli.recover",
+            "recover",
+            "Bring the pipeline back into service, step by step, resumable.",
+        ),
+        "restore": Home(
+            "pipeline.cli.restore", "restore", "Bring data back; each restore ends with proof."
+        ),
+    },
+)
+
+
+def _of_postgres(error: Exception) -> bool:
+    """Whether the driver raised it: then it was imported."""
+    psycopg = sys.modules.get("psycopg")
+    return psycopg is not None and isinstance(error, psycopg.Error)
 
 
 def main() -> None:
@@ -37,6 +64,8 @@ def main() -> None:
     except (RecoveryRefused, LossNotAccepted) as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
         sys.exit(INTERLOCK)
-    except (PipelineError, psycopg.Error) as error:
+    except Exception as error:
+        if not isinstance(error, PipelineError) and not _of_postgres(error):
+            raise
         sys.stderr.write(f"error: {error}\n")
         sys.exit(FAILED)

@@ -7,11 +7,11 @@ import typer
 from pipeline import config as configuration
 from pipeline.cli.shared import DEFAULT, Config, repository, say
 from pipeline.config import PipelineConfig
-from pipeline.errors import ObjectMissing
+from pipeline.errors import ConfigError, ObjectMissing
 from pipeline.kafka import archive, groups
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.topic_extent import missing_groups, survey
-from pipeline.recovery.topic_loss import TopicRecovery, Way, new_recovery
+from pipeline.recovery.topic_loss import TopicRecovery, Way, begun, new_recovery
 
 
 def recover_topics(
@@ -21,18 +21,27 @@ def recover_topics(
         list[str] | None, typer.Option(help="a topic that may be replaced; again for each")
     ] = None,
     way: Annotated[
-        Way,
-        typer.Option(help="joined: the archive, then CDC; cdc: topics of connectors by CDC alone"),
-    ] = Way.JOINED,
+        Way | None,
+        typer.Option(
+            help="joined: the archive, then CDC; cdc: topics of connectors by CDC alone",
+            show_default=Way.JOINED,
+        ),
+    ] = None,
     archived: Annotated[
         str | None, typer.Option("--from", help="label of the archive; else the newest")
+    ] = None,
+    lose: Annotated[
+        list[str] | None,
+        typer.Option(help="a topic with unreadable batches: what is not archived may go"),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="only say what is harmed")] = False,
     identity: Annotated[
         str | None,
         typer.Option(help="id of the cluster whose topics are replaced; asked otherwise"),
     ] = None,
-    resume: Annotated[str | None, typer.Option(help="name of an interrupted recovery")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="name of an interrupted recovery, instead of all else")
+    ] = None,
 ) -> None:
     """Recover topics that are gone or damaged, and the offsets of groups; without --topic offsets.
 
@@ -43,22 +52,25 @@ def recover_topics(
     if plan:
         _tell(loaded, archived, topic or [])
         return
-    journal = new_recovery(loaded)
+    journal, topics = new_recovery(loaded), topic or []
     if resume is not None:
+        if topic or way or archived:
+            raise ConfigError("--resume knows topics, way and archive from its journal: leave them")
         journal = Journal(journal.folder.with_name(resume))
+        topics, way = begun(journal)
     typed = identity or typer.prompt("Id of the cluster whose topics will be replaced")
     recovery = TopicRecovery(
-        loaded, topic or (), journal, typed, way=way, label=archived, progress=say
+        loaded, topics, journal, typed, way=way or Way.JOINED, label=archived, progress=say
     )
+    recovery.lose = lose or ()
     try:
         recovery.run()
     except BaseException:
         if journal.path.exists() and "find_extent" in journal.done():
-            named = "".join(f" --topic {name}" for name in topic or ())
-            say(f"to go on: pipeline recover topics --resume {journal.recovery}{named} --way {way}")
+            say(f"to go on: pipeline recover topics --resume {journal.recovery}")
         raise
     say(f"journal: {journal.path}")
-    say("next: pipeline backup topics; pipeline backup offsets")
+    say("next: pipeline backup offsets; pipeline backup topics")
 
 
 def _tell(loaded: PipelineConfig, label: str | None, topics: list[str]) -> None:

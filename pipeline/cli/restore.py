@@ -1,16 +1,43 @@
 """`pipeline restore`: bring data back, beside what is there or into nothing, and prove it."""
 
-import typer
+from pipeline.cli.lazy import Home, group
 
-from pipeline.cli.restore_kafka import restore_topic
-from pipeline.cli.restore_kafka_offsets import restore_offsets
-from pipeline.cli.restore_logical import restore_database, restore_globals, restore_schema
-from pipeline.cli.restore_table import restore_table
+_HERE = "pipeline.cli.restore"
 
-restore = typer.Typer(no_args_is_help=True, help="Bring data back; each restore ends with proof.")
-restore.command("offsets")(restore_offsets)
-restore.command("table")(restore_table)
-restore.command("database")(restore_database)
-restore.command("schema")(restore_schema)
-restore.command("globals")(restore_globals)
-restore.command("topic")(restore_topic)
+restore = group(
+    "Bring data back; each restore ends with proof.",
+    {
+        "offsets": Home(
+            f"{_HERE}_kafka_offsets",
+            "restore_offsets",
+            "Commit backed up offsets again, each proven: the group reads the record it would have "
+            "read.",
+        ),
+        "table": Home(
+            f"{_HERE}_table",
+            "restore_table",
+            "Bring tables back to a moment; all other tables stay open, and are not changed.",
+        ),
+        "database": Home(
+            f"{_HERE}_logical",
+            "restore_database",
+            "Bring a whole dump back into an empty database, and prove it.",
+        ),
+        "schema": Home(
+            f"{_HERE}_logical",
+            "restore_schema",
+            "Bring the definitions of a dump back into an empty database, without rows.",
+        ),
+        "globals": Home(
+            f"{_HERE}_logical",
+            "restore_globals",
+            "Say which roles, memberships and tablespaces differ; make them only when told to.",
+        ),
+        "topic": Home(
+            f"{_HERE}_kafka",
+            "restore_topic",
+            "Bring an archived topic back, prove every record, then give it its configuration "
+            "back.",
+        ),
+    },
+)

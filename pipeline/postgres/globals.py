@@ -23,6 +23,7 @@ _CREATE = re.compile(rf"CREATE ROLE {_NAME};")
 _ALTER = re.compile(rf"ALTER ROLE {_NAME} ")
 _COMMENT = re.compile(rf"COMMENT ON ROLE {_NAME} ")
 _GRANT = re.compile(rf"GRANT {_NAME} TO {_NAME}[ ;]")
+_GRANTED = re.compile(rf"^(GRANT {_NAME} TO {_NAME}(.*) GRANTED BY ){_NAME};$", re.MULTILINE)
 _PLACE = re.compile(rf"(?:CREATE|ALTER|COMMENT ON) TABLESPACE {_NAME} |GRANT .* ON TABLESPACE ")
 _PASSWORD = re.compile(r"(PASSWORD )'(?:[^']|'')*'")
 _NOISE = ("--", "\\", "SET ")
@@ -54,15 +55,44 @@ def compare(backup: BackupSet, into: PostgresConfig) -> Difference:
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         path = Path(folder) / GLOBALS
         copy_proven(backup, path, GLOBALS)
-        wanted = list(statements(path.read_text()))
+        wanted = list(statements(granted_by(path.read_text(), _first_superuser(into))))
     with_passwords = any(_PASSWORD.search(one) for one in wanted)
     options = [] if with_passwords else ["--no-role-passwords"]
     return difference(wanted, statements(_dumped(into, "--globals-only", *options)))
 
 
-def roles(of: PostgresConfig) -> list[str]:
-    """List the statements that make a server's roles, without passwords."""
-    return list(statements(_dumped(of, "--roles-only", "--no-role-passwords")))
+def roles(of: PostgresConfig, *, first: str) -> list[str]:
+    """List the statements that make a server's roles on another one, without passwords.
+
+    `first` is the other's first superuser.
+    """
+    dumped = _dumped(of, "--roles-only", "--no-role-passwords")
+    return list(statements(granted_by(dumped, first)))
+
+
+def granted_by(dumped: str, first: str) -> str:
+    """Let a server's first superuser, of another name there, grant what only the old one's could.
+
+    Since 16 a membership names its grantor, who must hold the role with ADMIN OPTION unless it is
+    the first superuser (user.c, check_role_grantor).
+    """
+    grants = list(_GRANTED.finditer(dumped))
+    entitled = {(found[2], found[3]) for found in grants if "ADMIN" in found[4]}
+    plain = re.fullmatch("[a-z_][a-z_0-9]*", first)
+    name = first if plain else '"' + first.replace('"', '""') + '"'  # as pg_dumpall writes it
+
+    def by(found: re.Match[str]) -> str:
+        return f"{found[1]}{found[5] if (found[2], found[5]) in entitled else name};"
+
+    return _GRANTED.sub(by, dumped)
+
+
+def _first_superuser(of: PostgresConfig) -> str:
+    with psycopg.connect(**of.conninfo()) as connection:
+        row = connection.execute("SELECT rolname FROM pg_roles WHERE oid = 10").fetchone()
+    if row is None:
+        raise RestoreError(f"{of.host}:{of.port} has no role with the oid of a first superuser")
+    return str(row[0])
 
 
 def _dumped(server: PostgresConfig, *options: str) -> str:

@@ -1,29 +1,33 @@
 """Bring a base backup back into an empty place, and prove every file of it."""
 
-import io
 import os
 import shutil
-import tarfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
 
-import zstandard
-
-from pipeline.errors import RestoreError, ToolError
+from pipeline.durable import sync_file_system, sync_folders
+from pipeline.errors import BackupError, PlaceTaken, RestoreError, ToolError
 from pipeline.postgres import chain, server_manifest, tablespaces
 from pipeline.postgres.base_backup import KIND, archives, tablespace_of
+from pipeline.postgres.extract import Destination, extract_proven
+from pipeline.postgres.file_list import FileList
+from pipeline.postgres.orphans import end_orphans
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet
-from pipeline.store import HashedStream, StoredObject
 
 UNFINISHED = ".unfinished"
 _COMBINED = "combined"
+_COMBINER = "pg_combinebackup"
 
 
 def unpack(
-    backup: BackupSet, into: Path, tools: Tools, places: Mapping[str, Path] | None = None
+    backup: BackupSet,
+    into: Path,
+    tools: Tools,
+    places: Mapping[str, Path] | None = None,
+    *,
+    kept_as: str | None = None,
 ) -> int:
     """Restore a base backup into `into`, which must not exist; return the bytes read.
 
@@ -32,15 +36,16 @@ def unpack(
     incremental backup the whole chain is proven, then combined.
 
     `places` names a location for each tablespace, by oid; those that it does not name are kept
-    in place, inside of `into`, so that nothing outside is touched.
+    in place, inside of `into`, so that nothing outside is touched. What lies in such a location
+    is refused, or put aside in it under the name `kept_as`.
 
     Raises RestoreError naming the object, the expected digest and the one found.
     """
     if backup.kind != KIND:
         raise RestoreError(f"{backup.label} is a backup of kind {backup.kind}, not {KIND}")
     if into.exists() and any(into.iterdir()):
-        raise RestoreError(f"{into} is not empty: a restore never writes into existing data")
-    return _Unpacking(backup, into, tools, places or {}).run()
+        raise PlaceTaken(f"{into} is not empty: a restore never writes into existing data")
+    return _Unpacking(backup, into, tools, places or {}).run(kept_as)
 
 
 def finish(into: Path) -> None:
@@ -61,27 +66,60 @@ class _Unpacking:
         self._homes = tablespaces.homes(self._places, into)
         self._work = into.with_name(into.name + UNFINISHED)
 
-    def run(self) -> int:
+    def run(self, kept_as: str | None) -> int:
         links = chain.links(self._backup)
-        self._clear()  # left by an interrupted restore of ours
+        self._end_interrupted()
         major = self._backup.manifest.facts["server_version_num"] // 10000
+        if kept_as is not None:
+            tablespaces.keep_left(self._places, major, kept_as)
         tablespaces.refuse_occupied(self._places, major)
         try:
             self._prepare()
-            size = self._extract(links)
-            data = self._combine(links) if len(links) > 1 else self._folder(self._backup)
-            (data / server_manifest.NAME).unlink()  # left behind, it would poison the next backup
-            # the server would make its links anew, and they would name the original places
-            (data / tablespaces.MAP).unlink(missing_ok=True)
-            tablespaces.settle(data, {o: (self._homes[o], p) for o, p in self._places.items()})
-            if self._into.exists():
-                self._into.rmdir()
-            data.rename(self._into)
+            with tablespaces.locked(self._work):
+                size = self._restore(links)
         except BaseException:
             self._clear()
             raise
         finish(self._into)
         return size
+
+    def _restore(self, links: list[BackupSet]) -> int:
+        """Extract, combine, prove, settle, and give the result its name."""
+        size = self._extract(links)
+        data = self._combine(links) if len(links) > 1 else self._folder(self._backup)
+        (data / server_manifest.NAME).unlink()  # left behind, it would poison the next backup
+        # the server would make its links anew, and they would name the original places
+        (data / tablespaces.MAP).unlink(missing_ok=True)
+        tablespaces.settle(data, {o: (self._homes[o], p) for o, p in self._places.items()})
+        self._sync()
+        if self._into.exists():
+            self._into.rmdir()
+        data.rename(self._into)
+        sync_folders(str(self._into.parent), str(self._into.parent))
+        return size
+
+    def _end_interrupted(self) -> None:
+        """Remove what a killed restore left, and end the program that may still write there.
+
+        Raises RestoreError while that restore is alive.
+        """
+        if self._work.exists():
+            with tablespaces.locked(self._work) as abandoned:
+                if not abandoned:
+                    raise RestoreError(
+                        f"{self._work} is in use: another restore into {self._into} is running"
+                    )
+            end_orphans(self._work, _COMBINER)
+        self._clear()
+
+    def _sync(self) -> None:
+        """Make all of it durable: the name that comes last says that it is whole.
+
+        A server would do it before its recovery, but a crash may come before that server.
+        """
+        file_systems = {p.stat().st_dev: p for p in (self._work, *self._places.values())}
+        for folder in file_systems.values():
+            sync_file_system(str(folder))
 
     def _folder(self, link: BackupSet) -> Path:
         return self._work / link.label
@@ -102,26 +140,40 @@ class _Unpacking:
 
     def _extract(self, links: list[BackupSet]) -> int:
         """Unpack every archive of every link, and prove what came out."""
-        for link in links:
-            self._folder(link).mkdir(mode=0o700)
+        lists = {link.label: _list_of(link, self._folder(link)) for link in links}
         jobs = [
-            (link, entry, self._home(link, tablespace_of(entry)))
+            (link, entry, self._destination(link, tablespace_of(entry), lists[link.label]))
             for link in links
             for entry in archives(link)
         ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda job: _extract_proven(*job), jobs))
+            list(pool.map(lambda job: extract_proven(*job), jobs))
         self._tools.own(self._work)
         for home in self._homes.values():
             self._tools.own(home)
         for link in links:
-            data = self._folder(link)
-            if not (data / server_manifest.NAME).exists():  # its archives were not streamed
-                server_manifest.extract(link, data / server_manifest.NAME)
-                self._tools.own(data / server_manifest.NAME)
-            _verify(data, link.label, self._tools)
-            chain.refuse_foreign_label(data, link)
+            self._prove(link, lists[link.label])
+            chain.refuse_foreign_label(self._folder(link), link)
         return sum(entry.size for _, entry, _ in jobs)
+
+    def _prove(self, link: BackupSet, listed: FileList | None) -> None:
+        """What the unpacking could not see: what is missing, and whether the WAL can be read."""
+        data = self._folder(link)
+        if listed is None:
+            _verify(data, link.label, self._tools)
+            return
+        listed.refuse_missing()
+        for arguments in listed.waldump_arguments():
+            try:
+                self._tools.run("pg_waldump", "--quiet", f"--path={data / 'pg_wal'}", *arguments)
+            except ToolError as error:
+                raise RestoreError(
+                    f"{link.label}: pg_waldump cannot read the WAL of the backup: {error}"
+                ) from error
+
+    def _destination(self, link: BackupSet, oid: str, listed: FileList | None) -> Destination:
+        above = f"{tablespaces.LINKS}/{oid}/" if oid else ""
+        return Destination(self._home(link, oid), above, listed)
 
     def _home(self, link: BackupSet, oid: str) -> Path:
         """Where an archive is unpacked; the data folder's link already names it."""
@@ -146,11 +198,12 @@ class _Unpacking:
         mapped = [f"{self._work}/tablespace-{oid}={home}" for oid, home in self._homes.items()]
         try:
             self._tools.run(
-                "pg_combinebackup",
+                _COMBINER,
                 *("--no-sync", "--manifest-checksums=SHA256", *self._cheaply()),
                 *(f"--tablespace-mapping={mapping}" for mapping in mapped),
                 *(self._folder(link) for link in links),
                 f"--output={result}",
+                cwd=self._work,  # so that a later restore finds it, should it outlive this one
             )
         except ToolError as error:
             named = ", ".join(link.label for link in links)
@@ -166,31 +219,17 @@ class _Unpacking:
         return ["--link"] if since and together else []
 
 
-def _extract_proven(backup: BackupSet, entry: StoredObject, into: Path) -> None:
-    """Unpack and hash in one reading. The digest speaks first: it names the cause of the rest."""
-    with backup.store.open(entry.key) as stream:
-        hashing = HashedStream(stream)
-        problem = _extract(io.BufferedReader(hashing, 1 << 20), into)
-        damage = hashing.damage(entry)
-    if damage:
-        raise RestoreError(damage)
-    if problem is not None:
-        raise RestoreError(f"{entry.key}: cannot be unpacked: {problem}") from problem
-
-
-def _extract(stream: IO[bytes], into: Path) -> Exception | None:
-    """Unpack; an error is returned, because the digest of the rest tells its cause."""
+def _list_of(link: BackupSet, data: Path) -> FileList | None:
+    """Make the folder, put PostgreSQL's own list into it, and read it; None where no object is."""
+    data.mkdir(mode=0o700)
+    if server_manifest.of(link) is None:
+        return None
+    path = data / server_manifest.NAME
     try:
-        with (
-            zstandard.ZstdDecompressor().stream_reader(stream) as plain,
-            tarfile.open(fileobj=plain, mode="r|") as archive,
-        ):
-            # Debian 12's Python 3.11.2 has no filters yet; the backup's digest is checked anyway
-            archive.extraction_filter = getattr(tarfile, "tar_filter", lambda member, _: member)
-            archive.extractall(into)  # noqa: S202 - filtered
-    except (tarfile.TarError, zstandard.ZstdError, EOFError) as error:
-        return error
-    return None
+        server_manifest.extract(link, path)
+    except BackupError as error:
+        raise RestoreError(str(error)) from error
+    return FileList.parse(link.label, path.read_bytes(), link.manifest.facts["system_identifier"])
 
 
 def _verify(data: Path, label: str, tools: Tools) -> None:

@@ -2,12 +2,10 @@
 
 import fcntl
 import os
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,8 +14,9 @@ import psycopg
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, ServerError
 from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.orphans import end_orphans
+from pipeline.postgres.orphans import orphans as running_in
 from pipeline.postgres.tools import Tools, password_environment
-from pipeline.wait import wait_until
 
 PROGRAM = "pg_receivewal"
 LOCK = "receiver.lock"
@@ -121,30 +120,12 @@ def only_receiver(repository: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BackupError(f"another receiver already streams into {repository}") from None
-        _end_orphans(repository / STREAM)
+        end_orphans(repository / STREAM, PROGRAM)
         yield
     finally:
         os.close(descriptor)
 
 
-def _end_orphans(folder: Path) -> None:
-    for pid in orphans(folder):
-        os.kill(pid, signal.SIGTERM)
-    wait_until(
-        f"end of orphaned {PROGRAM}",
-        lambda: f"still run: {left}" if (left := orphans(folder)) else None,
-        within=timedelta(seconds=10),
-    )
-
-
 def orphans(folder: Path) -> list[int]:
     """Process ids of every pg_receivewal that works below a folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            inside = (entry / "cwd").readlink().is_relative_to(folder.resolve())
-            if inside and (entry / "comm").read_text().strip() == PROGRAM:
-                found.append(int(entry.name))
-        except (OSError, ValueError):
-            continue  # not a process, not ours to see, or gone meanwhile
-    return found
+    return running_in(folder, PROGRAM)

@@ -16,7 +16,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from pipeline.errors import RestoreError
+from pipeline.errors import PlaceTaken
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet
 
@@ -51,21 +51,22 @@ def staging(repository: Path, tools: Tools) -> Iterator[Path]:
     The lock on each folder tells: it ends with its owner.
     """
     for left in repository.glob(f"{_UNFINISHED}base-*"):
-        with _locked(left) as abandoned:
+        with locked(left) as abandoned:
             if abandoned:
                 shutil.rmtree(left)
     folder = repository / f"{_UNFINISHED}base-{os.urandom(8).hex()}"
     folder.mkdir(mode=0o700)
     tools.own(folder)
     try:
-        with _locked(folder):
+        with locked(folder):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold a folder, and tell whether nobody else does; the hold ends with its owner."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,14 +84,30 @@ def homes(places: Mapping[str, Path], into: Path) -> dict[str, Path]:
 
 
 def refuse_occupied(places: Mapping[str, Path], major: int) -> None:
-    """Raise RestoreError for a location that holds a tablespace of this major version already."""
+    """Raise PlaceTaken for a location that holds a tablespace of this major version already."""
     if len(set(places.values())) < len(places):
-        raise RestoreError(f"two tablespaces would share a location: {sorted(places.values())}")
+        raise PlaceTaken(f"two tablespaces would share a location: {sorted(places.values())}")
     for oid, place in places.items():
         if found := sorted(place.glob(f"PG_{major}_*")):
-            raise RestoreError(
+            raise PlaceTaken(
                 f"tablespace {oid}: {found[0]} exists: a restore never writes into existing data"
             )
+
+
+def keep_left(places: Mapping[str, Path], major: int, name: str) -> None:
+    """Keep what a lost data folder's server left in its locations, under another name.
+
+    No link tells that it was that server's: the caller knows the locations from its backup, and
+    that the folder which had the links is gone. Can be repeated after an interruption.
+    """
+    for place in places.values():
+        for found in sorted(place.glob(f"PG_{major}_*")):
+            _put_aside(found, place / name)
+
+
+def kept(places: Mapping[str, Path], name: str) -> dict[str, str]:
+    """What lies in locations under that name, by oid."""
+    return {oid: str(place / name) for oid, place in places.items() if (place / name).exists()}
 
 
 def settle(data: Path, into: Mapping[str, tuple[Path, Path]]) -> None:
@@ -109,7 +126,7 @@ def settle(data: Path, into: Mapping[str, tuple[Path, Path]]) -> None:
         point(data, oid, place)
     for source, target in moves:
         if target.exists():
-            raise RestoreError(f"{target} appeared meanwhile: it was not touched")
+            raise PlaceTaken(f"{target} appeared meanwhile: it was not touched")
         source.rename(target)
     for home, _ in into.values():
         home.rmdir()
@@ -146,15 +163,19 @@ def set_aside(data: Path, name: str) -> dict[str, str]:
         place = link.readlink()
         aside = place if place.name == name else place / name
         for found in sorted(aside.parent.glob(_version_folders(data))):
-            aside.mkdir(mode=0o700, exist_ok=True)
-            shutil.copystat(found, aside)
-            status = found.stat()
-            os.chown(aside, status.st_uid, status.st_gid)
-            found.rename(aside / found.name)
+            _put_aside(found, aside)
         if aside.exists():
             point(data, link.name, aside)
             kept[link.name] = str(aside)
     return kept
+
+
+def _put_aside(found: Path, aside: Path) -> None:
+    aside.mkdir(mode=0o700, exist_ok=True)
+    shutil.copystat(found, aside)
+    status = found.stat()
+    os.chown(aside, status.st_uid, status.st_gid)
+    found.rename(aside / found.name)
 
 
 def _version_folders(data: Path) -> str:

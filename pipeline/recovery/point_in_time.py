@@ -6,7 +6,6 @@ and tables in both directions, and only then let the clients in. Every step can 
 recovery that was interrupted is resumed from its journal.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,30 +19,22 @@ from pipeline.cdc.resnapshot import stop_connectors
 from pipeline.config import PipelineConfig
 from pipeline.errors import (
     ConfigError,
-    ObjectMissing,
     PipelineError,
     RecoveryRefused,
     RestoreError,
-    TargetUnreachable,
 )
 from pipeline.postgres import archiving, clients, tablespaces
 from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.replay import (
-    ReplayOrder,
-    private_server,
-    promote,
-    recovery_settings,
-    replay,
-    signal_file,
-)
-from pipeline.postgres.restore import finish, unpack
-from pipeline.postgres.segments import merged_wal
+from pipeline.postgres.proof import amcheck
+from pipeline.postgres.replay import promote
 from pipeline.postgres.server import LocalServer, not_refused
 from pipeline.postgres.targets import Target
 from pipeline.postgres.tools import Tools
 from pipeline.recovery import reconnect
+from pipeline.recovery.base_restore import restore_base
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.plan import Plan, make
+from pipeline.recovery.replaying import order_of, replayed
 from pipeline.recovery.salvage import salvage
 from pipeline.repository import Repository
 from pipeline.store import FolderStore
@@ -65,7 +56,8 @@ def new_recovery(config: PipelineConfig) -> Journal:
 class PointInTimeRecovery:
     """One recovery. `observe` hears of each step when it is done, with what was read back.
 
-    `identity` is what the operator typed: the system identifier of what will be replaced. `shown`
+    `identity` is what the operator typed: the system identifier of what will be replaced. With
+    `structure` amcheck reads every table and index before clients are let in. `shown`
     is the plan that was before the operator's eyes: it is not made again before the salvage, for
     it reads all WAL since the base backup.
     """
@@ -75,6 +67,7 @@ class PointInTimeRecovery:
     journal: Journal
     identity: str
     accept_end: Lsn | None = None
+    structure: bool = True
     shown: Plan | None = None
     observe: Observe = lambda _step, _facts: None
     gate: Gate = list
@@ -97,6 +90,8 @@ class PointInTimeRecovery:
         done = self.journal.done() if self.journal.path.exists() else {}
         if "plan" in done:
             self.plan = Plan.of_facts(done["plan"])
+        if "open" in done and self.server.pid() is None:
+            self.server.start()  # it went down with the recovery that was interrupted
         for step in (
             self.check_identity,
             self.fence,
@@ -105,6 +100,7 @@ class PointInTimeRecovery:
             self.restore,
             self.replay,
             self.open,
+            self.examine,
             self.reconnect,
             self.verify,
             self.let_clients_in,
@@ -115,14 +111,7 @@ class PointInTimeRecovery:
 
     def _run(self, name: str, step: Callable[[], Facts]) -> None:
         self.progress(name.replace("_", " "))
-        self.journal.write(name, "started")
-        try:
-            facts = step()
-        except BaseException as error:
-            self.journal.write(name, "failed", error=f"{type(error).__name__}: {error}")
-            raise
-        self.journal.write(name, "done", **facts)
-        self.observe(name, facts)
+        self.observe(name, self.journal.run(name, step))
 
     def check_identity(self) -> Facts:
         """Refuse unless the operator typed the identity of what will be replaced."""
@@ -177,64 +166,43 @@ class PointInTimeRecovery:
 
     def restore(self) -> Facts:
         """Bring the base backup back into an empty place; an older one where it is damaged."""
-        if self.data.exists() and any(self.data.iterdir()):
-            # unpack puts a folder in place only when it is proven: then ours, from before a crash
-            finish(self.data)
-            return {"backup": self._plan.backup, "bytes": 0, "found": "restored before"}
-        damaged: dict[str, str] = {}
-        while True:
-            backup = Repository(self.store).get(self._plan.backup)
-            places = tablespaces.original_places(backup)
-            try:
-                size = unpack(backup, self.data, self.tools, places)
-            except (RestoreError, ObjectMissing) as error:
-                damaged[backup.label] = str(error)
-                self._fall_back(damaged, error)
-                continue
-            return {"backup": backup.label, "bytes": size, "damaged": damaged}
+        plan, aside = self._plan, self.journal.done().get("salvage", {}).get("set_aside")
+        # without the damaged folder's links only the backup tells where its tablespaces were
+        links_known = aside is not None and Path(aside, tablespaces.LINKS).is_dir()
+        self.plan, facts = restore_base(
+            plan,
+            self.store,
+            self.data,
+            self.tools,
+            kept_as=None if links_known else f"damaged-{self.journal.recovery}",
+            again=self._plan_without,
+            progress=self.progress,
+        )
+        return facts
 
-    def _fall_back(self, damaged: dict[str, str], error: PipelineError) -> None:
-        """Plan again without the sets that turned out to be damaged; raise when none is left."""
-        self.progress(f"  {error}")
-        try:
-            self.plan = make(self.config, self.target, accept_end=self.accept_end, without=damaged)
-        except TargetUnreachable as refusal:
-            raise RestoreError(f"{error}; no other backup leads there:\n{refusal}") from error
-        self.progress(f"  going on from {self.plan.backup}, which is older")
-        self.journal.write("plan", "done", **self.plan.as_facts())
+    def _plan_without(self, damaged: dict[str, str]) -> Plan:
+        """Plan again without the sets that turned out to be damaged."""
+        plan = make(self.config, self.target, accept_end=self.accept_end, without=damaged)
+        self.journal.write("plan", "done", **plan.as_facts())
+        return plan
 
     def replay(self) -> Facts:
         """Replay on a private server, prove the target, promote."""
         plan = self._plan
-        view = self.journal.folder / "wal"
-        shutil.rmtree(view, ignore_errors=True)
-        view.mkdir()
-        merged_wal(self.config.repository.path, view, plan.timeline)
-        order = ReplayOrder(
-            restore_command=archiving.get_command(self.config, view),
-            timeline=plan.timeline,
-            target=Target.parse(plan.replay),
-            stop=Lsn.parse(plan.stop) if plan.stop else None,
-        )
+        order = order_of(self.config, plan, self.journal.folder / "wal")
         newest = max((int(p.stem, 16) for p in self.data.glob("pg_wal/*.history")), default=0)
         if newest > plan.timeline:  # promoted by this recovery before it was interrupted
             return {"timeline": newest}
-        signal = self.data / signal_file(order)
-        signal.touch()
-        self.tools.own(signal)
-        with private_server(
-            self.server,
-            user=self.config.postgres.user,
-            port=self.config.postgres.port,
-            dbname=self.config.postgres.dbname,
-            settings=recovery_settings(order),
-        ) as connect:
-            replayed = replay(self.server, order, connect, lambda lsn: self.progress(f"  {lsn}"))
-            facts: Facts = {"lsn": str(replayed.lsn), "last_commit": replayed.last_commit}
+        postgres = self.config.postgres
+        with replayed(self.server, order, postgres, self._stands_at) as (stood, connect):
+            facts: Facts = {"lsn": str(stood.lsn), "last_commit": stood.last_commit}
             self.observe("replayed", facts)
             with connect() as connection:
                 timeline = promote(connection, order.target, timedelta(minutes=5))
         return facts | {"timeline": timeline}
+
+    def _stands_at(self, lsn: Lsn) -> None:
+        self.progress(f"  {lsn}")
 
     def open(self) -> Facts:
         """Start at the public address, for this package and CDC only, with archiving back on."""
@@ -251,6 +219,18 @@ class PointInTimeRecovery:
                 raise RestoreError("the opened server is in recovery, expected a primary")
             archiving.hand_over_history(self.config, self.data, timeline_of(self.data, self.tools))
         return {"archive_mode": row[1], "address": f"{self.config.postgres.host}"}
+
+    def examine(self) -> Facts:
+        """Have amcheck read every table and B-tree of the database; say what it did not read."""
+        if not self.structure:
+            self.progress("  NOT examined: amcheck was not wanted")
+            return {"not_examined": ["tables and indexes: amcheck was not wanted"]}
+        with self._connect() as connection:
+            broken, unexamined, (indexes, heaps) = amcheck(connection)
+        if broken:
+            raise RestoreError("the restored database is damaged: " + "; ".join(broken))
+        self.progress(f"  {indexes} indexes and {heaps} tables are sound")
+        return {"indexes": indexes, "heaps": heaps, "not_examined": unexamined}
 
     def reconnect(self) -> Facts:
         """Publication and slot, connectors from the first row on, topics equal to tables."""

@@ -2,23 +2,22 @@
 
 import itertools
 import shutil
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-import zstandard
 
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 from pipeline.errors import BackupError, ObjectMissing, RestoreError
-from pipeline.postgres import base_backup
+from pipeline.postgres import base_backup, tablespaces
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.replay import private_server
 from pipeline.postgres.restore import UNFINISHED, unpack
 from pipeline.postgres.server import LocalServer
-from pipeline.repository import BackupSet, Manifest, Repository
+from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore, StoredObject
 from tests.recovery.history import History, copied, flipped, replaced
 
@@ -168,32 +167,6 @@ def test_a_missing_object_is_refused_by_name(
     assert not into.exists()
 
 
-def test_a_file_that_was_rotten_before_it_was_packed_is_refused_too(
-    history: History, damageable: tuple[BackupSet, Path], into: Path
-) -> None:
-    """The object is what was stored; PostgreSQL's own manifest knows that its content is not."""
-    backup, path = damageable
-    plain = into.with_name(f"{into.name}-plain")
-    unpack(backup, plain, history.source.tools)
-    (plain / "backup_manifest").write_bytes(b"{}")
-    repacked = _repacked(plain, path, backup)
-    with pytest.raises(RestoreError, match=f"{backup.label}: pg_verifybackup refuses"):
-        unpack(repacked, into, history.source.tools)
-    assert not into.exists()
-    shutil.rmtree(plain)
-
-
-def _repacked(folder: Path, path: Path, backup: BackupSet) -> BackupSet:
-    """A set whose object holds that folder, sealed as if it had been so from the start."""
-    tar = Path(shutil.make_archive(str(folder), "tar", folder))
-    packed = zstandard.ZstdCompressor().compress(tar.read_bytes())
-    tar.unlink()
-    path.unlink()
-    stored = backup.store.put(backup.manifest.objects[0].key, [packed])
-    facts: dict[str, Any] = {**backup.manifest.model_dump(), "objects": (stored,)}
-    return BackupSet(Manifest(**facts), backup.store)
-
-
 def test_existing_data_is_never_written_into(history: History, into: Path) -> None:
     into.mkdir()
     (into / "PG_VERSION").write_text("18")
@@ -210,6 +183,32 @@ def test_what_an_interrupted_restore_left_is_done_again(history: History, into: 
     unpack(history.source.backups["second"], into, history.source.tools)
     assert (into / "PG_VERSION").exists()
     assert not (into / "base" / "stray").exists()
+
+
+def test_a_program_that_a_killed_restore_left_is_ended_first(history: History, into: Path) -> None:
+    """It would write into what the next restore has just removed."""
+    left = into.with_name(into.name + UNFINISHED)
+    left.mkdir(parents=True)
+    program = into.with_name("pg_combinebackup")  # the kernel keeps fifteen letters of a name
+    shutil.copy(shutil.which("sleep") or "", program)
+    history.source.tools.own(left)
+    with psutil.Popen([program, "30"], cwd=left) as orphan:
+        unpack(history.source.backups["second"], into, history.source.tools)
+        assert orphan.wait(timeout=10) == -signal.SIGTERM
+    program.unlink()
+    assert (into / "PG_VERSION").exists()
+
+
+def test_a_restore_that_still_runs_is_not_disturbed(history: History, into: Path) -> None:
+    left = into.with_name(into.name + UNFINISHED)
+    (left / "base").mkdir(parents=True)
+    with (
+        tablespaces.locked(left),
+        pytest.raises(RestoreError, match=f"another restore into {into} is running"),
+    ):
+        unpack(history.source.backups["second"], into, history.source.tools)
+    assert (left / "base").exists()
+    shutil.rmtree(left)
 
 
 def test_a_backup_whose_program_is_killed_is_none(breakable: NativeStack, tmp_path: Path) -> None:

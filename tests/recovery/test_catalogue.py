@@ -7,8 +7,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from checks.rules.logical_restore import restores_the_catalogue
-from checks.subjects import LogicalBackup, LogicalRestore, SourceServer
+from checks.check import Outcome
+from checks.restored import LogicalRestore
+from checks.rules.logical_restore import restores_every_row, restores_the_catalogue
+from checks.subjects import LogicalBackup, SourceServer
 from fixtures.faults import server
 from fixtures.scratch import Material, Scratch
 from pipeline.postgres import logical
@@ -21,6 +23,10 @@ pytestmark = pytest.mark.stack
 RICH = """
 create role keeper;
 create role clerk login in role keeper connection limit 3;
+create role deputy in role keeper admin clerk;
+grant keeper to deputy with admin option;
+create role "a guest; of" noinherit;
+grant keeper to "a guest; of" granted by deputy;
 alter role clerk set work_mem = '7MB';
 create schema "Mixed Case" authorization keeper;
 create type shop.mood as enum ('calm', 'upset');
@@ -32,6 +38,8 @@ grant select (note) on shop.works to clerk;
 grant all on shop.customers to keeper with grant option;
 revoke all on shop.orders from postgres;
 grant all on shop.orders to postgres;
+drop schema public;
+create schema public;
 revoke usage on schema public from public;
 alter default privileges in schema shop grant select on tables to keeper;
 alter default privileges revoke execute on functions from public;
@@ -83,7 +91,15 @@ def rich(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_one_of_everything_comes_back_as_it_was(rich: Rich) -> None:
     noted = rich.restored.dump.facts["catalogue"]
     assert len(noted) > 50
-    assert [str(seen) for seen in restores_the_catalogue.run(lambda: rich.restored).problems] == []
+    found = restores_the_catalogue.run(lambda: rich.restored)
+    assert (found.outcome, found.problems, found.trouble) == (Outcome.PASS, (), None)
+
+
+def test_a_schema_public_of_its_own_is_found_in_the_one_of_initdb(rich: Rich) -> None:
+    """The source's was made anew, so it is a user's object; the new server has it from initdb."""
+    assert "schema public" in rich.restored.dump.facts["objects"]
+    found = restores_every_row.run(lambda: rich.restored)
+    assert (found.outcome, found.problems, found.trouble) == (Outcome.PASS, (), None)
 
 
 @pytest.mark.parametrize(

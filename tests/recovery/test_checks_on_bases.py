@@ -8,7 +8,8 @@ import pytest
 
 from checks import rules
 from checks.check import Check, Outcome
-from checks.subjects import BackupRepository, BaseBackup, SourceServer, TrialRestore
+from checks.restored import TrialRestore
+from checks.subjects import BackupRepository, BaseBackup, SourceServer
 from fixtures.faults import server
 from fixtures.scratch import Material, Scratch
 from pipeline.postgres import base_backup

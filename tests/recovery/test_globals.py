@@ -88,3 +88,16 @@ def test_a_backup_of_tables_has_no_globals(roles: PipelineConfig, repository: Re
     backup = logical.take(roles, repository, tables=["artists"])
     with pytest.raises(RestoreError, match=r"holds no globals\.sql"):
         server_globals.compare(backup, roles.postgres)
+
+
+def test_only_what_the_first_superuser_granted_has_another_grantor() -> None:
+    """On a server whose first superuser has another name, PostgreSQL refuses the old grantor."""
+    dumped = (
+        "GRANT keeper TO deputy WITH ADMIN OPTION, INHERIT TRUE GRANTED BY postgres;\n"
+        'GRANT keeper TO "a guest" WITH INHERIT FALSE GRANTED BY deputy;\n'
+        "GRANT keeper TO clerk WITH INHERIT TRUE GRANTED BY postgres;\n"
+    )
+    granted = server_globals.granted_by(dumped, "the first")
+    grantors = [line.partition(" GRANTED BY ")[2] for line in granted.splitlines()]
+    assert grantors == ['"the first";', "deputy;", '"the first";']
+    assert server_globals.granted_by(dumped, "postgres") == dumped

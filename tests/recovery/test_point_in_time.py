@@ -20,7 +20,7 @@ from tests.recovery.history import Source
 
 STEPS = [
     *("check_identity", "fence", "salvage", "plan", "restore"),
-    *("replay", "open", "reconnect", "verify", "let_clients_in"),
+    *("replay", "open", "examine", "reconnect", "verify", "let_clients_in"),
 ]
 Facts = dict[str, Any]
 
@@ -96,6 +96,26 @@ def test_a_closed_gate_keeps_clients_out_until_it_opens(source: Source) -> None:
     recovery(source, journal, "latest").run()
     assert not (source.data / clients.KEPT).exists()
     assert source.run("select string_agg(note, ',') from notes") == "kept"
+
+
+def test_a_damaged_index_keeps_clients_out(source: Source) -> None:
+    """PostgreSQL opens such a server without a word, and reads the index when it is used."""
+    source.run("alter table notes add primary key (id)")
+    source.write("kept")
+    source.back_up("one")
+    source.expect(Lsn.parse(source.run("select pg_current_wal_flush_lsn()::text")))
+    running = recovery(source, new_recovery(source.config), "latest")
+    running.cut_after = "open"
+    with pytest.raises(Power):
+        running.run()
+    index = source.data / source.run("select pg_relation_filepath('notes_pkey')")
+    running.server.stop()
+    content = bytearray(index.read_bytes())
+    content[-100] ^= 1
+    index.write_bytes(content)
+    with pytest.raises(RestoreError, match=r"damaged: index public\.notes_pkey"):
+        recovery(source, running.journal, "latest").run()
+    assert (source.data / clients.KEPT).exists()
 
 
 def test_a_second_recovery_follows_the_first_onto_its_timeline(source: Source) -> None:

@@ -13,11 +13,15 @@ import psutil
 import pytest
 
 from fixtures.stacks.native import NativeStack
-from pipeline.errors import BackupError, RestoreError
+from fixtures.stacks.protocol import Component
+from pipeline.errors import BackupError, PlaceTaken, RestoreError
 from pipeline.postgres import base_backup, tablespaces
 from pipeline.postgres.replay import private_server
 from pipeline.postgres.restore import UNFINISHED, unpack
 from pipeline.postgres.server import LocalServer
+from pipeline.postgres.targets import Target
+from pipeline.recovery.base_restore import restore_base
+from pipeline.recovery.plan import Plan, make
 from pipeline.recovery.point_in_time import new_recovery
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
@@ -155,6 +159,31 @@ def test_a_place_that_holds_a_tablespace_is_refused_by_name(spread: Spread, into
     assert not into.exists()
 
 
+def test_a_place_that_is_taken_is_not_mistaken_for_a_damaged_backup(
+    spread: Spread, into: Path
+) -> None:
+    """The server's own folders are taken; an older backup would find them so as well."""
+    plan = make(spread.source.config, Target.parse("immediate"))
+    tried: list[dict[str, str]] = []
+
+    def again(damaged: dict[str, str]) -> Plan:
+        tried.append(damaged)
+        return plan
+
+    with pytest.raises(PlaceTaken, match="exists: a restore never writes into existing data"):
+        restore_base(
+            plan,
+            spread.backup.store,
+            into,
+            spread.source.tools,
+            kept_as=None,
+            again=again,
+            progress=lambda _: None,
+        )
+    assert not tried
+    assert not into.exists()
+
+
 def test_two_tablespaces_do_not_share_a_place(spread: Spread, into: Path) -> None:
     together = into.with_name("together")
     places = dict.fromkeys(tablespaces.original_places(spread.backup), together)
@@ -250,7 +279,26 @@ def _crash(spread: Spread, into: Path, strikes: Any) -> int:  # noqa: ANN401 - a
     return last
 
 
-# this begins with a new server, where the others were: it comes last
+def test_what_lies_in_a_place_is_kept_under_the_name_that_was_told(
+    spread: Spread, into: Path
+) -> None:
+    places = elsewhere(spread.backup, into)
+    foreign = dict.fromkeys(places.values(), ("PG_18_1/5/1", "PG_17_1/5/1", "by/hand"))
+    for place, names in foreign.items():
+        for name in names:
+            (place / name).parent.mkdir(parents=True)
+            (place / name).write_text(name)
+    unpack(spread.backup, into, spread.source.tools, places, kept_as="aside")
+    for place in places.values():
+        assert (place / "aside/PG_18_1/5/1").read_text() == "PG_18_1/5/1"
+        for name in ("PG_17_1/5/1", "by/hand"):
+            assert (place / name).read_text() == name
+    assert state_of(into, spread.source) == spread.states["increment"]
+    for place in places.values():
+        shutil.rmtree(place)
+
+
+# these begin with a new server, where the others were: they come last
 
 
 def test_a_recovery_brings_them_back_and_keeps_the_damaged_ones(source: Source) -> None:
@@ -274,3 +322,25 @@ def test_a_recovery_brings_them_back_and_keeps_the_damaged_ones(source: Source) 
     with_new_rows = "select count(*) from late where body = 'written after the target'"
     assert source.run(with_new_rows) == 0
     assert state_of(damaged, source, with_new_rows) == (500,)
+
+
+def test_a_recovery_puts_aside_what_a_lost_data_folder_left_behind(source: Source) -> None:
+    """The links to the locations are lost with it; the backup tells where they were."""
+    spread = spread_over(source)
+    kept = source.write("kept")
+    source.expect(kept.after)
+    source.archive()
+    source.stack.kill(Component.POSTGRES)
+    data = source.config.postgres.data
+    assert data is not None
+    shutil.rmtree(data)
+    left = {name: [path.name for path in place.iterdir()] for name, place in spread.places.items()}
+    source.backups["one"] = spread.backup
+    running = recovery(source, new_recovery(source.config), f"xid:{kept.xid}")
+    running.run()
+    assert source.run(STATE) == spread.states["increment"]
+    restored = running.journal.done()["restore"]["tablespaces_set_aside"]
+    for name, place in spread.places.items():
+        aside = Path(restored[spread.oid(name)])
+        assert aside.parent == place
+        assert [path.name for path in aside.iterdir()] == left[name]

@@ -1,0 +1,58 @@
+"""`pipeline backup base|logical`: PostgreSQL, as files and as a dump."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline import config as configuration
+from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.postgres import base_backup, logical
+
+
+def backup_base(
+    *,
+    config: Config = DEFAULT,
+    incremental: Annotated[
+        bool,
+        typer.Option(
+            "--incremental",
+            help="only what changed since the newest base backup; PostgreSQL 17, summarize_wal on",
+        ),
+    ] = False,
+) -> None:
+    """Physical backup of the whole server, tablespaces included, hashed while it streams."""
+    loaded = configuration.load(config)
+    taken = base_backup.take(loaded, repository(loaded), say, incremental=incremental)
+    say(taken.label)
+
+
+def backup_logical(
+    *,
+    config: Config = DEFAULT,
+    table: Annotated[
+        list[str] | None, typer.Option(help="only this table, with its children; repeatable")
+    ] = None,
+    schema: Annotated[
+        list[str] | None, typer.Option(help="only this schema, all of it; repeatable")
+    ] = None,
+    schema_only: Annotated[bool, typer.Option("--schema-only", help="no rows")] = False,
+    role_passwords: Annotated[
+        bool,
+        typer.Option(
+            "--role-passwords/--no-role-passwords",
+            help="keep the hashes of roles' passwords, which a base backup has as well",
+        ),
+    ] = True,
+) -> None:
+    """Dump of the database in one snapshot, with a digest of each table; roles beside it."""
+    loaded = configuration.load(config)
+    taken = logical.take(
+        loaded,
+        repository(loaded),
+        say,
+        tables=table or (),
+        schemas=schema or (),
+        schema_only=schema_only,
+        role_passwords=role_passwords,
+    )
+    say(taken.label)

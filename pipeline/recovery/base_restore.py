@@ -1,0 +1,59 @@
+"""A base backup into the server's place; where one is damaged, an older one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ObjectMissing, PlaceTaken, RestoreError, TargetUnreachable
+from pipeline.postgres import tablespaces
+from pipeline.postgres.restore import finish, unpack
+from pipeline.postgres.tools import Tools
+from pipeline.recovery.plan import Plan
+from pipeline.repository import Repository
+from pipeline.store import Store
+
+Without = Callable[[dict[str, str]], Plan]
+"""Plans again without the sets that turned out to be damaged; TargetUnreachable when none is left.
+"""
+
+
+def restore_base(
+    plan: Plan,
+    store: Store,
+    data: Path,
+    tools: Tools,
+    *,
+    kept_as: str | None,
+    again: Without,
+    progress: Callable[[str], None],
+) -> tuple[Plan, dict[str, Any]]:
+    """Restore, and answer the plan that was carried out with what was done.
+
+    `kept_as` names what a lost data folder's tablespaces are put aside as; without it a location
+    that is occupied is refused. Raises RestoreError when no backup that leads there is whole.
+    """
+    if data.exists() and any(data.iterdir()):
+        # unpack puts a folder in place only when it is proven: then ours, from before a crash
+        finish(data)
+        return plan, {"backup": plan.backup, "bytes": 0, "found": "restored before"}
+    damaged: dict[str, str] = {}
+    while True:
+        backup = Repository(store).get(plan.backup)
+        places = tablespaces.original_places(backup)
+        try:
+            size = unpack(backup, data, tools, places, kept_as=kept_as)
+        except PlaceTaken:
+            raise  # an older backup would find it taken as well
+        except (RestoreError, ObjectMissing) as error:
+            damaged[backup.label] = str(error)
+            progress(f"  {error}")
+            try:
+                plan = again(damaged)
+            except TargetUnreachable as refusal:
+                raise RestoreError(f"{error}; no other backup leads there:\n{refusal}") from error
+            progress(f"  going on from {plan.backup}, which is older")
+            continue
+        facts: dict[str, Any] = {"backup": backup.label, "bytes": size, "damaged": damaged}
+        if kept_as is not None:
+            facts["tablespaces_set_aside"] = tablespaces.kept(places, kept_as)
+        return plan, facts
