@@ -1,95 +1,200 @@
-"""How fast an archive of topics is taken, beside confluent-kafka's consume and Kafka's own tool.
-
-    python -m bench.kafka_archive [--megabytes N] [--rounds N] [--partitions N]
+"""`python -m bench.kafka_archive`: a topic archived, against consume and Kafka's own tool.
 
 Every contender reads the same topic from its first to its last offset, in turns, on a broker of
-this run's own. Ours is the whole `archive.take`: CRC, account, compression, sha256, fsync.
+this run's own. Ours is the whole `archive.take`: CRC, account, compression, sha256, fsync. The
+others throw away what they read.
 """
 
-import argparse
+import os
 import random
 import re
+import resource
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from bench.measure import Series, interleaved, write_block, write_raw
+from bench.postgres import machine
 from fixtures.stacks import training
+from fixtures.stacks.artifacts import Artifacts
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
-from pipeline.config import KafkaConfig
+from pipeline.config import KafkaConfig, PipelineConfig
 from pipeline.kafka import archive
 from pipeline.repository import Repository
 from pipeline.store import FolderStore
 
+ROOT = Path(__file__).parents[1]
+REPORTS, DOCUMENT = ROOT / "reports", ROOT / "docs" / "benchmarks.md"
 PERF = "org.apache.kafka.tools.ConsumerPerformance"
-CASES = (("none", 1024), ("none", 100), ("lz4", 100), ("lz4", 1024), ("zstd", 100))
-HEAD = (
-    "codec   bytes  partitions  contender                  seconds (min-max)  krec/s  MB/s  ours is"
+OURS, CONSUME, TOOL = "this suite", "confluent-kafka consume", "ConsumerPerformance"
+HEAD = """\
+| topic | this suite, s: median (min to max) | MB/s | CPU s | consume takes | the tool takes |
+|---|---|---|---|---|---|"""
+SPREAD = """\
+| partitions, one batch each | this suite, s: median (min to max) | ms for each partition |
+|---|---|---|"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A topic of records of one size, in bytes."""
+
+    codec: str
+    size: int
+    partitions: int = 1
+
+    def __str__(self) -> str:
+        where = f"{self.partitions} partitions" if self.partitions > 1 else "1 partition"
+        return f"{self.codec}, {self.size:,} B records, {where}"
+
+
+CASES = (
+    Case("none", 1024),
+    Case("none", 100),
+    Case("none", 100_000),
+    Case("lz4", 100),
+    Case("lz4", 1024),
+    Case("zstd", 100),
+    Case("none", 1024, 64),
+    Case("lz4", 100, 64),
 )
-Contender = Callable[[str], float]
 
 
-def main() -> None:
-    """Print one table: seconds, and how many times faster than each peer."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=200, help="of values, for each topic")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--partitions", type=int, default=1)
-    asked = parser.parse_args()
-    artifacts = training.prepared()
-    with NativeStack.launch(artifacts=artifacts, components=(Component.KAFKA,)) as stack:
-        kafka = stack.config.kafka
-        print(HEAD)  # noqa: T201
-        for codec, size in CASES:
-            records = asked.megabytes * 1_000_000 // size
-            topic = _fill(kafka, codec, size, records, asked.partitions)
-            perf = artifacts.kafka_command(PERF)
-            contenders: dict[str, Contender] = {
-                "ours": lambda topic: _archive(stack, topic),
-                "confluent-kafka consume": lambda topic, n=records: _consume(kafka, topic, n),  # type: ignore[misc]
-                "ConsumerPerformance": lambda topic, n=records, of=perf: _perf(of, kafka, topic, n),  # type: ignore[misc]
+class Rig:
+    """One topic on a broker, and three that read it."""
+
+    def __init__(
+        self, config: PipelineConfig, artifacts: Artifacts, case: Case, records: int
+    ) -> None:
+        self._config, self._artifacts, self._records = config, artifacts, records
+        self._topic = _fill(config.kafka, case, records)
+        self.cpu: list[float] = []
+
+    def archive(self) -> float:
+        folder = self._config.repository.path.parent
+        with tempfile.TemporaryDirectory(dir=folder) as repository:
+            started, used = time.perf_counter(), _cpu()
+            archive.take(self._config, Repository(FolderStore(Path(repository))), [self._topic])
+            self.cpu.append(_cpu() - used)
+            return time.perf_counter() - started
+
+    def consume(self) -> float:
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self._config.kafka.bootstrap_servers,
+                "group.id": "bench",
+                "enable.auto.commit": False,
+                "fetch.message.max.bytes": 8 << 20,
             }
-            _table(contenders, topic, (codec, size, asked.partitions), records, asked.rounds)
-
-
-def _table(
-    contenders: dict[str, Contender],
-    topic: str,
-    case: tuple[str, int, int],
-    records: int,
-    rounds: int,
-) -> None:
-    took: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, run in contenders.items():
-            took[name].append(run(topic))
-    ours = statistics.median(took["ours"])
-    for name, seconds in took.items():
-        middle = statistics.median(seconds)
-        print(  # noqa: T201
-            f"{case[0]:6} {case[1]:6} {case[2]:11}  {name:25}  {middle:7.2f} "
-            f"({min(seconds):.2f}-{max(seconds):.2f})  {records / middle / 1e3:7.0f} "
-            f"{records * case[1] / middle / 1e6:6.0f}  {middle / ours:5.1f} x",
-            flush=True,
         )
+        partitions = consumer.list_topics(self._topic).topics[self._topic].partitions
+        started, seen = time.perf_counter(), 0
+        consumer.assign([TopicPartition(self._topic, partition, 0) for partition in partitions])
+        while seen < self._records:
+            seen += len(consumer.consume(10_000, 1.0))
+        took = time.perf_counter() - started
+        consumer.close()
+        return took
+
+    def tool(self) -> float:
+        """Seconds that it says it fetched, without its start: `fetch.time.ms`."""
+        servers = self._config.kafka.bootstrap_servers
+        done = subprocess.run(
+            [
+                *self._artifacts.kafka_command(PERF),
+                *("--bootstrap-server", servers, "--topic", self._topic),
+                *("--messages", str(self._records), "--timeout", "60000"),
+                *("--group", f"perf-{time.monotonic_ns()}"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        rows = [line.split(", ") for line in done.stdout.splitlines() if re.match(r"\d{4}-", line)]
+        if not rows:
+            raise SystemExit(f"{PERF} said nothing:\n{done.stdout}{done.stderr}")
+        return int(rows[-1][7]) / 1e3
 
 
-def _fill(kafka: KafkaConfig, codec: str, size: int, records: int, partitions: int) -> str:
-    topic, rng = f"{codec}-{size}-{partitions}", random.Random(17)
+def main(
+    megabytes: Annotated[int, typer.Option(min=1, help="of values, for each topic")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="runs of each contestant")] = 5,
+    many: Annotated[int, typer.Option(min=10, help="partitions at most")] = 1000,
+    *,
+    document: Annotated[bool, typer.Option(help="write docs/benchmarks.md")] = True,
+) -> None:
+    """Topics of every kind, each beside its peers; then what a partition costs."""
+    artifacts, rows, raw = training.prepared(), list[str](), dict[str, object]()
+    with NativeStack.launch(artifacts=artifacts, components=(Component.KAFKA,)) as stack:
+        for case in CASES:
+            records = megabytes * 1_000_000 // case.size
+            typer.echo(f"{case}: {records:,} records")
+            rig = Rig(stack.config, artifacts, case, records)
+            asked = {OURS: rig.archive, CONSUME: rig.consume, TOOL: rig.tool}
+            series = interleaved(asked, rounds, typer.echo)
+            rows.append(_row(case, series, statistics.median(rig.cpu), megabytes))
+            raw[str(case)] = {name: each.seconds for name, each in series.items()}
+        spread = [_spread(stack.config, count, rounds, raw) for count in (many // 10, many)]
+    head = (
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}. {rounds} rounds, in turn; {megabytes} MB of "
+        f"values in each topic; load {os.getloadavg()[1]:.0f} on {os.cpu_count()} cores. "
+        f"The last two columns: how many times as long as this suite, in the same round."
+    )
+    text = "\n\n".join([head, "\n".join([HEAD, *rows]), "\n".join([SPREAD, *spread])])
+    typer.echo(text)
+    write_raw(REPORTS, "bench-kafka-archive", raw)
+    if document:
+        write_block(DOCUMENT, "kafka-archive", text)
+
+
+def _row(case: Case, series: dict[str, Series], cpu: float, megabytes: int) -> str:
+    ours = series[OURS]
+    return (
+        f"| {case} | {ours} | {megabytes / ours.median:,.0f} | {cpu:.2f} "
+        f"| {series[CONSUME].over(ours):.1f} x | {series[TOOL].over(ours):.1f} x |"
+    )
+
+
+def _spread(config: PipelineConfig, partitions: int, rounds: int, raw: dict[str, object]) -> str:
+    """What many partitions cost that hold next to nothing."""
+    topic = _fill(config.kafka, Case("lz4", 100, partitions), partitions)
+    seconds = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory(dir=config.repository.path.parent) as repository:
+            started = time.perf_counter()
+            archive.take(config, Repository(FolderStore(Path(repository))), [topic])
+            seconds.append(time.perf_counter() - started)
+    ours = Series(topic, tuple(seconds))
+    raw[topic] = seconds
+    return f"| {partitions:,} | {ours} | {ours.median / partitions * 1e3:.1f} |"
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _fill(kafka: KafkaConfig, case: Case, records: int) -> str:
+    topic, rng = f"{case.codec}-{case.size}-{case.partitions}-{records}", random.Random(17)
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-    new = NewTopic(topic, num_partitions=partitions, replication_factor=1)
+    new = NewTopic(topic, num_partitions=case.partitions, replication_factor=1)
     admin.create_topics([new])[topic].result()
-    values = [_value(rng, size) for _ in range(1_000)]
+    values = [_value(rng, case.size) for _ in range(1_000)]
     writer = Producer(
         {
             "bootstrap.servers": kafka.bootstrap_servers,
-            "compression.type": codec,
+            "compression.type": case.codec,
             "linger.ms": 50,
             "batch.size": 100_000,
             "queue.buffering.max.kbytes": 200_000,
@@ -99,11 +204,12 @@ def _fill(kafka: KafkaConfig, codec: str, size: int, records: int, partitions: i
     for number in range(records):
         while True:
             try:
-                writer.produce(topic, values[number % 1_000], partition=number % partitions)
+                writer.produce(topic, values[number % 1_000], partition=number % case.partitions)
                 break
             except BufferError:
                 writer.poll(0.1)
-    writer.flush(120)
+    if left := writer.flush(120):
+        raise SystemExit(f"{topic}: {left} records were not acknowledged")
     return topic
 
 
@@ -115,50 +221,5 @@ def _value(rng: random.Random, size: int) -> bytes:
     return text[:size].encode()
 
 
-def _archive(stack: NativeStack, topic: str) -> float:
-    with tempfile.TemporaryDirectory(dir=stack.config.repository.path.parent) as folder:
-        started = time.perf_counter()
-        archive.take(stack.config, Repository(FolderStore(Path(folder))), [topic])
-        return time.perf_counter() - started
-
-
-def _consume(kafka: KafkaConfig, topic: str, records: int) -> float:
-    consumer = Consumer(
-        {
-            "bootstrap.servers": kafka.bootstrap_servers,
-            "group.id": "bench",
-            "enable.auto.commit": False,
-            "fetch.message.max.bytes": 8 << 20,
-        }
-    )
-    partitions = consumer.list_topics(topic).topics[topic].partitions
-    started, seen = time.perf_counter(), 0
-    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
-    while seen < records:
-        seen += len(consumer.consume(10_000, 1.0))
-    took = time.perf_counter() - started
-    consumer.close()
-    return took
-
-
-def _perf(command: Sequence[str], kafka: KafkaConfig, topic: str, records: int) -> float:
-    """Seconds that it says it fetched, without its start: `fetch.time.ms`."""
-    done = subprocess.run(
-        [
-            *(*command, "--bootstrap-server", kafka.bootstrap_servers, "--topic", topic),
-            *("--messages", str(records), "--timeout", "60000"),
-            *("--group", f"perf-{time.monotonic_ns()}"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    rows = [line.split(", ") for line in done.stdout.splitlines() if re.match(r"\d{4}-", line)]
-    if not rows:
-        raise SystemExit(f"{PERF} said nothing:\n{done.stdout}{done.stderr}")
-    return int(rows[-1][7]) / 1e3
-
-
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -151,11 +151,12 @@ class Rig:
 
 
 LOADS = (
+    Load("lz4", 120, 500_000),
+    Load("lz4", 120, 500_000, batch=1_000_000),
+    Load("lz4", 120, 500_000, partitions=8),
+    Load("lz4", 120, 500_000, partitions=8, batch=1_000_000),
     Load("none", 1_024, 200_000),
-    Load("lz4", 120, 1_000_000),
-    Load("lz4", 120, 1_000_000, batch=1_000_000),
     Load("zstd", 120, 1_000_000),
-    Load("lz4", 120, 1_000_000, partitions=8),
 )
 
 

@@ -20,7 +20,7 @@ from fixtures.faults.topics import (
 from fixtures.stacks.protocol import Component
 from fixtures.topic_drill import TopicDrill, opened
 from fixtures.verdict import Verdict
-from pipeline.errors import PipelineError
+from pipeline.errors import LossNotAccepted, PipelineError
 from pipeline.recovery.topic_loss import Way
 
 pytestmark = [pytest.mark.stack, pytest.mark.drill]
@@ -93,11 +93,28 @@ def test_topic_loss_records_gone(story: TopicDrill, topics: tuple[str, ...], fau
 
 
 @nightly
+def test_topic_loss_older_records_gone(story: TopicDrill) -> None:
+    """After older records of a CDC topic were deleted, its events go on, and no row is read again.
+
+    Archive and topic overlap: together they hold every event up to where the connector stopped.
+    """
+    begin(story)
+    with story.outage(delete_records(ORDERS, share=0.1)):
+        story.recover(ORDERS)
+        story.verify()
+    assert story.reread is False
+    assert story.drill.duplicates == 0
+    story.finish()
+
+
+@nightly
 def test_topic_loss_segment_damaged(story: TopicDrill, seed: int) -> None:
     """After a bit turned in a topic's log, every record is readable again."""
     begin(story)
     with story.outage(damage_log_segment("clicks", Random(seed))):
-        story.recover("clicks")
+        with pytest.raises(LossNotAccepted, match="--lose clicks"):
+            story.recover("clicks")
+        story.recover("clicks", lose=["clicks"])
         story.verify()
     story.finish()
 
@@ -128,6 +145,7 @@ def test_topic_loss_broker_folder(story: TopicDrill) -> None:
     story.finish()
 
 
+@nightly
 def test_topic_loss_group_offsets(story: TopicDrill) -> None:
     """After the offsets of a group were deleted, it reads on where the last backup knew it."""
     begin(story)

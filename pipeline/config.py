@@ -115,6 +115,7 @@ class PlanConfig(Section):
     base: timedelta = Field(7 * DAY, ge=DAY, description="base backups")
     logical: timedelta = Field(14 * DAY, ge=DAY, description="logical backups")
     slots: timedelta = Field(14 * DAY, ge=DAY, description="slots, publications, connectors")
+    topics: timedelta = Field(30 * DAY, ge=DAY, description="archives of topics, taken weekly")
     offsets: timedelta = Field(7 * DAY, ge=DAY, description="committed offsets of consumer groups")
     wal: timedelta = Field(
         7 * DAY, ge=DAY, description="the recovery window: the base backup before it is kept too"
@@ -126,6 +127,7 @@ class PlanConfig(Section):
             "base": self.base,
             "logical": self.logical,
             "slots": self.slots,
+            "topics": self.topics,
             "offsets": self.offsets,
         }
 

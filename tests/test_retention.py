@@ -278,8 +278,8 @@ def test_a_dump_of_one_table_does_not_take_the_place_of_the_database(archive: Ar
 
 
 def test_a_kind_without_a_plan_is_left_alone(archive: Archive) -> None:
-    kept = [archive.take(age, "topics").label for age in (400, 300)]
-    archive.file("sets/topics/topics-20200101T000000Z-aaaa/a", 900)
+    kept = [archive.take(age, "notes").label for age in (400, 300)]
+    archive.file("sets/notes/notes-20200101T000000Z-aaaa/a", 900)
     assert archive.retain().removals == ()
     assert archive.repository.labels() == kept
 

@@ -50,15 +50,14 @@ def take(
     def say(line: str) -> None:
         progress(f"{label}: {line}")
 
-    point = consistency.reach(config, say, within=patience)
-    # behind the wait: a connector makes a topic with its first event
-    found = describe(config.kafka, topics)
-    places = [(topic, place) for topic in found for place in topic.places]
-    pools = {} if full or limit else stored.pools(repository, KIND, found, say)
-    decided = datetime.now(UTC)
-    ends = extents(config.kafka, [place for _, place in places])
-    stopped = threading.Event()
-    with RawReader(config.kafka, FETCH) as reader:
+    with RawReader(config.kafka, FETCH) as reader:  # first: who is refused learns it at once
+        point = consistency.reach(config, say, within=patience)
+        # behind the wait: a connector makes a topic with its first event
+        found = describe(config.kafka, topics)
+        pools = {} if full or limit else stored.pools(repository, KIND, found, say)
+        decided = datetime.now(UTC)
+        ends = extents(config.kafka, [place for topic in found for place in topic.places])
+        stopped = threading.Event()
         run = Run(
             store=repository.store,
             prefix=f"sets/{KIND}/{label}/",
@@ -72,7 +71,8 @@ def take(
             Partition(
                 run, (topic, place), ends[place], pools.get(place, Pool()), _share(limit, topic)
             )
-            for topic, place in places
+            for topic in found
+            for place in topic.places
         ]
         indexes = _run(partitions, stopped, lambda index: say(_told(index, limit)))
         exported = exports.everything(reader)
@@ -85,6 +85,7 @@ def take(
         facts={
             "cluster_id": cluster_id(config.kafka),
             "decided": decided.isoformat(),
+            "scope": _scope(topics, limit),
             "limit": limit,
             "consistency_point": point,
             "exports": exported,
@@ -135,6 +136,12 @@ def _told(index: Index, limit: int | None) -> str:
     why = "behind an open transaction" if limit is None else "beyond the limit"
     left_out = f", {rest:,} offsets {why} left out" if rest else ""
     return f"{index} to {index.end}: {index.bytes:,} bytes of batches{taken_over}{lost}{left_out}"
+
+
+def _scope(topics: Sequence[str], limit: int | None) -> str:
+    """What this set can take the place of: retention keeps the newest of each scope."""
+    asked = ", ".join(sorted(topics)) or "all topics"
+    return asked if limit is None else f"{asked}, at most {limit} records"
 
 
 def _share(limit: int | None, topic: Topic) -> int | None:

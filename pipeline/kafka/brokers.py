@@ -93,11 +93,14 @@ class Brokers:
             if address is None:
                 raise Disconnected(f"broker {node} is not among those of {self._servers}")
             return Wire(*address, self._settings)
-        failures: list[str] = []
+        failures: list[ServerError] = []
         for server in self._servers.split(","):
             host, _, port = server.strip().rpartition(":")
             try:
                 return Wire(host.strip("[]"), int(port), self._settings)
             except (Disconnected, Refused) as error:
-                failures.append(str(error))
-        raise ServerError(f"Kafka on {self._servers} does not answer: {'; '.join(failures)}")
+                failures.append(error)
+        refused = any(isinstance(error, Refused) for error in failures)
+        what = "does not let us in" if refused else "does not answer"
+        told = "; ".join(map(str, failures))
+        raise ServerError(f"Kafka on {self._servers} {what}: {told}")

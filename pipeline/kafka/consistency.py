@@ -1,16 +1,23 @@
 """The point at which topics and database are archived together: a snapshot, and an LSN behind it.
 
 An event belongs to the point if its transaction is visible in the snapshot. Topics may end once the
-slot's consumer has confirmed the LSN. Nothing is written to the source.
+slot's consumer has confirmed the LSN.
+
+The consumer of an idle source confirms nothing, while the server's own records move the LSN on. So
+what lies between is decoded, from a temporary copy of the slot: where no published change does,
+what is confirmed is an LSN not below the events' commits as well. A copy writes no WAL, and ends
+with its connection. Nothing is written to the source.
 """
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 
-from pipeline.cdc.slots import find_slot
+from pipeline.cdc.publications import find_publication
+from pipeline.cdc.slots import PLUGIN, Slot, find_slot
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, ServerError
 from pipeline.postgres.lsn import Lsn
@@ -18,6 +25,7 @@ from pipeline.wait import wait_until
 
 WITHIN = timedelta(seconds=30)
 EVERY = timedelta(milliseconds=200)
+DECODING = timedelta(seconds=10)
 UNKNOWN = "UNKNOWN"
 
 # the LSN is read after the snapshot: what the snapshot sees has committed, so lies before it
@@ -27,6 +35,19 @@ _POINT = """
            (pg_control_checkpoint()).timeline_id
 """
 
+# no further than the first transaction that changes a published table; before PostgreSQL 15 any
+# transaction is told, and may be taken for one
+_CHANGES = """
+    SELECT count(*) FROM pg_logical_slot_peek_binary_changes(
+        %(copy)s, %(until)s::pg_lsn, 1,
+        'proto_version', '1', 'publication_names', %(publication)s)
+"""
+
+_FLUSHED = """
+    SELECT pg_current_wal_flush_lsn()::text, setting::int FROM pg_settings
+    WHERE name = 'wal_writer_delay'
+"""
+
 
 def reach(
     config: PipelineConfig, progress: Callable[[str], None], *, within: timedelta = WITHIN
@@ -34,12 +55,12 @@ def reach(
     """Take a point, wait until its events have been delivered, and tell both as JSON.
 
     `point` is None with a `reason` where PostgreSQL does not answer. `caught_up` is True, or
-    UNKNOWN with a `reason`: the consumer of an idle source may confirm nothing until a published
-    table changes again.
+    UNKNOWN with a `reason`. `idle_until` is told where the point's LSN is what the consumer has
+    confirmed: no published change lies between the two.
     """
     try:
         with psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection:
-            return _reach(connection, config.cdc.slot, progress, within)
+            return _reach(connection, config, progress, within)
     except (psycopg.Error, ConfigError) as error:
         reason = f"PostgreSQL does not answer: {str(error).strip()}"
         progress(f"no consistency point: {reason}")
@@ -48,34 +69,92 @@ def reach(
 
 def _reach(
     connection: psycopg.Connection[Any],
-    slot: str,
+    config: PipelineConfig,
     progress: Callable[[str], None],
     within: timedelta,
 ) -> dict[str, Any]:
+    slot = config.cdc.slot
     row = connection.execute(_POINT).fetchone() or ()
+    taken = time.monotonic()
     names = ("snapshot", "lsn", "time", "system_identifier", "timeline")
-    told: dict[str, Any] = {"point": dict(zip(names, row, strict=True)), "slot": slot}
-    lsn = Lsn.parse(told["point"]["lsn"])
+    point = dict(zip(names, row, strict=True))
+    told: dict[str, Any] = {"point": point, "slot": slot, "caught_up": True}
+    lsn = Lsn.parse(point["lsn"])
+    looked: Lsn | None = None
     confirmed: Lsn | None = None
 
     def behind() -> str | None:
-        nonlocal confirmed
+        nonlocal confirmed, looked
         found = find_slot(connection, slot)
         if found is None:
             return "there is no such slot"
         confirmed = found.confirmed_flush_lsn
         if confirmed is not None and confirmed >= lsn:
             return None
+        if confirmed is not None and confirmed != looked and _on_disk(connection, lsn, taken):
+            looked = confirmed  # what lies behind it stays the same
+            if idle := _idle_from(config, found, lsn):
+                confirmed = idle
+                point["lsn"], told["idle_until"] = str(idle), str(lsn)
+                return None
         return f"it has confirmed {confirmed}, the point is at {lsn}"
 
-    caught_up: dict[str, Any] = {"caught_up": True}
     try:
         if find_slot(connection, slot) is None:
             raise ServerError(f"slot {slot}: there is no such slot")  # noqa: TRY301 - told below
         wait_until(f"slot {slot}", behind, within=within, every=EVERY)
     except ServerError as error:
-        caught_up = {"caught_up": UNKNOWN, "reason": str(error)}
+        told |= {"caught_up": UNKNOWN, "reason": str(error)}
         progress(
             f"consistency point at {lsn}: {UNKNOWN} whether its events were delivered: {error}"
         )
-    return told | caught_up | {"confirmed_flush_lsn": str(confirmed) if confirmed else None}
+    return told | {"confirmed_flush_lsn": str(confirmed) if confirmed else None}
+
+
+def _on_disk(connection: psycopg.Connection[Any], lsn: Lsn, taken: float) -> bool:
+    """Whether all that had committed at the point can be decoded: only flushed WAL is.
+
+    An asynchronous commit is visible before. It is flushed within three times wal_writer_delay;
+    records that end no transaction may stay in memory for as long as the source is idle.
+    """
+    flushed, delay = connection.execute(_FLUSHED).fetchone() or ("0/0", 0)
+    return Lsn.parse(flushed) >= lsn or time.monotonic() - taken > 5 * delay / 1e3
+
+
+def _idle_from(config: PipelineConfig, slot: Slot, until: Lsn) -> Lsn | None:
+    """What the slot has confirmed if no published change lies from there to `until`, else None.
+
+    None as well where that cannot be asked: the plugin is another, a right or a free slot is
+    missing, the publication is gone, or decoding takes longer than DECODING.
+    """
+    if slot.plugin != PLUGIN:
+        return None
+    limit = f"-c statement_timeout={int(DECODING.total_seconds() * 1e3)}"
+    try:
+        with psycopg.connect(
+            **config.postgres.conninfo(dbname=slot.database, options=limit), autocommit=True
+        ) as connection:
+            # from PostgreSQL 18 on, one that is missing is passed over with a warning
+            if find_publication(connection, config.cdc.publication) is None:
+                return None
+            return _decoded(connection, slot.name, config.cdc.publication, until)
+    except psycopg.Error:
+        return None
+
+
+def _decoded(
+    connection: psycopg.Connection[Any], slot: str, publication: str, until: Lsn
+) -> Lsn | None:
+    copy = f"pipeline_look_{connection.info.backend_pid}"
+    connection.execute(
+        "SELECT pg_copy_logical_replication_slot(%s, %s, temporary => true)", [slot, copy]
+    )
+    named = '"' + publication.replace('"', '""') + '"'  # pgoutput reads a list of them
+    try:
+        found = find_slot(connection, copy)
+        changes = connection.execute(
+            _CHANGES, {"copy": copy, "until": str(until), "publication": named}
+        ).fetchone()
+    finally:
+        connection.execute("SELECT pg_drop_replication_slot(%s)", [copy])
+    return found.confirmed_flush_lsn if found is not None and changes == (0,) else None

@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -158,15 +158,25 @@ class RawReader:
 
     def fetch(self, place: Place, offset: int) -> Fetched:
         """One answer of the leader, who is looked up again while it moves or reconnects."""
-        where, told = f"{place}@{offset} on {self._servers}", None
+        where = f"{place}@{offset} on {self._servers}"
+        told = self._led(
+            place,
+            where,
+            lambda: self._request(place, offset),
+            lambda answer: answer if answer.error_code else answer.responses[0].partitions[0],
+        )
+        return _read(told, where)
+
+    def _led(
+        self, place: Place, where: str, request: Callable[[], Any], part: Callable[[Any], Any]
+    ) -> Any:  # noqa: ANN401 - generated
+        """Ask whoever leads, and again while nobody does; other errors are the caller's."""
+        told = None
 
         def unanswered() -> str | None:
             nonlocal told
             try:
-                answer = self._brokers.ask(
-                    self._request(place, offset), self._brokers.leader(place)
-                )
-                told = answer if answer.error_code else answer.responses[0].partitions[0]
+                told = part(self._brokers.ask(request(), self._brokers.leader(place)))
             except Disconnected as error:
                 return self._look_again(str(error))
             reason = str(for_code(told.error_code).__name__)
@@ -178,7 +188,7 @@ class RawReader:
             return None
 
         wait_until(f"{where}: an answer of its leader", unanswered, within=WITHIN, every=PAUSE)
-        return _read(told, where)
+        return told
 
     def _look_again(self, reason: str) -> str:
         """Ask who leads now; that nobody answers is a reason to wait as well."""
@@ -240,10 +250,12 @@ class RawReader:
                 )
             ],
         )
-        told = self._brokers.ask(request, self._brokers.leader(place)).topics[0].partitions[0]
+        where = f"{place} on {self._servers}: end of epoch {epoch}"
+        told = self._led(
+            place, where, lambda: request, lambda answer: answer.topics[0].partitions[0]
+        )
         if told.error_code:
-            reason = for_code(told.error_code).__name__
-            raise ServerError(f"{place} on {self._servers}: end of epoch {epoch}: {reason}")
+            raise ServerError(f"{where}: {for_code(told.error_code).__name__}")
         return int(told.leader_epoch), int(told.end_offset)
 
 

@@ -3,6 +3,7 @@
 Beside raw.py the only module that uses names of kafka-python that are not public.
 """
 
+import socket
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from kafka.errors import KafkaError, for_code
+from kafka.net import KafkaNetSocket
 from kafka.protocol.admin import DeleteRecordsRequest, DescribeProducersRequest
 from kafka.protocol.consumer import ListOffsetsRequest
 from kafka.protocol.producer import (
@@ -20,7 +22,7 @@ from kafka.protocol.producer import (
 from kafka.structs import TopicPartition
 
 from pipeline.config import KafkaConfig
-from pipeline.errors import ServerError
+from pipeline.errors import RestoreError, ServerError
 from pipeline.kafka.raw import Place, RawReader
 from pipeline.wait import wait_until
 
@@ -32,7 +34,10 @@ MARKERS = 2_000
 _ALL_REPLICAS, _PRODUCE_BY_ID, _IN_FLIGHT = -1, 13, 1_000
 _LATEST, _EARLIEST, _UNCOMMITTED = -1, -2, 0
 _ONE_TRANSACTION = 1  # version of WriteTxnMarkers that does not want a rising epoch (KIP-890)
-_COORDINATOR_EPOCH = 0
+_COORDINATOR_EPOCH, _RECONNECT_MS = 0, 1_000
+_NO_TOPIC = ".."  # a name that no topic may have
+_NOT_AUTHORISED = 31
+_GONE = frozenset({"UnknownTopicIdError", "UnknownTopicOrPartitionError"})
 
 
 class Refused(ServerError):
@@ -57,13 +62,37 @@ class Appended:
     base_offset: int
 
 
+class _Direct(KafkaNetSocket):  # type: ignore[misc]  # kafka-python is not typed
+    """Closes the socket when nobody listens: kafka-python leaves it open until it is collected."""
+
+    SCHEMES = ("direct",)
+
+    async def sock_connect(
+        self,
+        net: Any,  # noqa: ANN401
+        sock: socket.socket,
+        sockaddr: Any,  # noqa: ANN401
+        timeout_at: float | None = None,
+    ) -> socket.socket:
+        try:
+            await super().sock_connect(net, sock, sockaddr, timeout_at=timeout_at)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
 class RawWriter(RawReader):
     """Writes to the leaders of partitions, and reads; one connection for each broker."""
 
     def __init__(self, config: KafkaConfig, fetch_bytes: int = 8 << 20) -> None:
         super().__init__(config, fetch_bytes)
-        # kafka-python refuses to send beyond this number, it does not wait
-        self._manager.config["max_in_flight_requests_per_connection"] = _IN_FLIGHT
+        self._manager.config |= {
+            # kafka-python refuses to send beyond this number, it does not wait
+            "max_in_flight_requests_per_connection": _IN_FLIGHT,
+            "reconnect_backoff_max_ms": _RECONNECT_MS,  # 30 s would be spent of the objective
+            "proxy_url": f"{_Direct.SCHEMES[0]}://",
+        }
 
     def new_producer(self) -> Producer:
         """Ask for an identity that nobody has used."""
@@ -91,21 +120,25 @@ class RawWriter(RawReader):
 
         One that no answer came for may or may not have been written: read the end.
         """
-        one = WriteTxnMarkersRequest.WritableTxnMarker
-        where = one.WritableTxnMarkerTopic(name=place.topic, partition_indexes=[place.partition])
-        marker = one(
-            producer_id=producer.producer_id,
-            producer_epoch=producer.epoch,
-            transaction_result=True,
-            topics=[where],
-            coordinator_epoch=_COORDINATOR_EPOCH,
-        )
-        request = WriteTxnMarkersRequest(
-            markers=[marker] * min(count, MARKERS), max_version=_ONE_TRANSACTION
-        )
+        request = _markers(place.topic, place.partition, producer, min(count, MARKERS))
         told = self._manager.run(self._to_leader, place, request)
         for each in told.markers:
             _raise_for(each.topics[0].partitions[0].error_code, f"{place}: marker", "")
+
+    def may_mark(self) -> bool:
+        """Whether brokers let us write markers; asked with one for a topic that cannot be."""
+        told = self.ask(_markers(_NO_TOPIC, 0, Producer(0, 0), 1))
+        return all(
+            partition.error_code != _NOT_AUTHORISED
+            for marker in told.markers
+            for topic in marker.topics
+            for partition in topic.partitions
+        )
+
+    def gone(self, place: Place) -> bool:
+        """Whether the topic was deleted, or made anew. Raises ServerError when nobody answers."""
+        self._brokers.refresh()
+        return not self._brokers.exists(place.topic, place.topic_id)
 
     def bounds(self, place: Place) -> tuple[int, int]:
         """Where the log starts and where the next record goes."""
@@ -123,6 +156,7 @@ class RawWriter(RawReader):
             f"{place}: log start {offset}",
             lambda: self._manager.run(self._to_leader, place, DeleteRecordsRequest(**request)),
             lambda told: told.topics[0].partitions[0].error_code,
+            place,
         )
 
     def last_sequence(self, place: Place, producer: Producer) -> int | None:
@@ -133,6 +167,7 @@ class RawWriter(RawReader):
             f"{place}: its producers",
             lambda: self._manager.run(self._to_leader, place, DescribeProducersRequest(**request)),
             lambda told: told.topics[0].partitions[0].error_code,
+            place,
         )
         known: Mapping[int, int] = {
             each.producer_id: each.last_sequence
@@ -156,10 +191,17 @@ class RawWriter(RawReader):
             f"{place}: its offsets",
             lambda: self._manager.run(self._to_leader, place, ListOffsetsRequest(**request)),
             lambda told: told.topics[0].partitions[0].error_code,
+            place,
         )
         return int(told.topics[0].partitions[0].offset)
 
-    def _until(self, what: str, ask: Any, code: Any) -> Any:  # noqa: ANN401 - generated messages
+    def _until(
+        self,
+        what: str,
+        ask: Any,  # noqa: ANN401 - generated messages
+        code: Any,  # noqa: ANN401
+        place: Place | None = None,
+    ) -> Any:  # noqa: ANN401
         """Ask until the answer carries no error that passes by itself."""
         told: Any = None
 
@@ -169,9 +211,11 @@ class RawWriter(RawReader):
                 told = ask()
                 _raise_for(code(told), what, "")
             except (KafkaError, OSError) as error:
-                if passing(error):
-                    return repr(error)
-                raise ServerError(f"{what}: {error!r}") from error
+                if not passing(error):
+                    raise ServerError(f"{what}: {error!r}") from error
+                if place and type(error).__name__ in _GONE and self.gone(place):
+                    raise RestoreError(f"{place}: the topic was deleted meanwhile") from error
+                return repr(error)
             return None
 
         wait_until(what, unanswered, within=WITHIN, every=PAUSE)
@@ -210,6 +254,19 @@ class RawWriter(RawReader):
         except KafkaError:
             cluster.request_update()
             raise
+
+
+def _markers(topic: str, partition: int, producer: Producer, count: int) -> Any:  # noqa: ANN401
+    one = WriteTxnMarkersRequest.WritableTxnMarker
+    where = one.WritableTxnMarkerTopic(name=topic, partition_indexes=[partition])
+    marker = one(
+        producer_id=producer.producer_id,
+        producer_epoch=producer.epoch,
+        transaction_result=True,
+        topics=[where],
+        coordinator_epoch=_COORDINATOR_EPOCH,
+    )
+    return WriteTxnMarkersRequest(markers=[marker] * count, max_version=_ONE_TRANSACTION)
 
 
 def passing(error: BaseException) -> bool:

@@ -16,10 +16,11 @@ from pipeline.kafka import preflight, target_topic
 from pipeline.kafka.offset_map import OBJECT, Moved, OffsetMap
 from pipeline.kafka.raw import Place
 from pipeline.kafka.raw_produce import Producer, RawWriter
-from pipeline.kafka.replay_plan import PARALLEL, PartitionPlan, appended
+from pipeline.kafka.replay_filling import means_to_fill, settled_end
+from pipeline.kafka.replay_plan import PARALLEL, By, PartitionPlan, appended
 from pipeline.kafka.replay_proof import Proven, prove
 from pipeline.kafka.replay_wish import Plan
-from pipeline.kafka.replay_write import Identity, PartitionWriter, settled_end
+from pipeline.kafka.replay_write import Means, PartitionWriter
 from pipeline.kafka.tally import Tally
 from pipeline.kafka.target_topic import RETENTION, Target
 from pipeline.kafka.topics import Topic, cluster_id
@@ -138,6 +139,7 @@ class Replay:
             "done",
             wish=self.plan.wish.as_facts() | {"archive": self.plan.backup.label},
             modes={plan.partition: str(plan.mode) for plan in self.plan.partitions},
+            by=str(self.plan.by),
             cluster=cluster_id(self.config.kafka),
             archived_from=self.plan.backup.manifest.facts.get("cluster_id"),
         )
@@ -145,7 +147,7 @@ class Replay:
     def _held(self, topic: Topic, plans: Sequence[PartitionPlan]) -> Target:
         """Note what it is to be in the end; only then make it one that takes and keeps all."""
         with RawWriter(self.config.kafka) as writer:
-            identity = Identity(writer.new_producer(), writer.new_producer())
+            records, markers = writer.new_producer(), writer.new_producer()
         self.journal.write(
             "target",
             "done",
@@ -154,20 +156,20 @@ class Replay:
             overrides=topic.overrides,
             deletes=(deletes := target_topic.deleting(topic)),
             starts={plan.partition: (plan.start, plan.head) for plan in plans},
-            records=identity.records,
-            markers=identity.markers,
+            records=records,
+            markers=markers,
         )
         return Target(topic, topic.overrides, deletes)
 
     def _write(self, target: Target, writers: Sequence[RawWriter]) -> None:
         told = self.journal.done()["target"]
-        identity = Identity(Producer(*told["records"]), Producer(*told["markers"]))
         self.plan.partitions = [_started(plan, told["starts"]) for plan in self.plan.partitions]
         resumed = any(line["step"] == "write" for line in self.journal.lines())
         self.journal.write("write", "started")
         held = target_topic.held_over(target.overrides, self.plan.largest, target.topic.replication)
         target_topic.configure(self.config.kafka, target.topic.name, held)
         total = sum(plan.bytes for plan in self.plan.partitions)
+        producer = Producer(*told["records"])
         tally = Tally(f"{target.topic.name}: written", total, self.progress)
 
         def write(writer: RawWriter, plan: PartitionPlan) -> tuple[int, Moved]:
@@ -175,10 +177,13 @@ class Replay:
             end = settled_end(writer, place) if resumed else writer.bounds(place)[1]
             if not resumed and end != (0 if plan.head else plan.start):
                 raise RestoreError(f"{place} ends at {end}, somebody has just written to it")
-            one = PartitionWriter(writer, place, identity, self._stopped, tally.add)
+            means = Means(producer, filling[writer])
+            one = PartitionWriter(writer, place, means, self._stopped, tally.add)
             return plan.partition, one.run(self.plan.sources[plan.partition], plan, end)
 
-        moved = dict(self._over_partitions(writers, write))
+        markers, name = Producer(*told["markers"]), self.journal.recovery
+        with means_to_fill(self.config.kafka, writers, self._by(), markers, name) as filling:
+            moved = dict(self._over_partitions(writers, write))
         if any(plan.dense for plan in self.plan.partitions):
             backup, wish = self.plan.backup, self.plan.wish
             moves, store = OffsetMap(wish.topic, wish.target, backup.label, moved), backup.store
@@ -186,6 +191,10 @@ class Replay:
             store.put(key, moves.encoded())
             self.progress(f"offset map: {key}")
         self.journal.write("write", "done", bytes=total)
+
+    def _by(self) -> By:
+        gaps = any(plan.markers for plan in self.plan.partitions if not plan.dense)
+        return self.plan.by if gaps else By.MARKERS
 
     def _prove(self, target: Target, writers: Sequence[RawWriter]) -> list[Proven]:
         self.journal.write("prove", "started")

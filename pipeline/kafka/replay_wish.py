@@ -1,17 +1,19 @@
 """What an operator asks of a replay, and the plan that comes of it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ServerError
 from pipeline.kafka import preflight
 from pipeline.kafka.archive import KIND
 from pipeline.kafka.gaps import Reason
+from pipeline.kafka.raw_produce import RawWriter
 from pipeline.kafka.reading import Archived, archived
 from pipeline.kafka.replay_plan import (
+    By,
     Mode,
     PartitionPlan,
     Range,
@@ -21,6 +23,7 @@ from pipeline.kafka.replay_plan import (
 )
 from pipeline.kafka.replay_units import first_at
 from pipeline.kafka.replay_write import FILLER, filler
+from pipeline.kafka.topics import cluster_id
 from pipeline.repository import BackupSet, Repository
 
 EVERYTHING = Range()
@@ -62,13 +65,19 @@ class Wish:
 
 @dataclass
 class Plan:
-    """What will be done, partition by partition; from the archive's indexes alone."""
+    """What will be done, partition by partition, from the archive's indexes.
+
+    `cluster` is what the brokers call theirs, None where they did not answer: a plan can be made
+    before there is anything to restore into, and is dearer than it says if they refuse markers.
+    """
 
     wish: Wish
     backup: BackupSet
     sources: dict[int, Archived]
     partitions: list[PartitionPlan]
     objective: timedelta
+    by: By = By.MARKERS
+    cluster: str | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -95,13 +104,26 @@ class Plan:
         renumbered = [plan.partition for plan in self.partitions if plan.dense]
         if renumbered and wish.mode is Mode.AUTO:
             yield f"exact offsets would miss it: partitions {renumbered} are renumbered, with a map"
+        yield from self._of_target()
         for partition, source in self.sources.items():
             if lost := source.index.gaps.get(Reason.LOST):
                 yield f"  [{partition}] {lost:,} offsets were LOST before they were archived"
 
+    def _of_target(self) -> Iterator[str]:
+        origin = self.backup.manifest.facts.get("cluster_id")
+        if self.cluster is None:
+            yield "the brokers do not answer: counted as if they let us write markers"
+        elif self.cluster != origin:
+            yield f"archived from cluster {origin}, this one is {self.cluster}"
+        if self.by is By.TRANSACTIONS and any(p.markers and not p.dense for p in self.partitions):
+            yield "the brokers let us write no markers (ALTER on the cluster): gaps take longer"
 
-def make(config: PipelineConfig, repository: Repository, wish: Wish) -> Plan:
-    """Plan a replay; raises ConfigError or BackupError where the archive cannot give it."""
+
+def make(config: PipelineConfig, repository: Repository, wish: Wish, by: By | None = None) -> Plan:
+    """Plan a replay; raises ConfigError or BackupError where the archive cannot give it.
+
+    With `by` brokers are not asked what they let us fill gaps with.
+    """
     backup = _archive(repository, wish)
     sources = {each.index.partition: each for each in archived(backup, [wish.topic])}
     if strangers := set(wish.partitions) - set(sources):
@@ -109,7 +131,21 @@ def make(config: PipelineConfig, repository: Repository, wish: Wish) -> Plan:
     chosen = {n: sources[n] for n in sorted(wish.partitions or sources)}
     plans = [plan_partition(source, _range(source, wish)) for source in chosen.values()]
     objective = config.objectives.topic_replay.rto
-    return Plan(wish, backup, chosen, choose(plans, wish.mode, objective), objective)
+    cluster, allowed = _asked(config, gaps=any(plan.markers for plan in plans))
+    by = by or allowed
+    plans = [replace(plan, by=by) for plan in plans]
+    chosen_plans = choose(plans, wish.mode, objective)
+    return Plan(wish, backup, chosen, chosen_plans, objective, by, cluster)
+
+
+def _asked(config: PipelineConfig, *, gaps: bool) -> tuple[str | None, By]:
+    """What the brokers call their cluster, and what they let us fill gaps with."""
+    try:
+        with RawWriter(config.kafka) as writer:  # first: it tells at once that nobody answers
+            marking = not gaps or writer.may_mark()
+            return cluster_id(config.kafka), By.MARKERS if marking else By.TRANSACTIONS
+    except ServerError:
+        return None, By.MARKERS
 
 
 def _archive(repository: Repository, wish: Wish) -> BackupSet:
@@ -136,8 +172,9 @@ def _range(source: Archived, wish: Wish) -> Range:
 
 def resumed(config: PipelineConfig, repository: Repository, told: Mapping[str, Any]) -> Plan:
     """Plan an interrupted replay again, from what its journal says it was."""
-    plan = make(config, repository, Wish.of(told["wish"]))
-    exact = [plan_partition(s, _range(s, plan.wish)) for s in plan.sources.values()]
+    by = By(told.get("by", By.MARKERS))
+    plan = make(config, repository, Wish.of(told["wish"]), by)
+    exact = [plan_partition(s, _range(s, plan.wish), by) for s in plan.sources.values()]
     plan.partitions = [
         choose([each], Mode(told["modes"][str(each.partition)]), plan.objective)[0]
         for each in exact

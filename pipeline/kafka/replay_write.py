@@ -4,7 +4,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from datetime import timedelta
 from functools import cache
 from typing import NamedTuple
 
@@ -15,13 +14,13 @@ from pipeline.errors import RestoreError, ServerError
 from pipeline.kafka.batches import HEADER, Batch, Codec, walk
 from pipeline.kafka.offset_map import Moved
 from pipeline.kafka.raw import Place
-from pipeline.kafka.raw_produce import MARKERS, Appended, Producer, RawWriter, Refused, passing
+from pipeline.kafka.raw_produce import Appended, Producer, RawWriter, Refused, passing
 from pipeline.kafka.reading import Archived
 from pipeline.kafka.records import NO_TIMESTAMP, Record, encoded
+from pipeline.kafka.replay_filling import Filling, settled_end
 from pipeline.kafka.replay_plan import PartitionPlan
 from pipeline.kafka.replay_proof import differs
 from pipeline.kafka.replay_units import Unit, units
-from pipeline.wait import wait_until
 
 WINDOW, WINDOW_BYTES = 64, 16 << 20
 """Requests and bytes on their way for one partition.
@@ -32,18 +31,17 @@ twice or out of order, and after an error the log's end tells which of them are 
 ATTEMPTS = 10
 FILLER = 100_000
 """Empty records in one batch of filler."""
-WITHIN, PAUSE = timedelta(seconds=120), timedelta(milliseconds=200)
 _COVERED_FROM, _SEQUENCES = 21, 1 << 31
 _OUT_OF_STEP = frozenset({"OutOfOrderSequenceNumberError", "DuplicateSequenceNumberError"})
 _GONE = frozenset({"UnknownTopicIdError", "UnknownTopicOrPartitionError"})
 _NULLS = b"\x01\x01\x00"  # no key, no value, no headers
 
 
-class Identity(NamedTuple):
-    """Who writes: the producer of the records and that of the markers, kept over a resume."""
+class Means(NamedTuple):
+    """Who writes the records, kept over a resume, and what fills the offsets between them."""
 
-    records: Producer
-    markers: Producer
+    producer: Producer
+    filling: Filling
 
 
 class _Sent(NamedTuple):
@@ -60,11 +58,12 @@ class PartitionWriter:
         self,
         writer: RawWriter,
         place: Place,
-        identity: Identity,
+        means: Means,
         stopped: threading.Event,
         tell: Callable[[int], None],
     ) -> None:
-        self._writer, self._place, self._identity = writer, place, identity
+        self._writer, self._place = writer, place
+        self._producer, self._filling = means
         self._stopped, self._tell = stopped, tell
         self._window: deque[_Sent] = deque()
         self._flying, self._acknowledged = 0, False
@@ -141,7 +140,7 @@ class PartitionWriter:
         problem = differs(unit, target, found) if found else "nothing is there"
         if problem:
             raise RestoreError(f"{self._place}@{target} is not what the archive says: {problem}")
-        known = self._writer.last_sequence(self._place, self._identity.records)
+        known = self._writer.last_sequence(self._place, self._producer)
         if known is not None and (known + 1) % _SEQUENCES != self._sequence:
             raise RestoreError(
                 f"{self._place}: the broker has records up to number {known} of this replay, "
@@ -151,7 +150,7 @@ class PartitionWriter:
     def _send(self, header: Batch, payload: bytes | memoryview, target: int) -> None:
         while len(self._window) >= WINDOW or self._flying > WINDOW_BYTES:
             self._settle()
-        batch = _ours(header, payload, self._identity.records, self._sequence)
+        batch = _ours(header, payload, self._producer, self._sequence)
         answer = self._writer.send(self._place, batch)
         self._window.append(_Sent(batch, target, header.records, answer))
         self._flying += len(batch)
@@ -208,7 +207,7 @@ class PartitionWriter:
             self._settle()
 
     def _fill(self, target: int) -> None:
-        """Let no consumer see anything between here and `target`, a marker for each offset."""
+        """Let no consumer see anything between here and `target`."""
         at = max(self._position, self._present)
         if at >= target:
             self._position = max(self._position, target)
@@ -216,41 +215,23 @@ class PartitionWriter:
         self._flush()
         self._compare_tail()
         while at < target:
-            at = self._mark(at, min(MARKERS, target - at))
+            at = self._mark(at, target - at)
             if self._stopped.is_set():
                 raise RestoreError(f"{self._place}: stopped at offset {at}")
         self._position = target
 
     def _mark(self, at: int, count: int) -> int:
         try:
-            self._writer.mark(self._place, self._identity.markers, count)
+            return self._filling.mark(self._place, at, count)
         except Refused as refused:
             raise RestoreError(
-                f"{refused}. A marker takes the right to ALTER the cluster; --mode dense needs none"
+                f"{refused}. {self._filling.right}; --mode dense needs none"
             ) from refused
-        except (KafkaError, OSError) as error:
-            if not passing(error):
-                raise ServerError(f"{self._place}: marker: {error!r}") from error
-            return settled_end(self._writer, self._place)
-        return at + count
 
     def _expect_end(self) -> None:
         end = self._writer.bounds(self._place)[1]
         if end != self._position:
             raise RestoreError(f"{self._place} ends at {end}, planned was {self._position}")
-
-
-def settled_end(writer: RawWriter, place: Place) -> int:
-    """End of the log once it rests: a request whose sender is gone may still be on its way."""
-    seen: list[int] = []
-
-    def moving() -> str | None:
-        seen.append(writer.bounds(place)[1])
-        rested = len(seen) > 10 and len(set(seen[-10:])) == 1  # two seconds
-        return None if rested else f"its end is {seen[-1]}"
-
-    wait_until(f"{place} at rest", moving, within=WITHIN, every=PAUSE)
-    return seen[-1]
 
 
 @cache

@@ -16,11 +16,13 @@ from pipeline.kafka.batches import check_crc, walk
 from pipeline.kafka.raw import Place, RawReader
 from pipeline.kafka.reading import archived
 from pipeline.kafka.target_topic import existing
-from pipeline.kafka.topics import Extent, Topic, extents
+from pipeline.kafka.topics import Extent, Topic, describe, extents
 from pipeline.repository import BackupSet
+from pipeline.wait import wait_until
 
 RETENTION = ("retention.ms", "retention.bytes", "cleanup.policy")
 FETCH = 4 << 20
+WITHIN, STILL = timedelta(seconds=60), timedelta(seconds=2)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,23 @@ def missing_groups(
         if gone := was - now.get(group.name, set()):
             told.append(f"{group.name}: {len(gone)} of {len(was)} offsets are gone")
     return told
+
+
+def standing_still(config: PipelineConfig, topics: Sequence[str]) -> dict[str, int]:
+    """Wait until no log grows for a while; ServerError tells which one does."""
+    if not topics:
+        return {}
+    places = [place for topic in describe(config.kafka, topics) for place in topic.places]
+    before: dict[str, int] = {}
+
+    def growing() -> str | None:
+        ends = {str(p): log.high_watermark for p, log in extents(config.kafka, places).items()}
+        grown = [place for place, end in ends.items() if before.get(place) != end]
+        before.update(ends)
+        return f"still written to: {', '.join(grown)}" if grown else None
+
+    wait_until("nobody writes to what will be replaced", growing, within=WITHIN, every=STILL)
+    return before
 
 
 def fed_by_cdc(config: PipelineConfig, topic: str) -> bool:

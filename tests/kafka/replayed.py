@@ -11,6 +11,7 @@ from pipeline.config import KafkaConfig, PipelineConfig
 from pipeline.kafka import archive, replay, replay_wish
 from pipeline.kafka.batches import Batch, walk
 from pipeline.kafka.raw import RawReader
+from pipeline.kafka.replay_plan import By
 from pipeline.kafka.replay_proof import Proven
 from pipeline.kafka.topics import describe, extents
 from pipeline.repository import BackupSet, Repository
@@ -125,14 +126,30 @@ class Place:
         self.kafka = broker.config.kafka
         self.repository = Repository(FolderStore(folder))
 
+    def connect(self, kafka: KafkaConfig) -> None:
+        """Go on with another broker, or as somebody else."""
+        self.config, self.kafka = self.config.model_copy(update={"kafka": kafka}), kafka
+
     def archive(self, topic: str) -> BackupSet:
         return archive.take(self.config, self.repository, [topic])
 
-    def bring(self, topic: str, *, give_back_retention: bool = False, **wish: object) -> Restored:
+    def plan(self, topic: str) -> replay_wish.Plan:
+        """What a replay into another name would do."""
+        asked = replay_wish.Wish(topic, name=f"{topic}-back")
+        return replay_wish.make(self.config, self.repository, asked)
+
+    def bring(
+        self,
+        topic: str,
+        *,
+        give_back_retention: bool = False,
+        by: By | None = None,
+        **wish: object,
+    ) -> Restored:
         """Replay, into another name by default; the keywords are those of a wish."""
         asked = replay_wish.Wish(topic, **{"name": f"{topic}-back", **wish})  # type: ignore[arg-type]
         said: list[str] = []
-        plan = replay_wish.make(self.config, self.repository, asked)
+        plan = replay_wish.make(self.config, self.repository, asked, by)
         journal = replay.new_journal(self.config, topic)
         one = replay.Replay(self.config, plan, journal, give_back_retention, said.append)
         return Restored(one.run(), said, one)

@@ -107,7 +107,7 @@ def test_offsets_come_back_verbatim_and_proven(
     assert fates(put_back(broker, backup, group)) == [Fate.PROVEN, Fate.END]  # again: no change
 
 
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("protocol", [pytest.param("classic", marks=pytest.mark.slow), "consumer"])
 def test_a_group_reads_on_where_it_was(
     broker: Stack, topic: str, repository: Repository, protocol: str
 ) -> None:
@@ -159,7 +159,9 @@ def _remake(kafka: KafkaConfig, topic: str, values: int, first: int = 0) -> None
     """The topic of another life: the broker forgets the offsets that groups had in it."""
     _delete(kafka, topic)
     admin = topics.admin(kafka)
-    admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])[topic].result()
+    kept = {"retention.ms": "-1"}  # its timestamps are of 1970
+    new = NewTopic(topic, num_partitions=2, replication_factor=1, config=kept)
+    admin.create_topics([new])[topic].result()
     writer = topics.producer(kafka)
     for partition in range(2):
         for number in range(first, first + values):
@@ -196,7 +198,7 @@ def test_offsets_beyond_what_came_back_are_clamped_and_counted(
     assert [offset for _, _, offset, _ in held(kafka, group)] == [35, 60]
 
 
-@pytest.mark.parametrize("mode", ["exact", "dense"])
+@pytest.mark.parametrize("mode", [pytest.param("exact", marks=pytest.mark.slow), "dense"])
 def test_after_a_replay_groups_read_on_at_the_same_record(
     broker: Stack, repository: Repository, tmp_path: Path, mode: str
 ) -> None:

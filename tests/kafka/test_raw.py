@@ -1,6 +1,7 @@
 """Raw batches of a real broker, and the private names of kafka-python that bring them."""
 
 import inspect
+import ssl
 import uuid
 
 import pytest
@@ -24,6 +25,19 @@ def test_kafka_python_still_has_the_names_that_are_replaced() -> None:
         assert "self._sock.recv(4096)" in source
         assert "return recvd_data, err" in source
     assert "self._sock_recv()" in inspect.getsource(KafkaTCPTransport._read_from_sock)
+
+
+def test_kafka_python_still_makes_the_tls_context_that_is_borrowed() -> None:
+    """It verifies the certificate and, unless told otherwise, the name in it."""
+    build = KafkaSSLTransport._build_ssl_context
+    assert list(inspect.signature(build).parameters) == ["config"]
+    assert KafkaSSLTransport.DEFAULT_CONFIG.keys() == {
+        *("ssl_context", "ssl_check_hostname", "ssl_crlfile", "ssl_password"),
+        *("ssl_cafile", "ssl_certfile", "ssl_keyfile"),
+    }
+    context = build(KafkaSSLTransport.DEFAULT_CONFIG)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
 def test_security_settings_are_translated_or_refused() -> None:

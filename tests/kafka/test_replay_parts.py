@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from fixtures.stacks.protocol import Stack
 from pipeline.cli import app
+from pipeline.config import KafkaConfig
 from pipeline.errors import BackupError, ConfigError, RecoveryRefused
 from pipeline.kafka import replay
 from pipeline.kafka.offset_map import OffsetMap
@@ -133,6 +134,13 @@ def test_what_a_target_would_refuse_is_said_first(here: Place) -> None:
         here.bring(topic, partitions=(7,))
     with pytest.raises(ConfigError, match=r"no backup set in .* holds nothing"):
         here.bring("nothing")
+
+
+def test_a_plan_can_be_made_before_there_is_a_broker(here: Place) -> None:
+    topic = written(here)
+    here.connect(KafkaConfig(bootstrap_servers="127.0.0.1:1", client={"log_level": "0"}))
+    lines = list(here.plan(topic).lines())
+    assert "the brokers do not answer: counted as if they let us write markers" in lines
 
 
 def test_a_cut_segment_leaves_a_topic_that_is_called_unfinished(

@@ -1,15 +1,18 @@
 """A plan is exact where that meets the objective, and gives up the dearest partition first."""
 
+import inspect
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from kafka.net import KafkaConnectionManager
+from kafka.net import KafkaConnectionManager, KafkaNetSocket
 
 from pipeline.errors import ConfigError
 from pipeline.kafka.gaps import Gap, Reason
 from pipeline.kafka.offset_map import Moved
+from pipeline.kafka.raw_produce import _Direct
 from pipeline.kafka.replay_plan import (
+    By,
     Mode,
     PartitionPlan,
     _holes,
@@ -47,6 +50,14 @@ def test_auto_gives_up_exactness_where_it_would_miss_the_objective() -> None:
     assert [p.mode for p in choose([dear], Mode.EXACT, RTO)] == [Mode.EXACT]
     cheap = replace(dear, gaps=100)
     assert [p.mode for p in choose([cheap, dearer], Mode.AUTO, RTO)] == [Mode.EXACT, Mode.DENSE]
+
+
+def test_gaps_without_the_right_to_write_markers_cost_more_and_the_plan_says_so() -> None:
+    many = replace(PLAN, gaps=1_000, markers=1_000_000, histogram=(0, 0, 0, 1_000, 0))
+    slow = replace(many, by=By.TRANSACTIONS)
+    assert choose([many], Mode.AUTO, RTO) == [many]
+    assert [plan.mode for plan in choose([slow], Mode.AUTO, RTO)] == [Mode.DENSE]
+    assert "1,000,000 empty transactions in 1,000 gaps (1,000 of up to 10,000)" in str(slow)
 
 
 def test_a_partition_that_is_only_large_stays_exact() -> None:
@@ -94,5 +105,10 @@ def test_a_map_leads_to_the_record_or_the_next_one() -> None:
 
 def test_kafka_python_still_has_the_names_that_writing_uses() -> None:
     assert KafkaConnectionManager.DEFAULT_CONFIG["max_in_flight_requests_per_connection"] == 5
+    assert KafkaConnectionManager.DEFAULT_CONFIG["reconnect_backoff_max_ms"] == 30_000
+    assert "proxy_url=self.config['proxy_url']" in inspect.getsource(KafkaConnectionManager)
+    assert type(KafkaNetSocket("direct://")) is _Direct
+    parameters = inspect.signature(KafkaNetSocket.sock_connect).parameters
+    assert list(parameters) == ["self", "net", "sock", "sockaddr", "timeout_at"]
     for name in ("run", "send", "call_soon", "least_loaded_node"):
         assert callable(getattr(KafkaConnectionManager, name))

@@ -6,6 +6,8 @@ from random import Random
 
 import pytest
 from confluent_kafka import TopicPartition
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
+from typer.testing import CliRunner, Result
 
 from fixtures.faults.outages import Outage
 from fixtures.faults.topics import (
@@ -21,12 +23,16 @@ from fixtures.topic_reading import topic_survivors
 from fixtures.workload.producer import clients
 from fixtures.workload.topics import OWN_TOPICS, SYSTEM, create_topics
 from fixtures.workload.workload import Clients
-from pipeline.errors import RecoveryRefused, RestoreError
+from pipeline.cli import app
+from pipeline.errors import LossNotAccepted, RecoveryRefused, RestoreError
 from pipeline.kafka import archive, groups
+from pipeline.kafka.target_topic import existing
+from pipeline.recovery.topic_evidence import Facts
 from pipeline.recovery.topic_extent import survey
-from pipeline.recovery.topic_loss import Facts, TopicRecovery, new_recovery
+from pipeline.recovery.topic_loss import TopicRecovery, new_recovery
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
+from pipeline.wait import wait_until
 from tests.kafka import topics
 from tests.kafka.test_groups import commit, forget_if_there
 
@@ -79,6 +85,7 @@ def shop(broker: Stack, tmp_path: Path, seed: int) -> Iterator[Shop]:
 NOT_EXPLAINED = "retention does not explain"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "found"),
     [
@@ -98,10 +105,21 @@ def test_the_extent_is_found_and_the_archive_comes_back(
     told = shop.findings(backup)
     assert found in told
     assert "profiles" not in told
-    shop.recovery("clicks").run()
+    recovery = shop.recovery("clicks")
+    recovery.lose = ["clicks"]
+    recovery.run()
     assert shop.damage() == {}
     shop.clients.write(60)
     assert shop.damage() == {}
+
+
+def test_a_topic_that_cannot_be_kept_is_not_removed_unless_told(shop: Shop) -> None:
+    shop.back_up()
+    damage_log_segment("clicks", Random(1))(shop.broker)
+    before = existing(shop.config.kafka, "clicks")
+    with pytest.raises(LossNotAccepted, match=r"clicks: a batch cannot be read.*--lose clicks"):
+        shop.recovery("clicks").run()
+    assert existing(shop.config.kafka, "clicks") == before
 
 
 def test_what_came_after_the_archive_is_lost_and_no_more(shop: Shop) -> None:
@@ -114,6 +132,7 @@ def test_what_came_after_the_archive_is_lost_and_no_more(shop: Shop) -> None:
     assert set(found) <= {"stale", "resurrected"}  # of the compacted topic
 
 
+@pytest.mark.slow
 def test_what_is_still_there_goes_behind_the_archive(shop: Shop) -> None:
     """Records are deleted, and others written since: these keep their offsets, none is lost."""
     shop.back_up()
@@ -123,6 +142,7 @@ def test_what_is_still_there_goes_behind_the_archive(shop: Shop) -> None:
     assert shop.damage() == {}, ends
 
 
+@pytest.mark.slow
 def test_groups_read_on_from_where_they_were(shop: Shop) -> None:
     """A topic's deletion takes its groups' offsets with it; newer ones are kept before it."""
     kafka = shop.config.kafka
@@ -139,6 +159,7 @@ def test_groups_read_on_from_where_they_were(shop: Shop) -> None:
     assert position.metadata in {"old", "new"}
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_goes_on(shop: Shop) -> None:
     """After every step the recovery dies once, and another one takes its journal."""
     shop.back_up()
@@ -165,6 +186,7 @@ def test_killed_anywhere_it_goes_on(shop: Shop) -> None:
     assert shop.damage() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["offsets 0 to", "clicks[2] proven"])
 def test_killed_inside_a_replay_it_goes_on(shop: Shop, at: str) -> None:
     shop.back_up()
@@ -180,6 +202,74 @@ def test_killed_inside_a_replay_it_goes_on(shop: Shop, at: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         recovery.run()
     TopicRecovery(shop.config, ["clicks"], recovery.journal, shop.broker.nonce).run()
+    assert shop.damage() == {}
+
+
+def test_the_command_goes_on_as_it_says(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it prints last needs no topic and no way again, only the cluster's id."""
+    shop.back_up()
+    delete_records("clicks")(shop.broker)
+    file = tmp_path / "pipeline.toml"
+    file.write_text(
+        f'[kafka]\nbootstrap_servers = "{shop.config.kafka.bootstrap_servers}"\n'
+        f'[repository]\npath = "{shop.config.repository.path}"\n'
+    )
+
+    def ask(*words: str, identity: str = shop.broker.nonce) -> Result:
+        asked = ["recover", "topics", *words, "--identity", identity, "--config", str(file)]
+        return CliRunner().invoke(app, asked)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(TopicRecovery, "remove", _die)
+        died = ask("--topic", "clicks")
+    *_, again = died.output.partition("to go on: pipeline recover topics ")
+    words = again.split()
+    assert words[0] == "--resume", died.output
+    assert "leave them" in str(ask(*words, "--topic", "profiles").exception)
+    assert "typed 'another'" in str(ask(*words, identity="another").exception)
+    done = ask(*words)
+    assert done.exit_code == 0, done.output
+    assert shop.damage() == {}
+
+
+def _die(_: TopicRecovery) -> Facts:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_topic_that_cannot_be_read_does_not_keep_another_from_it(shop: Shop) -> None:
+    """Only what can be read is kept, and goes behind the archive."""
+    shop.back_up()
+    damage_log_segment("clicks", Random(1))(shop.broker)
+    delete_records("transfers")(shop.broker)
+    shop.clients.write(60)
+    recovery = shop.recovery("clicks", "transfers")
+    recovery.lose = ["clicks"]
+    recovery.run()
+    found = shop.damage()
+    found.pop("lost", None)  # of clicks, behind the archive's end
+    assert found == {}
+
+
+@pytest.mark.slow
+def test_partitions_added_since_the_archive_are_named(shop: Shop) -> None:
+    """The topic comes back as it was archived; what has no place there is kept, and said."""
+    backup = shop.back_up()
+    admin = topics.admin(shop.config.kafka)
+    admin.create_partitions([NewPartitions("clicks", 4)])["clicks"].result()
+    wait_until(
+        "the partition is known",
+        lambda: None if "4 partitions, archived 3" in shop.findings(backup) else "not yet",
+        within=topics.WITHIN,
+    )
+    said: list[str] = []
+    recovery = shop.recovery("clicks")
+    recovery.progress = said.append
+    recovery.run()
+    assert any("NOT brought back: partitions 3, added since" in line for line in said)
+    assert recovery.done["replay"]["not_brought_back"] == {"clicks": ["3"]}
     assert shop.damage() == {}
 
 

@@ -1,0 +1,131 @@
+"""Brokers that go while a topic is brought back: it goes on, or one error says what is wrong."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+
+from fixtures.stacks.kafka import KafkaServer
+from fixtures.stacks.protocol import Component, Stack
+from pipeline.config import KafkaConfig
+from pipeline.errors import RestoreError, ServerError
+from pipeline.kafka import raw_produce, replay, replay_write
+from pipeline.kafka.raw_produce import RawWriter
+from tests.kafka import topics
+from tests.kafka.brokers import pair
+from tests.kafka.replayed import Place, consumed, place_extent
+
+pytestmark = pytest.mark.stack
+FOREVER = {"retention.ms": "-1"}
+
+
+@pytest.fixture
+def here(broker: Stack, tmp_path: Path) -> Place:
+    return Place(broker, tmp_path)
+
+
+def archived(here: Place) -> str:
+    """Many small batches, and gaps between them."""
+    topic = topics.create(here.kafka, "disturbed", config=FOREVER)
+    writer = topics.producer(here.kafka, **{"batch.size": "1000", "linger.ms": "0"})
+    topics.fill(writer, topic, 3_000)
+    topics.transactions(here.kafka, topic, "cac", size=20)
+    topics.fill(writer, topic, 1_000)
+    here.archive(topic)
+    return topic
+
+
+Call = tuple[type, str, int]
+RECORDS: Call = (replay_write.PartitionWriter, "_send", 30)
+MARKER: Call = (RawWriter, "mark", 2)
+
+
+def at_call(call: Call, act: Callable[[], object], patch: pytest.MonkeyPatch) -> None:
+    """Let that happen right before the given call, and only once."""
+    owner, name, number = call
+    true, calls = getattr(owner, name), [0]
+
+    def disturbed(*given: object, **named: object) -> object:
+        calls[0] += 1
+        if calls[0] == number:
+            act()
+        return true(*given, **named)
+
+    patch.setattr(owner, name, disturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", [RECORDS, MARKER], ids=["records", "markers"])
+def test_a_broker_that_is_started_anew_gets_nothing_twice(
+    here: Place, broker: Stack, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    topic = archived(here)
+
+    def restart() -> None:
+        broker.kill(Component.KAFKA)
+        broker.start(Component.KAFKA)
+
+    monkeypatch.setattr(replay_write, "WINDOW", 16)
+    at_call(call, restart, monkeypatch)
+    here.bring(topic)
+    assert consumed(here.kafka, f"{topic}-back") == consumed(here.kafka, topic)
+    assert place_extent(here.kafka, f"{topic}-back") == place_extent(here.kafka, topic)
+
+
+@pytest.mark.slow
+def test_a_broker_that_stays_away_is_one_error_and_the_replay_goes_on_later(
+    here: Place, broker: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = archived(here)
+    with monkeypatch.context() as patch:
+        patch.setattr(replay_write, "WINDOW", 16)
+        patch.setattr(raw_produce, "WITHIN", timedelta(seconds=2))
+        at_call(RECORDS, lambda: broker.kill(Component.KAFKA), patch)
+        with pytest.raises(ServerError, match=rf"{topic}-back\[0\]: its offsets: not within 2 s"):
+            here.bring(topic)
+    ((name, _),) = replay.unfinished(here.config)
+    broker.start(Component.KAFKA)
+    here.resume(name)
+    assert consumed(here.kafka, f"{topic}-back") == consumed(here.kafka, topic)
+    assert list(replay.unfinished(here.config)) == []
+
+
+def test_a_topic_that_is_deleted_before_a_marker_is_one_error(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = archived(here)
+    client = topics.admin(here.kafka)
+
+    def delete() -> None:
+        client.delete_topics([f"{topic}-back"])[f"{topic}-back"].result()
+
+    at_call(MARKER, delete, monkeypatch)
+    with pytest.raises(RestoreError, match=r"-back\[0\]: the topic was deleted meanwhile"):
+        here.bring(topic)
+    assert len(list(replay.unfinished(here.config))) == 1
+
+
+@pytest.fixture
+def two() -> Iterator[tuple[KafkaConfig, KafkaServer]]:
+    with pair() as (servers, second):
+        yield KafkaConfig(bootstrap_servers=servers), second
+
+
+@pytest.mark.slow
+def test_a_leader_that_dies_hands_over(
+    here: Place, two: tuple[KafkaConfig, KafkaServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka, second = two
+    here.connect(kafka)
+    topic = archived(here)
+    before, extent = consumed(kafka, topic), place_extent(kafka, topic)
+    monkeypatch.setattr(replay_write, "WINDOW", 16)
+    made, client = "handed-over", topics.admin(kafka)
+    led = NewTopic(made, num_partitions=1, replica_assignment=[[2, 1]], config=FOREVER)
+    client.create_topics([led])[made].result()
+    at_call(RECORDS, second.kill, monkeypatch)
+    here.bring(topic, name=made)
+    assert consumed(kafka, made) == before
+    assert place_extent(kafka, made) == extent
