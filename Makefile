@@ -68,9 +68,11 @@ slice: setup # two slow cases, others with every commit: what CI runs of the nig
 playground: setup ## a pipeline in the foreground with a gentle workload, until Ctrl-C
 	$(PY) -m fixtures.playground
 
-bench: setup ## measure PostgreSQL beside pgBackRest and Barman (Debian), and write docs/
+bench: setup ## measure beside pgBackRest, Barman, librdkafka and Kafka's own tools; writes docs/
 	$(PY) -m bench postgres
 	$(PY) -m bench detection
+	$(PY) -m bench.kafka_archive
+	$(PY) -m bench.kafka_replay
 
 report: packages ## render the last results as one HTML page
 	$(PY) -m fixtures.reporting.render $(RESULTS)

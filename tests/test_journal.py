@@ -2,18 +2,30 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
+from pipeline.recovery import point_in_time, topic_loss
 from pipeline.recovery.journal import Journal
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "recoveries" / "point-in-time-1")
+
+
+@pytest.mark.parametrize("scenario", [point_in_time, topic_loss])
+def test_two_recoveries_in_one_second_do_not_share_a_journal(
+    scenario: ModuleType, tmp_path: Path
+) -> None:
+    config = PipelineConfig.model_validate({"repository": {"path": tmp_path}})
+    begun = {scenario.new_recovery(config).recovery for _ in range(20)}
+    assert len(begun) == 20
 
 
 def test_lines_are_read_back_in_order_with_their_facts(journal: Journal) -> None:

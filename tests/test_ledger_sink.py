@@ -140,6 +140,13 @@ def test_events_delivered_again_are_counted_and_change_nothing(topic: Topic) -> 
     assert (topic.fold.events, topic.fold.duplicates) == (4, 2)
 
 
+def test_an_event_without_a_key_brings_no_row(topic: Topic) -> None:
+    """Debezium's, of a table that was dropped before it decoded the change."""
+    record = {"after": FULL, "op": "c", "source": {"txId": 7, "lsn": 10}}
+    topic.fold.take("documents", None, avro(2, ENVELOPE, record), "here")
+    assert (topic.rows(), topic.fold.keyless) == ([], 1)
+
+
 def test_a_truncate_is_refused(topic: Topic) -> None:
     with pytest.raises(SinkError, match="operation 't'; expected one of c, u, r, d"):
         topic.event("t", 10)

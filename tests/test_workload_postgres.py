@@ -7,16 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, LiteralString, cast
 
 import psycopg
 import pytest
 from pydantic import SecretStr
 
 from fixtures import cache
+from fixtures.incident import IncidentLog
 from fixtures.ledger import Classification, Found, Ledger, classify
 from fixtures.ledger.decision import Beyond
 from fixtures.ledger.survivors import postgres_survivors
+from fixtures.observer import Observer
+from fixtures.service import Service
 from fixtures.stacks.artifacts import installed
 from fixtures.stacks.ports import Ports
 from fixtures.stacks.postgres import PostgresServer
@@ -29,6 +33,7 @@ from fixtures.workload import (
     publication_sql,
     send_probe,
 )
+from fixtures.workload.transport import shut
 from pipeline.config import PostgresConfig
 from pipeline.postgres.tools import Tools
 from pipeline.wait import wait_until
@@ -36,6 +41,7 @@ from pipeline.wait import wait_until
 pytestmark = pytest.mark.stack
 PASSWORD = "not a secret"  # noqa: S105 - of a server that lives for one test
 SOON = timedelta(seconds=30)
+PROBES = "query LIKE 'INSERT INTO drill_probe%'"
 
 
 @dataclass(frozen=True)
@@ -270,3 +276,70 @@ def test_a_probe_carries_its_time(shop: Shop) -> None:
     sent = send_probe(shop.config.conninfo())
     with shop.connect() as connection:
         assert connection.execute("SELECT id FROM drill_probe").fetchone() == (round(sent * 1e9),)
+
+
+def test_a_writer_that_does_not_rest_is_named(shop: Shop) -> None:
+    """A pause without end would look like a drill that hangs, and tell nobody why."""
+    with shop.workload(writers=1, answer_within=timedelta(minutes=5)) as workload:
+        workload.write(acknowledged=100)
+        workload.pause()
+        with shop.connect() as locker, locker.transaction():
+            everything = ", ".join(TABLES)
+            locker.execute(f"LOCK TABLE {everything} IN ACCESS EXCLUSIVE MODE")
+            workload.resume()
+            waiting = "wait_event = 'relation'"
+            wait_until("a wait", lambda: None if active(shop, waiting) else "none", within=SOON)
+            with pytest.raises(WorkloadError, match=r"w0 does not rest .* waits for \d"):
+                workload.pause(within=timedelta(seconds=1))
+        workload.pause()
+
+
+def test_a_connection_that_closed_by_itself_can_be_broken(shop: Shop) -> None:
+    """The watchdog of all writers must not die of it."""
+    connection = shop.connect()
+    connection.close()
+    shut(connection)
+
+
+@pytest.fixture
+def observer(shop: Shop) -> Iterator[Observer]:
+    """Its probes take a while: whoever holds them comes while one is under way."""
+    with shop.connect() as connection:
+        connection.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN PERFORM pg_sleep(0.2); RETURN new; END'"
+        )
+        connection.execute(
+            "CREATE TRIGGER slow BEFORE INSERT ON drill_probe FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
+    service = SimpleNamespace(connect=shop.connect, ledger=shop.ledger)
+    observer = Observer(cast("Service", service), IncidentLog())
+    observer.start()
+    wait_until("a probe under way", lambda: None if active(shop, PROBES) else "none", within=SOON)
+    yield observer
+    observer.stop()
+
+
+def active(shop: Shop, which: LiteralString) -> int:
+    """How many sessions are at work, of those."""
+    with shop.connect() as connection:
+        found = connection.execute(
+            f"SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND {which}"
+        ).fetchone()
+    return int(found[0]) if found else 0
+
+
+def test_probes_that_are_held_have_ended(shop: Shop, observer: Observer) -> None:
+    """Never closed by another thread: the next connection would get the memory of this one."""
+    observer.hold_probes()
+    assert active(shop, PROBES) == 0
+    assert observer.trouble == []
+
+
+def test_probes_are_held_though_the_server_is_frozen(shop: Shop, observer: Observer) -> None:
+    shop.server.freeze()
+    try:
+        observer.hold_probes()
+    finally:
+        shop.server.thaw()
+    assert observer.trouble == []

@@ -9,7 +9,8 @@ comes after the tombstone.
 Every key of one topic is in memory at a time: 400 bytes each, measured, so 4 GB for ten million.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from pipeline.registry.client import RegistryClient
 
 HEADER = "pipeline.reconciled"
 EXAMPLES = 20
+SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class TopicReconciliation:
     tombstones: int
     ghost_examples: tuple[str, ...]
     missing_examples: tuple[str, ...]
+    keyless: int = 0
+    """Events that name no row, of a table that was dropped before they left: none counts here."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,13 @@ class Reconciliation:
     def tombstones(self) -> int:
         return sum(topic.tombstones for topic in self.topics)
 
+    @property
+    def told(self) -> str:
+        """What came of it, for people, where nothing is missing."""
+        keyless = sum(topic.keyless for topic in self.topics)
+        told = f"topics equal tables; {self.ghosts} ghosts buried"
+        return f"{told}; {keyless} events without a key name no row" if keyless else told
+
     def facts(self) -> dict[str, Any]:
         """JSON-able, for the recovery's journal."""
         return asdict(self)
@@ -77,15 +88,15 @@ def reconcile(
     since: Mapping[str, Ends],
     recovery: str,
     lock_within: timedelta = timedelta(seconds=10),
-    settle: Callable[[], None] = lambda: None,
+    arriving: timedelta = timedelta(0),
 ) -> Reconciliation:
     """Compare each table of `since` with its topic, and bury what has no row.
 
     `since` is `topic_ends` from before the re-snapshot: a row counts as missing unless an event at
     or after it names its key, for an older event may tell a state that the recovery took back.
     Call it when the snapshot has ended; before, rows are reported missing that are on their way.
-    Where clients write all the while, `settle` waits, under the lock, until what they wrote to the
-    table has arrived.
+    Where clients write all the while, rows whose events are on their way are missing only after
+    `arriving`: so long at most the table stays locked beyond the first comparison.
     """
     with (
         psycopg.connect(**config.postgres.conninfo()) as connection,
@@ -97,9 +108,12 @@ def reconcile(
             connection.rollback()  # the lock must be the transaction's first statement
             with connection.transaction():
                 _lock(connection, table, lock_within)
-                settle()
-                folded = live_keys(config.kafka, _topic(config, name))
-                compared = _compare(connection, KeyReader(registry, table), table, folded, ends)
+                reader, deadline = KeyReader(registry, table), time.monotonic() + arriving / SECOND
+                while True:  # reading the topic again is the pause
+                    folded = live_keys(config.kafka, _topic(config, name))
+                    compared = _compare(connection, reader, table, folded, ends)
+                    if not compared.missing or time.monotonic() >= deadline:
+                        break
                 topics.append(_bury(config, recovery, compared))
     return Reconciliation(recovery, tuple(topics))
 
@@ -145,6 +159,7 @@ def _bury(config: PipelineConfig, recovery: str, compared: _Compared) -> TopicRe
         tombstones=written,
         ghost_examples=_examples(compared.ghosts),
         missing_examples=_examples(compared.missing),
+        keyless=compared.folded.keyless,
     )
 
 

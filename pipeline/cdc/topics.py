@@ -33,6 +33,8 @@ class LiveKeys:
     topic: str
     partitions: dict[int, dict[bytes, int]]
     records: int
+    keyless: int = 0
+    """Records that name no row, so that no consumer can place them; see `live_keys`."""
 
     def __iter__(self) -> Iterator[tuple[int, bytes, int]]:
         for partition, keys in self.partitions.items():
@@ -52,18 +54,22 @@ def end_offsets(config: KafkaConfig, topic: str) -> Ends:
 
 
 def live_keys(config: KafkaConfig, topic: str) -> LiveKeys:
-    """Read the topic from its beginning up to its present end."""
+    """Read the topic from its beginning up to its present end.
+
+    Records without a key are counted. Debezium asks the database for a table's primary key when it
+    decodes the first change, and where the table was dropped by then, its changes have none.
+    """
     consumer = _consumer(config)
     try:
         ends = _ends(consumer, topic)
         partitions: dict[int, dict[bytes, int]] = {partition: {} for partition in ends}
-        records = 0
+        records = keyless = 0
         for record in _records(consumer, topic, ends):
             records += 1
             keys, key = partitions[record.partition()], record.key()
             if key is None:
-                raise ServerError(f"{topic}[{record.partition()}]@{record.offset()} has no key")
-            if record.value() is None:
+                keyless += 1
+            elif record.value() is None:
                 keys.pop(key, None)
             else:
                 keys[key] = record.offset()
@@ -71,7 +77,7 @@ def live_keys(config: KafkaConfig, topic: str) -> LiveKeys:
         raise ServerError(f"topic {topic} on {config.bootstrap_servers}: {error}") from error
     finally:
         consumer.close()
-    return LiveKeys(topic, partitions, records)
+    return LiveKeys(topic, partitions, records, keyless)
 
 
 def write_tombstones(

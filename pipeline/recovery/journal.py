@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,17 @@ class Journal:
             stream.write(b"\n" + json.dumps(line, default=str).encode() + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
+
+    def run(self, step: str, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Carry out a step and return its facts; it is written down how it began and ended."""
+        self.write(step, "started")
+        try:
+            facts = act()
+        except BaseException as error:
+            self.write(step, "failed", error=f"{type(error).__name__}: {error}")
+            raise
+        self.write(step, "done", **facts)
+        return facts
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Read what was written so far; a line that a crash cut short is left out."""

@@ -6,6 +6,7 @@ and tables in both directions, and only then let the clients in. Every step can 
 recovery that was interrupted is resumed from its journal.
 """
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -48,7 +49,7 @@ Gate = Callable[[], Sequence[str]]
 
 def new_recovery(config: PipelineConfig) -> Journal:
     """Open the log of a new recovery in the repository."""
-    name = f"point-in-time-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    name = f"point-in-time-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     return Journal(config.repository.path / "recoveries" / name)
 
 

@@ -1,7 +1,6 @@
 """CDC goes on after topics were lost, while clients write all the while."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 
 import psycopg
@@ -9,14 +8,15 @@ import psycopg
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.reconcile import Reconciliation, reconcile, topic_ends
 from pipeline.cdc.resnapshot import resnapshot
-from pipeline.cdc.slots import behind, find_slot
+from pipeline.cdc.slots import find_slot
 from pipeline.config import PipelineConfig
-from pipeline.errors import RestoreError, ServerError
-from pipeline.postgres.lsn import Lsn
+from pipeline.errors import RestoreError
 from pipeline.recovery.reconnect import connectors, published
 from pipeline.wait import wait_until
 
-STREAMS, SETTLED = timedelta(seconds=60), timedelta(seconds=10)
+STREAMS = timedelta(seconds=60)
+ARRIVING = timedelta(seconds=30)
+"""How long an event of a client may take that began to write while the tables were compared."""
 
 
 def go_on(config: PipelineConfig) -> None:
@@ -46,23 +46,9 @@ def every_row(
             for name in connectors(config, connect):
                 progress(f"  {name} reads every row again")
                 resnapshot(connect, connection, name, config.cdc.slot)
-    found = reconcile(config, since=since, recovery=recovery, settle=lambda: _settle(config))
+    found = reconcile(config, since=since, recovery=recovery, arriving=ARRIVING)
     if found.missing:
         told = "; ".join(f"{t.table}: {t.missing_examples}" for t in found.topics if t.missing)
         raise RestoreError(f"{found.missing} rows have no event after the re-read: {told}")
-    progress(f"  topics equal tables; {found.ghosts} ghosts buried")
+    progress(f"  {found.told}")
     return found
-
-
-def _settle(config: PipelineConfig) -> None:
-    """Wait for what clients wrote meanwhile, which the lock of the comparison keeps still.
-
-    A slot's reader confirms commits only: where nobody writes there is nothing to wait for.
-    """
-    with (
-        psycopg.connect(**config.postgres.conninfo(), autocommit=True) as live,
-        suppress(ServerError),
-    ):
-        row = live.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
-        now, slot = Lsn.parse(row[0]) if row else Lsn(0), config.cdc.slot
-        wait_until("events of clients", lambda: behind(live, slot, now), within=SETTLED)

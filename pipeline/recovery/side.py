@@ -14,24 +14,15 @@ from psycopg import sql
 
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import ConfigError, RecoveryRefused, RestoreError
-from pipeline.postgres import archiving, logical
 from pipeline.postgres import globals as server_globals
+from pipeline.postgres import logical
 from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.replay import (
-    Replayed,
-    ReplayOrder,
-    private_server,
-    promote,
-    recovery_settings,
-    replay,
-    signal_file,
-)
+from pipeline.postgres.replay import Replayed, private_server, promote
 from pipeline.postgres.restore import unpack
-from pipeline.postgres.segments import merged_wal
 from pipeline.postgres.server import LocalServer
-from pipeline.postgres.targets import Target
 from pipeline.postgres.tools import Tools
 from pipeline.recovery.plan import Plan
+from pipeline.recovery.replaying import Connect, order_of, replayed
 from pipeline.repository import BackupSet, Repository, total_size
 from pipeline.store import FolderStore
 
@@ -39,8 +30,6 @@ PREFIX = "side-"
 LOADED = "loaded"
 # nothing of it has to survive, and it must fit beside the live server
 SETTINGS = {"fsync": "off", "full_page_writes": "off", "ssl": "off", "shared_preload_libraries": ""}
-
-Connect = Callable[[], psycopg.Connection[Any]]
 
 
 @dataclass(frozen=True)
@@ -79,31 +68,11 @@ class SideServer:
         self, plan: Plan, progress: Callable[[Lsn], None]
     ) -> Iterator[tuple[Replayed, Connect]]:
         """Replay to the target, prove it, promote, and give a way to connect as superuser."""
-        postgres, server = self.config.postgres, self.server
-        view = self.folder / "wal"
-        shutil.rmtree(view, ignore_errors=True)
-        view.mkdir()
-        merged_wal(self.config.repository.path, view, plan.timeline)
-        order = ReplayOrder(
-            restore_command=archiving.get_command(self.config, view),
-            timeline=plan.timeline,
-            target=Target.parse(plan.replay),
-            stop=Lsn.parse(plan.stop) if plan.stop else None,
-        )
-        signal = server.data / signal_file(order)
-        signal.touch()
-        server.tools.own(signal)
-        with private_server(
-            server,
-            user=postgres.user,
-            port=postgres.port,
-            dbname=postgres.dbname,
-            settings=SETTINGS | recovery_settings(order),
-        ) as connect:
-            replayed = replay(server, order, connect, progress)
+        postgres, order = self.config.postgres, order_of(self.config, plan, self.folder / "wal")
+        with replayed(self.server, order, postgres, progress, SETTINGS) as (stood, connect):
             with connect() as connection:
                 promote(connection, order.target, timedelta(minutes=5))
-            yield replayed, connect
+            yield stood, connect
 
     @contextmanager
     def loaded(self, backup: BackupSet) -> Iterator[Connect]:
@@ -166,7 +135,7 @@ def _ctype(facts: dict[str, Any]) -> str:
 
 
 def _make_roles(connection: psycopg.Connection[Any], live: PostgresConfig) -> None:
-    for statement in server_globals.roles(live):
+    for statement in server_globals.roles(live, first=live.user):
         if statement != f"CREATE ROLE {live.user};":
             connection.execute(statement.encode())
 

@@ -9,7 +9,7 @@ resumed from its journal, or begun again: what was left behind is swept first.
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +23,6 @@ from pipeline.errors import (
     ConfigError,
     RecoveryRefused,
     RestoreError,
-    ServerError,
 )
 from pipeline.postgres.copied import Copied
 from pipeline.postgres.lsn import Lsn
@@ -35,7 +34,8 @@ from pipeline.postgres.targets import Target
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.live import committed, handed_over, has_schema, identity
 from pipeline.recovery.plan import Plan, make
-from pipeline.recovery.side import Connect, SideServer, alone
+from pipeline.recovery.replaying import Connect
+from pipeline.recovery.side import SideServer, alone
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
 from pipeline.wait import wait_until
@@ -45,7 +45,8 @@ Observe = Callable[[str, Facts], None]
 
 CONTENDED = timedelta(minutes=2)
 DELIVERED = timedelta(minutes=5)
-SETTLED = timedelta(seconds=10)
+ARRIVING = timedelta(seconds=30)
+"""How long an event of a client may take that began to write while the tables were compared."""
 
 
 def new_restore(config: PipelineConfig) -> Journal:
@@ -93,15 +94,8 @@ class TableRecovery:
 
     def _run(self, name: str, step: Callable[[], Facts]) -> None:
         self.progress(name)
-        self.journal.write(name, "started")
-        try:
-            facts = step()
-        except BaseException as error:
-            self.journal.write(name, "failed", error=f"{type(error).__name__}: {error}")
-            raise
-        self.journal.write(name, "done", **facts)
-        self.done[name] = facts
-        self.observe(name, facts)
+        self.done[name] = self.journal.run(name, step)
+        self.observe(name, self.done[name])
 
     def plan(self) -> Facts:
         """Have the live server hand over its WAL, and see that the backup is one of it."""
@@ -231,24 +225,13 @@ class TableRecovery:
             if applied["changed"] and "end" in applied:
                 end, slot = Lsn.parse(applied["end"]), self.config.cdc.slot
                 wait_until("events", lambda: behind(live, slot, end), within=DELIVERED)
-        found = reconcile(
-            self.config, since=since, recovery=self.journal.recovery, settle=self._settle
-        )
+        recovery = self.journal.recovery
+        found = reconcile(self.config, since=since, recovery=recovery, arriving=ARRIVING)
         if found.missing:
             told = "; ".join(f"{t.table}: {t.missing_examples}" for t in found.topics if t.missing)
             raise RestoreError(f"{found.missing} rows have no event: {told}")
-        self.progress(f"  topics equal tables; {found.ghosts} ghosts buried")
+        self.progress(f"  {found.told}")
         return found.facts()
-
-    def _settle(self) -> None:
-        """Wait for what clients wrote meanwhile, which the lock of the comparison keeps still.
-
-        A slot's reader confirms commits only: where nobody writes there is nothing to wait for.
-        """
-        with self._connect() as live, suppress(ServerError):
-            row = live.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
-            now, slot = Lsn.parse(row[0]) if row else Lsn(0), self.config.cdc.slot
-            wait_until("events of clients", lambda: behind(live, slot, now), within=SETTLED)
 
     @property
     def _copied(self) -> Copied:

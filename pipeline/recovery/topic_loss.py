@@ -10,6 +10,7 @@ buries what is gone; the states in between are not told again. Of other topics: 
 the archive's end, and what was kept; what lay between is lost and named.
 """
 
+import secrets
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -61,7 +62,7 @@ class Way(StrEnum):
 
 def new_recovery(config: PipelineConfig, what: str = "topics") -> Journal:
     """Open the log of a new recovery in the repository."""
-    name = f"{what}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    name = f"{what}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     return Journal(config.repository.path / "recoveries" / name)
 
 

@@ -6,16 +6,20 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from confluent_kafka import Producer
 
 from fixtures.stacks.protocol import Component, Stack
 from pipeline.cdc.reconcile import HEADER, reconcile, topic_ends
 from pipeline.cdc.resnapshot import prepare_source, resnapshot, stop_connectors
+from pipeline.cdc.topics import LiveKeys, live_keys
+from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
 from pipeline.wait import wait_until
 from tests.cdc.source import Source, captured, reconciled, records
 
 pytestmark = pytest.mark.stack
 
+SOON = timedelta(seconds=60)
 COLUMNS = "id int, part uuid, at timestamptz, day date, seen timestamp(3), amount numeric(9, 2)"
 KEY = "PRIMARY KEY (part, id, at, day, seen, amount)"
 VALUES = (
@@ -97,6 +101,50 @@ def test_a_row_that_was_not_read_again_is_missing(source: Source) -> None:
     found = reconcile(source.config, since=since, recovery="recovery-2")
     assert (found.ghosts, found.missing) == (0, 199)
     assert len(found.topics[0].missing_examples) == 20
+
+
+def test_a_row_whose_event_is_on_its_way_is_waited_for(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients write while the pipeline recovers: what they wrote last is late, and not missing."""
+    since: dict[str, dict[int, int]] = {source.table: {}}
+    source.run("UPDATE {} SET state = 'second' WHERE id = 1")
+    source.wait_delivered()  # and with it every row of the snapshot
+    source.connect.pause(source.name)
+    wait_until("the task pauses", lambda: _not_paused(source), within=timedelta(seconds=30))
+    source.run(f"INSERT INTO {{}} SELECT {VALUES}, 'late' FROM generate_series(300, 300) g")
+    assert reconcile(source.config, since=since, recovery="recovery-5").missing == 1
+    read = []
+
+    def read_then_resume(kafka: KafkaConfig, topic: str) -> LiveKeys:
+        read.append(live_keys(kafka, topic))
+        if len(read) == 1:
+            source.connect.resume(source.name)
+        return read[-1]
+
+    monkeypatch.setattr("pipeline.cdc.reconcile.live_keys", read_then_resume)
+    minute = timedelta(seconds=60)
+    found = reconcile(source.config, since=since, recovery="recovery-5", arriving=minute)
+    assert (found.ghosts, found.missing) == (0, 0)
+    assert len(read) > 1
+
+
+def _not_paused(source: Source) -> str | None:
+    told = str(source.connect.status(source.name))
+    return None if told.count("PAUSED") > 1 else told  # the connector, and its task
+
+
+def test_an_event_without_a_key_is_counted_and_stands_for_no_row(source: Source) -> None:
+    """Debezium's, of a table that was dropped before it decoded the change."""
+    since: dict[str, dict[int, int]] = {source.table: {}}
+    producer = Producer(
+        {"bootstrap.servers": source.config.kafka.bootstrap_servers, "log_level": 0}
+    )
+    producer.produce(source.topic, key=None, value=b"names no row")
+    assert producer.flush(10) == 0
+    found = reconcile(source.config, since=since, recovery="recovery-6", arriving=SOON)
+    assert (found.ghosts, found.missing, found.topics[0].keyless) == (0, 0, 1)
+    assert "1 events without a key name no row" in found.told
 
 
 def test_nothing_is_buried_while_somebody_writes(source: Source) -> None:
