@@ -1,5 +1,6 @@
 """The pytest plugin of the checks: what they run on, how outcomes are told, exit codes."""
 
+import functools
 from collections.abc import Generator, Iterator
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,8 +16,10 @@ from checks.settle import CheckFailed
 from checks.summary import MARKUP, write_summary
 from checks.verdicts import Verdict, verdicts
 from fixtures import cache
+from fixtures.kafka_material import EitherMaterial, KafkaMaterial
 from fixtures.material import GeneratedMaterial
 from fixtures.scratch import Material
+from fixtures.stacks import training
 from fixtures.stacks.artifacts import installed
 from fixtures.stacks.runs import Run
 from fixtures.verdict import NotVerified
@@ -85,11 +88,20 @@ def run_folder(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def material(run_folder: Path) -> Material:
+def material(run_folder: Path) -> Iterator[Material]:
     """What faults are injected into copies of, made by the first worker that needs it."""
-    generated = GeneratedMaterial.at(run_folder, installed())
-    cache.ensure(generated.template, generated.make)
-    return generated
+
+    @functools.cache
+    def postgres() -> Material:
+        generated = GeneratedMaterial.at(run_folder, installed())
+        cache.ensure(generated.template, generated.make)
+        return generated
+
+    kafka = KafkaMaterial(run_folder, training.prepared)
+    try:
+        yield EitherMaterial(postgres, kafka)
+    finally:
+        kafka.close()
 
 
 @pytest.fixture(scope="session")

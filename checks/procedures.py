@@ -12,7 +12,6 @@ class WrittenTest(NamedTuple):
     why: str = ""
 
 
-KAFKA = "not yet: comes with the topic archive"
 KUBERNETES = "not yet: comes with the manifests of deploy/"
 SCRIPTS = "not yet: the scripts are commands of `pipeline` now; their CronJobs come with deploy/"
 
@@ -61,8 +60,24 @@ WRITTEN = (
         "Metadata completeness",
         ("backup.facts-complete", "logical.facts-complete", "backup.manifests-sealed"),
     ),
-    WrittenTest("Kafka backup", "Topic backup integrity", (), KAFKA),
-    WrittenTest("Kafka backup", "Archive format", (), KAFKA),
+    WrittenTest(
+        "Kafka backup",
+        "Topic backup integrity",
+        (
+            "kafka.archive-objects-match-manifest",
+            "kafka.batches-sound",
+            "kafka.segments-hold-what-they-say",
+            "kafka.offsets-tile",
+            "kafka.nothing-lost",
+            "kafka.sets-agree",
+            "kafka.backups-recent",
+        ),
+    ),
+    WrittenTest(
+        "Kafka backup",
+        "Archive format",
+        ("kafka.archive-format", "kafka.index-as-manifest", "kafka.no-strangers"),
+    ),
     WrittenTest("Replication slots", "Slot metadata exists", ("cdc.slot-can-deliver",)),
     WrittenTest("Replication slots", "Position tracking", ("cdc.slot-keeps-up",)),
     WrittenTest("Kubernetes", "Pods of the pipeline are healthy", (), KUBERNETES),
@@ -75,7 +90,11 @@ WRITTEN = (
     WrittenTest(
         "Backup scripts",
         "WAL archiving is in place",
-        ("postgres.wal-settings", "postgres.archiver-agrees-with-repository"),
+        (
+            "postgres.wal-settings",
+            "postgres.archiver-agrees-with-repository",
+            "wal.receiver-streams",
+        ),
     ),
     WrittenTest("Backup scripts", "Backup scripts exist", (), SCRIPTS),
     WrittenTest("Backup scripts", "Restore scripts exist", (), SCRIPTS),

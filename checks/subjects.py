@@ -1,7 +1,7 @@
-"""What checks examine: backups, their trial restores, repository, WAL archive, source server."""
+"""What checks examine: backups, the repository, the WAL archive, the source server."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +12,8 @@ from psycopg.rows import dict_row
 
 from checks import logical_dump
 from checks.contents import Contents, read, read_once
-from checks.trial import Connect, brought_back, enough_room, loaded, room_of
 from pipeline.config import PipelineConfig, PlanConfig
-from pipeline.errors import ObjectMissing, PipelineError, RestoreError
+from pipeline.errors import ObjectMissing, RestoreError
 from pipeline.postgres import base_backup, logical
 from pipeline.postgres.lsn import Lsn, is_segment, segment_start, segments_between
 from pipeline.postgres.receiver import ExpectedEnd
@@ -77,44 +76,6 @@ class BaseBackup:
 
 
 @dataclass(frozen=True)
-class TrialRestore:
-    """The newest base backup, brought back on this machine: a server that is thrown away."""
-
-    live: ClassVar[bool] = False
-    restores: ClassVar[bool] = True
-    trial: ClassVar[bool] = True
-    config: PipelineConfig
-    path: Path
-    base: BaseBackup
-    _kept: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
-
-    @classmethod
-    def of(cls, config: PipelineConfig) -> Self:
-        return cls(config, room_of(config), BaseBackup.of(config))
-
-    def close(self) -> None:
-        """Stop the server and remove it."""
-        self._kept.close()
-
-    def connect(self, dbname: str | None = None) -> psycopg.Connection[Any]:
-        """Connect to what was brought back, once for all checks; RestoreError says why not."""
-        if isinstance(self._restored, PipelineError):
-            raise self._restored
-        return self._restored(dbname or self.base.facts["database"])
-
-    @cached_property
-    def _restored(self) -> Connect | PipelineError:
-        enough_room(self.path, self.base.facts["database_bytes"])
-        user, tools = self.config.postgres.user, self.base.tools
-        try:
-            return self._kept.enter_context(
-                brought_back(self.base.backup, self.path, tools, user=user)
-            )
-        except PipelineError as error:
-            return error
-
-
-@dataclass(frozen=True)
 class LogicalBackup:
     """The newest logical backup of a whole database: pg_dump's own format, and the roles."""
 
@@ -151,41 +112,6 @@ class LogicalBackup:
     def dump(self) -> logical_dump.Dump:
         """What pg_restore tells of the dump after it read all of it."""
         return logical_dump.read_through(self.backup, self.tools)
-
-
-@dataclass(frozen=True)
-class LogicalRestore:
-    """The newest logical backup, loaded into a new server on this machine, thrown away."""
-
-    live: ClassVar[bool] = False
-    restores: ClassVar[bool] = True
-    trial: ClassVar[bool] = True
-    dump: LogicalBackup
-    path: Path
-    _kept: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
-
-    @classmethod
-    def of(cls, config: PipelineConfig) -> Self:
-        return cls(LogicalBackup.of(config), room_of(config))
-
-    def close(self) -> None:
-        """Stop the server and remove it."""
-        self._kept.close()
-
-    def connect(self) -> psycopg.Connection[Any]:
-        """Connect to the database that was loaded; RestoreError says why it could not be."""
-        if isinstance(self._loaded, PipelineError):
-            raise self._loaded
-        return self._loaded(self.dump.facts["database"])
-
-    @cached_property
-    def _loaded(self) -> Connect | PipelineError:
-        stored = sum(entry.size for entry in self.dump.backup.manifest.objects)
-        enough_room(self.path, logical_dump.GROWS * stored)
-        try:
-            return self._kept.enter_context(loaded(self.dump.backup, self.path, self.dump.tools))
-        except PipelineError as error:
-            return error
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from checks import logical_dump
 from checks.check import NotRun
 from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError, ServerError
+from pipeline.postgres import globals as server_globals
 from pipeline.postgres import logical
 from pipeline.postgres.replay import private_server
 from pipeline.postgres.restore import unpack
@@ -32,7 +33,7 @@ PORT = 5432  # names the socket in a private folder; nothing listens on it
 OWNER = "trial_restore"  # of the new server: roles of the backup keep their names
 # durability is not needed for what is thrown away, and a small machine must hold it
 SETTINGS = {"fsync": "off", "shared_buffers": "64MB", "ssl": "off", "shared_preload_libraries": ""}
-_PLACE = re.compile(rb"(?m)^(CREATE TABLESPACE .* LOCATION )'.*';$")
+_PLACE = re.compile(r"(?m)^(CREATE TABLESPACE .* LOCATION )'.*';$")
 
 
 def room_of(config: PipelineConfig) -> Path:
@@ -92,7 +93,9 @@ def _load(backup: BackupSet, tools: Tools, folder: Path, host: str, connect: Con
     roles, dump = folder / logical.GLOBALS, folder / logical.DUMP
     logical_dump.copy_out(backup, logical.GLOBALS, roles)
     # a tablespace of this machine is never written into: those of the trial lie inside of it
-    roles.write_bytes(_PLACE.sub(rb"\1'';", roles.read_bytes()))
+    as_bytes = {"encoding": "utf-8", "errors": "surrogateescape"}  # the database may be in LATIN1
+    statements = _PLACE.sub(r"\1'';", roles.read_text(**as_bytes))
+    roles.write_text(server_globals.granted_by(statements, OWNER), **as_bytes)
     logical_dump.copy_out(backup, logical.DUMP, dump)
     for path in (roles, dump):
         tools.own(path)

@@ -88,8 +88,9 @@ class Repository:
         self.store = store
 
     def new_label(self, kind: str, at: datetime) -> str:
-        """A label that sorts by time and that two runs in one second do not share."""
-        return f"{kind}-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+        """A label that sorts by time, also within a second, and that no two runs share."""
+        within = at.microsecond * 0x10000 // 1_000_000
+        return f"{kind}-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{within:04x}{secrets.token_hex(2)}"
 
     def commit(self, manifest: Manifest) -> BackupSet:
         """Make it a backup set: every object is there, then the manifest is written.

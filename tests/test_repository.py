@@ -138,7 +138,13 @@ def test_a_manifest_of_another_set_under_this_label_is_refused(repository: Repos
 
 @given(moments=st.lists(st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)), min_size=2))  # noqa: DTZ001 - made aware below
 def test_labels_sort_by_time_over_all_kinds(moments: list[datetime]) -> None:
-    whole = sorted({moment.replace(microsecond=0, tzinfo=UTC) for moment in moments})
+    sixteen = 16  # microseconds that a label tells apart
+    whole = sorted(
+        {
+            moment.replace(microsecond=moment.microsecond // sixteen * sixteen, tzinfo=UTC)
+            for moment in moments
+        }
+    )
     repository = Repository(FolderStore(Path("/nowhere")))
     kinds = ("logical", "base")
     labels = [repository.new_label(kinds[n % 2], at) for n, at in enumerate(whole)]

@@ -8,13 +8,13 @@ from psycopg import sql
 
 from checks.check import Observation, check
 from checks.relation_rules import references, sequences
-from checks.subjects import LogicalRestore
+from checks.restored import LogicalRestore
 from fixtures.faults import backups, dumps, sources
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError, PipelineError
 from pipeline.postgres import logical
 from pipeline.postgres.catalogue import catalogue
-from pipeline.postgres.digests import expected_objects, prepare, table_digests
+from pipeline.postgres.digests import prepare, present_objects, table_digests
 
 
 @check(
@@ -35,7 +35,7 @@ def restores_every_row(restored: LogicalRestore) -> Iterator[Observation]:
     yield Observation(label, None)
     with connection, connection.transaction():
         prepare(connection)
-        present = set(expected_objects(connection))
+        present = present_objects(connection)
         for name in facts["objects"]:
             yield Observation(name, None if name in present else "it did not come back")
         found = {(table["schema"], table["name"]): table for table in table_digests(connection)}

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from checks.check import Observation, check
-from checks.subjects import TrialRestore
+from checks.restored import TrialRestore
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import PipelineError

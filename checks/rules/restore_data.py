@@ -12,7 +12,7 @@ from psycopg import sql
 
 from checks.check import NotRun, Observation, check
 from checks.relation_rules import references, sequences, settled
-from checks.subjects import TrialRestore
+from checks.restored import TrialRestore
 from fixtures.faults import server, sources
 from fixtures.faults.pages import used_pages
 from fixtures.scratch import Damage, Scratch

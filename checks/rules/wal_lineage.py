@@ -76,8 +76,8 @@ def history_of_a_test_restore(scratch: Scratch[WalArchive], rng: Random) -> Dama
     "wal.expected-end-known",
     on=WalArchive,
     severity="blocker",
-    advice="Start the receiver (`pipeline wal receive`) and keep it running: without its word nobody "
-    "can tell a complete recovery from one that ended early.",
+    advice="Start the receiver (`pipeline wal receive`) and keep it running: without its word "
+    "nobody can tell a complete recovery from one that ended early.",
 )
 def expected_end_known(archive: WalArchive) -> Iterator[Observation]:
     """The receiver wrote down, within the objective, how far this server had come."""

@@ -1,0 +1,157 @@
+"""What lies in a topic archive, found in one reading of its bytes, whatever its lists say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+import zstandard
+from pydantic import BaseModel, ConfigDict
+
+from fixtures import cache
+from pipeline.errors import BackupError, ObjectMissing
+from pipeline.kafka import segments
+from pipeline.kafka.account import Account, Content
+from pipeline.kafka.batches import Batch, check_crc, walk
+from pipeline.kafka.gaps import Reason
+from pipeline.kafka.reading import inventory
+from pipeline.kafka.segments import Index, Segment
+from pipeline.repository import BackupSet
+from pipeline.store import HashedStream, Store
+
+NOTES = "topics.json"
+BLOCK = 4 << 20
+KNOWN_BITS = 0x7F
+"""Attributes that Kafka has given a meaning; it ignores the others, and so nobody sees them."""
+AT_MOST = 50
+"""Bad batches that are named of one segment."""
+
+
+class Bad(NamedTuple):
+    """A batch that no broker would have stored so."""
+
+    offset: int
+    problem: str
+
+
+class SegmentFound(BaseModel):
+    """One segment as it lies there. `content` is what its batches add up to, where they can be."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    trouble: str | None = None
+    content: Content | None = None
+    bad: tuple[Bad, ...] = ()
+
+
+class Found(BaseModel):
+    """Every object's size and digest, every segment's batches."""
+
+    model_config = ConfigDict(frozen=True)
+
+    objects: dict[str, tuple[int, str]] = {}
+    segments: dict[str, tuple[SegmentFound, ...]] = {}
+    """By `topic[partition]`, in the order of its index."""
+
+
+def read(backup: BackupSet, indexes: dict[str, Index]) -> Found:
+    """Read every object of the set once."""
+    found: dict[str, tuple[int, str]] = {}
+    walked = {
+        where: tuple(_segment(backup.store, index, each, found) for each in index.segments)
+        for where, index in indexes.items()
+    }
+    for entry in backup.manifest.objects:
+        if entry.key not in found:
+            _hash(backup.store, entry.key, found)
+    return Found(objects=found, segments=walked)
+
+
+def read_once(backup: BackupSet, indexes: dict[str, Index], notes: Path) -> Found:
+    """Read for all workers of a session: the first one writes down what it found."""
+
+    def read_and_note(folder: Path) -> None:
+        (folder / NOTES).write_text(read(backup, indexes).model_dump_json())
+
+    folder = cache.ensure(notes / backup.label, read_and_note)
+    return Found.model_validate_json((folder / NOTES).read_bytes())
+
+
+def _hash(store: Store, key: str, found: dict[str, tuple[int, str]]) -> None:
+    try:
+        with store.open(key) as stored:
+            stream = HashedStream(stored)
+            digest = stream.hexdigest()
+            found[key] = (stream.size, digest)
+    except ObjectMissing:
+        pass  # the check names it
+
+
+def _segment(
+    store: Store, index: Index, segment: Segment, found: dict[str, tuple[int, str]]
+) -> SegmentFound:
+    account, trouble, bad = _account(store, index, segment), None, list[Bad]()
+    try:
+        with store.open(segment.key) as stored:
+            stream = HashedStream(stored)
+            plain = segments.unpacked(cast("IO[bytes]", stream), segment.key)
+            try:
+                for block in whole_batches(plain):
+                    bad += _bad(block, str(index), compacted=segment.compacted)
+                    account.take(block)
+            except (BackupError, zstandard.ZstdError) as error:
+                trouble = str(error)
+            digest = stream.hexdigest()
+            found[segment.key] = (stream.size, digest)
+        content = None if trouble else account.cut(segment.end)
+    except ObjectMissing:
+        trouble, content = "missing", None
+    return SegmentFound(key=segment.key, trouble=trouble, content=content, bad=tuple(bad[:AT_MOST]))
+
+
+def _account(store: Store, index: Index, segment: Segment) -> Account:
+    """An account that begins with what only the archiver could know."""
+    try:
+        noted = inventory(store, index, segment).content
+    except (BackupError, ObjectMissing):
+        return Account(index.place, segment.first, compacted=segment.compacted)
+    account = Account(
+        index.place, segment.first, compacted=segment.compacted, aborted=noted.aborted
+    )
+    for gap in noted.gaps[:1]:
+        if gap.reason is Reason.DELETED and gap.first == segment.first:
+            account.deleted_until(gap.end)
+    return account
+
+
+def whole_batches(stream: IO[bytes]) -> Iterator[bytes]:
+    """Blocks of whole batches; BackupError where the last one is cut."""
+    left = b""
+    while block := stream.read(BLOCK):
+        data = left + block
+        whole = sum(batch.size for batch, _ in walk(data, "batches", cut=True))
+        if whole:
+            yield data[:whole]
+        left = data[whole:]
+    if left:
+        raise BackupError(f"{len(left)} bytes of a cut batch at its end")
+
+
+def _bad(block: bytes, where: str, *, compacted: bool) -> Iterator[Bad]:
+    for batch, view in walk(block, where):
+        try:
+            check_crc(batch, view, where)
+        except BackupError as error:
+            yield Bad(batch.base_offset, str(error))
+        if problem := _odd(batch, compacted=compacted):
+            yield Bad(batch.base_offset, problem)
+
+
+def _odd(batch: Batch, *, compacted: bool) -> str | None:
+    if unknown := batch.attributes & 0xFFFF & ~KNOWN_BITS:
+        return f"attribute bits {unknown:#x} have no meaning that this version knows"
+    if batch.delete_horizon and not compacted:
+        return (
+            "it has a delete horizon (KIP-534), and only the cleaner of a compacted topic sets it"
+        )
+    return None

@@ -1,0 +1,88 @@
+"""What checks examine of backups that were brought back on this machine, and are thrown away."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import psycopg
+
+from checks import logical_dump
+from checks.subjects import BaseBackup, LogicalBackup
+from checks.trial import Connect, brought_back, enough_room, loaded, room_of
+from pipeline.config import PipelineConfig
+from pipeline.errors import PipelineError
+
+
+@dataclass(frozen=True)
+class TrialRestore:
+    """The newest base backup, brought back on this machine: a server that is thrown away."""
+
+    live: ClassVar[bool] = False
+    restores: ClassVar[bool] = True
+    trial: ClassVar[bool] = True
+    config: PipelineConfig
+    path: Path
+    base: BaseBackup
+    _kept: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> Self:
+        return cls(config, room_of(config), BaseBackup.of(config))
+
+    def close(self) -> None:
+        """Stop the server and remove it."""
+        self._kept.close()
+
+    def connect(self, dbname: str | None = None) -> psycopg.Connection[Any]:
+        """Connect to what was brought back, once for all checks; RestoreError says why not."""
+        if isinstance(self._restored, PipelineError):
+            raise self._restored
+        return self._restored(dbname or self.base.facts["database"])
+
+    @cached_property
+    def _restored(self) -> Connect | PipelineError:
+        enough_room(self.path, self.base.facts["database_bytes"])
+        user, tools = self.config.postgres.user, self.base.tools
+        try:
+            return self._kept.enter_context(
+                brought_back(self.base.backup, self.path, tools, user=user)
+            )
+        except PipelineError as error:
+            return error
+
+
+@dataclass(frozen=True)
+class LogicalRestore:
+    """The newest logical backup, loaded into a new server on this machine, thrown away."""
+
+    live: ClassVar[bool] = False
+    restores: ClassVar[bool] = True
+    trial: ClassVar[bool] = True
+    dump: LogicalBackup
+    path: Path
+    _kept: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> Self:
+        return cls(LogicalBackup.of(config), room_of(config))
+
+    def close(self) -> None:
+        """Stop the server and remove it."""
+        self._kept.close()
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """Connect to the database that was loaded; RestoreError says why it could not be."""
+        if isinstance(self._loaded, PipelineError):
+            raise self._loaded
+        return self._loaded(self.dump.facts["database"])
+
+    @cached_property
+    def _loaded(self) -> Connect | PipelineError:
+        stored = sum(entry.size for entry in self.dump.backup.manifest.objects)
+        enough_room(self.path, logical_dump.GROWS * stored)
+        try:
+            return self._kept.enter_context(loaded(self.dump.backup, self.path, self.dump.tools))
+        except PipelineError as error:
+            return error

@@ -1,0 +1,323 @@
+"""The bytes of a topic archive: objects, batches, segments, and every offset explained."""
+
+from collections.abc import Iterator
+from random import Random
+
+from checks.check import Observation, check
+from checks.kafka_subjects import TopicArchive
+from fixtures.faults import files
+from fixtures.faults.kafka_archive import Forgery, changed, joined
+from fixtures.scratch import Damage, Scratch
+from pipeline.errors import PipelineError
+from pipeline.kafka.batches import HEADER, Batch, packed
+from pipeline.kafka.gaps import Reason
+from pipeline.kafka.reading import inventory
+
+PLAIN, COMPACTED, TRANSACTIONAL = "clicks", "profiles", "transfers"
+
+
+@check(
+    "kafka.archive-objects-match-manifest",
+    on=TopicArchive,
+    severity="blocker",
+    advice="These offsets cannot be restored from this set: run `pipeline backup topics --full` "
+    "while the brokers still have them, and look at the storage below the repository.",
+)
+def objects_match_manifest(topics: TopicArchive) -> Iterator[Observation]:
+    """Every object of the newest topic archive is there, byte for byte as its manifest says."""
+    for entry in topics.backup.manifest.objects:
+        found = topics.found.objects.get(entry.key)
+        if found is None:
+            yield Observation(entry.key, "missing")
+            continue
+        size, sha256 = found
+        shorter = f"expected {entry.size} bytes, found {size}"
+        other = f"expected sha256 {entry.sha256}, found {sha256}"
+        same = None if sha256 == entry.sha256 else other
+        yield Observation(entry.key, same if size == entry.size else shorter)
+
+
+def _object(scratch: Scratch[TopicArchive], rng: Random, ending: str = "") -> str:
+    entries = scratch.copy.backup.manifest.objects
+    return rng.choice([one.key for one in entries if ending in one.key])
+
+
+@objects_match_manifest.detects
+def bit_flipped(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """Bit rot in a segment."""
+    return files.flip_bit(scratch, _object(scratch, rng, ".batches"), rng)
+
+
+@objects_match_manifest.detects
+def tail_cut_off(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """A copy that ended early."""
+    return files.truncate(scratch, _object(scratch, rng), rng)
+
+
+@objects_match_manifest.detects
+def segment_removed(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """A lifecycle rule removed a segment that lies in an older set's folder."""
+    forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
+    return files.drop(scratch, forgery.index.segments[forgery.middle(rng)].key)
+
+
+@objects_match_manifest.detects
+def segments_swapped(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """Names and contents that a copy mixed up; their sizes may be equal."""
+    index = Forgery.of(scratch, PLAIN, rng.randrange(2)).index
+    one, other = rng.sample([segment.key for segment in index.segments], 2)
+    return files.swap(scratch, one, other)
+
+
+@check(
+    "kafka.batches-sound",
+    on=TopicArchive,
+    severity="blocker",
+    advice="The broker's own log was damaged before it was archived, or the archiver is broken: "
+    "keep the older sets, compare with another replica, and look at the broker's disk.",
+)
+def batches_sound(topics: TopicArchive) -> Iterator[Observation]:
+    """Every archived batch fits its CRC-32C and has no attribute that Kafka gives no meaning."""
+    for where, found in topics.found.segments.items():
+        bad = [each for segment in found for each in segment.bad]
+        for offset, problem in bad:
+            yield Observation(f"{where}@{offset}", problem)
+        if not bad:
+            yield Observation(where, None)
+
+
+def _damaged_batch(
+    scratch: Scratch[TopicArchive], rng: Random, topic: str, attributes: int
+) -> Damage:
+    """Set attributes of one batch, or flip a bit of its records where there are none to set."""
+    forgery = Forgery.of(scratch, topic)
+    number = forgery.middle(rng)
+    batches = forgery.batches(number)
+    data = [n for n, (batch, _) in enumerate(batches) if not batch.control]
+    chosen = rng.choice(data)
+    batch = batches[chosen][0]
+
+    def anew(batch: Batch, view: bytes) -> bytes:
+        if attributes:
+            return packed(batch._replace(attributes=batch.attributes | attributes), view[61:])
+        content = bytearray(view)
+        content[rng.randrange(HEADER.size, len(view))] ^= 1 << rng.randrange(8)
+        return bytes(content)
+
+    forgery.hold(number, changed(batches, chosen, anew), counted=bool(attributes)).seal()
+    what = f"attributes {attributes:#x} were set" if attributes else "one bit was flipped"
+    return Damage(f"{forgery.where}@{batch.base_offset}", f"{what}, and all digests made anew")
+
+
+@batches_sound.detects
+def bit_flipped_before_it_was_archived(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """The digests are of what was read, and that was damaged already."""
+    return _damaged_batch(scratch, rng, PLAIN, 0)
+
+
+@batches_sound.detects
+def unknown_attribute(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """A bit that a later Kafka may give a meaning; brokers take it without a word."""
+    return _damaged_batch(scratch, rng, PLAIN, 1 << rng.randrange(7, 15))
+
+
+@batches_sound.detects
+def delete_horizon_in_a_plain_topic(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """Replayed, it lets the cleaner drop tombstones before their time."""
+    return _damaged_batch(scratch, rng, PLAIN, 0x40)
+
+
+@check(
+    "kafka.segments-hold-what-they-say",
+    on=TopicArchive,
+    severity="blocker",
+    advice="Which of the two is wrong cannot be told from here: take the segment from an older "
+    "set, or run `pipeline backup topics --full` while the brokers still have its offsets.",
+)
+def segments_hold_what_they_say(topics: TopicArchive) -> Iterator[Observation]:
+    """A segment's batches add up to its inventory: offsets, records, batches, bytes, every gap."""
+    for where, index in topics.indexes.items():
+        for segment, found in zip(index.segments, topics.found.segments[where], strict=True):
+            try:
+                noted = inventory(topics.backup.store, index, segment)
+            except PipelineError as error:
+                yield Observation(segment.key, str(error))
+                continue
+            problem = found.trouble
+            if found.content is not None and found.content != noted.content:
+                problem = "; ".join(
+                    f"{name}: its batches say {value!r}, its inventory {told!r}"
+                    for name, value in found.content
+                    if value != (told := getattr(noted.content, name))
+                )
+            meant = (segment.key, segment.first, segment.end)
+            if problem is None and (noted.key, noted.first, noted.end) != meant:
+                problem = f"its inventory is of {noted.key}, {noted.first} to {noted.end}"
+            yield Observation(segment.key, problem)
+
+
+@segments_hold_what_they_say.detects
+def contents_swapped(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """Two segments exchanged, and a manifest that was made of what lay there then."""
+    forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
+    one, other = rng.sample(range(len(forgery.index.segments)), 2)
+    contents = joined(forgery.batches(one)), joined(forgery.batches(other))
+    forgery = forgery.hold(one, contents[1], counted=False)
+    forgery.hold(other, contents[0], counted=False).seal()
+    return Damage(forgery.index.segments[one].key, f"it holds what segment {other} held")
+
+
+@segments_hold_what_they_say.detects
+def segment_of_another_partition(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """A copy that went to the folder beside."""
+    forgery, number = Forgery.of(scratch, PLAIN, 0), rng.randrange(1, 4)
+    theirs = joined(Forgery.of(scratch, PLAIN, 1).batches(number))
+    forgery.hold(number, theirs, counted=False).seal()
+    return Damage(forgery.index.segments[number].key, "its batches are those of partition 1")
+
+
+@segments_hold_what_they_say.detects
+def batch_left_out(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """A reader that skipped a batch after its count was taken."""
+    forgery = Forgery.of(scratch, TRANSACTIONAL)
+    number = forgery.middle(rng)
+    batches = forgery.batches(number)
+    batches.pop(rng.randrange(1, len(batches)))
+    forgery.hold(number, joined(batches), counted=False).seal()
+    return Damage(forgery.index.segments[number].key, "it lost a batch")
+
+
+@segments_hold_what_they_say.detects
+def batch_twice(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """A fetch that was stored again after its connection broke."""
+    forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
+    number = forgery.middle(rng)
+    content = joined(forgery.batches(number))
+    forgery.hold(number, content + content, counted=False).seal()
+    return Damage(forgery.index.segments[number].key, "its batches are there twice")
+
+
+@segments_hold_what_they_say.detects
+def records_miscounted(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """An inventory of a program that counts markers as records."""
+    forgery = Forgery.of(scratch, TRANSACTIONAL)
+    number = forgery.middle(rng)
+    noted = forgery.inventory(number)
+    more = noted.content.model_copy(update={"records": noted.content.records + 2})
+    forgery.note(number, noted.model_copy(update={"content": more})).seal()
+    return Damage(forgery.index.segments[number].key, "its inventory counts two records more")
+
+
+@check(
+    "kafka.offsets-tile",
+    on=TopicArchive,
+    severity="blocker",
+    advice="A replay would end or jump there: restore from the set before, and run "
+    "`pipeline backup topics --full` while the brokers still have these offsets.",
+)
+def offsets_tile(topics: TopicArchive) -> Iterator[Observation]:
+    """Segments follow each other from log start to end, no offset left out, none there twice."""
+    for where, index in topics.indexes.items():
+        problems = list(index.problems())
+        for problem in problems:
+            yield Observation(where, problem)
+        if not problems:
+            yield Observation(where, None)
+
+
+@offsets_tile.detects
+def middle_segment_forgotten(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """It is in no list, so no digest misses it."""
+    forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
+    listed = list(forgery.index.segments)
+    gone = listed.pop(forgery.middle(rng))
+    forgery.chain(listed).seal()
+    return Damage(forgery.where, f"offsets {gone.first} to {gone.end - 1} are in no segment")
+
+
+@offsets_tile.detects
+def segment_twice(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """Two runs that both added what was new."""
+    forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
+    listed, number = list(forgery.index.segments), forgery.middle(rng)
+    forgery.chain([*listed[:number], listed[number], *listed[number:]]).seal()
+    return Damage(forgery.where, f"{listed[number].key} is listed twice")
+
+
+@offsets_tile.detects
+def segments_out_of_order(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """A list that was sorted by name where names no longer sort."""
+    forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
+    listed, number = list(forgery.index.segments), forgery.middle(rng)
+    listed[number], listed[number - 1] = listed[number - 1], listed[number]
+    forgery.chain(listed).seal()
+    return Damage(forgery.where, "two neighbours changed places")
+
+
+@offsets_tile.detects
+def index_ahead_of_what_is_stored(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """The end was noted before the last segment was written, and the run died."""
+    forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
+    end = forgery.index.end + rng.randrange(1, 100)
+    forgery.chain(forgery.index.segments, end=end).seal()
+    return Damage(forgery.where, f"its index ends at {end}")
+
+
+@offsets_tile.detects
+def chain_of_another_history(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """One link that somebody made anew, and did not carry on."""
+    forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
+    listed, number = list(forgery.index.segments), forgery.middle(rng)
+    link = f"{rng.getrandbits(256):064x}"
+    listed[number] = listed[number].model_copy(update={"link": link})
+    index = forgery.index.model_copy(update={"segments": tuple(listed)})
+    Forgery(scratch, index).seal()
+    return Damage(forgery.where, f"the link of {listed[number].key} is another")
+
+
+@check(
+    "kafka.nothing-lost",
+    on=TopicArchive,
+    severity="blocker",
+    advice="Look whether another replica or an older set has these offsets. If the topic is fed "
+    "by CDC, read the rows again from PostgreSQL (docs/procedures.md, scenario 3).",
+)
+def nothing_lost(topics: TopicArchive) -> Iterator[Observation]:
+    """Every offset without a record has a reason that Kafka gives; none went unarchived."""
+    for where, topic, partition in topics.places():
+        lost = [
+            f"offsets {gap.first} to {gap.end - 1} are LOST"
+            for segment in topics.found.segments.get(where, ())
+            for gap in (segment.content.gaps if segment.content else ())
+            if gap.reason is Reason.LOST
+        ]
+        told = topics.topics[topic]["partitions"][str(partition)]
+        if told["missed"]:
+            first, start = told["missed"]
+            lost.append(f"offsets {first} to {start - 1} were deleted before any run archived them")
+        for problem in lost:
+            yield Observation(where, problem)
+        if not lost:
+            yield Observation(where, None)
+
+
+@nothing_lost.detects
+def batch_vanished_from_the_broker(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """The broker lost a batch: the archive is true to what was there."""
+    forgery = Forgery.of(scratch, TRANSACTIONAL)
+    number = forgery.middle(rng)
+    batches = forgery.batches(number)
+    data = [n for n, (batch, _) in enumerate(batches) if not batch.control and n]
+    batch, _ = batches.pop(rng.choice(data))
+    forgery.hold(number, joined(batches), counted=True).seal()
+    last = batch.next_offset - 1
+    return Damage(forgery.where, f"offsets {batch.base_offset} to {last} are not there")
+
+
+@nothing_lost.detects
+def retention_was_faster(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """The topic keeps less than a week, and the plan archives weekly."""
+    forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
+    missed = [rng.randrange(3), forgery.index.segments[1].first]
+    forgery.seal(facts={"missed": missed})
+    return Damage(forgery.where, f"offsets {missed} went before any run came")

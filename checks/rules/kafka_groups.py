@@ -1,0 +1,185 @@
+"""Live consumer groups beside their backup: where they stand, and what they would read next."""
+
+from collections.abc import Iterator
+from random import Random
+
+from checks.check import Observation, check
+from checks.kafka_subjects import LiveTopics
+from checks.rules.kafka_archive import PLAIN
+from fixtures.faults import kafka_live
+from fixtures.kafka_story import commit
+from fixtures.scratch import Damage, Scratch
+from pipeline.kafka.groups import Position
+from pipeline.kafka.records import Record
+from pipeline.kafka.surroundings import look
+
+
+@check(
+    "kafka.groups-as-backed-up",
+    on=LiveTopics,
+    severity="critical",
+    advice="`pipeline restore offsets --group <name>` brings it back, with proof; without its "
+    "offsets a consumer starts at auto.offset.reset. Was the group given up? Then back up anew.",
+)
+def groups_as_backed_up(live: LiveTopics) -> Iterator[Observation]:
+    """Every group that was backed up is there, and none of its offsets is missing or went back."""
+    there = live.groups
+    yield Observation(live.offsets.chosen.label, None)
+    for group in live.offsets.groups:
+        now = there.get(group.name)
+        yield Observation(group.name, None if now else "there is no such group any more")
+        held = {p.spot[:2]: p.offset for p in now.positions} if now else {}
+        for position in group.positions:
+            if position.around is None or now is None:
+                continue
+            yield Observation(_spot(group.name, position), _moved(position, held))
+
+
+def _spot(group: str, position: Position) -> str:
+    return f"{group}: {position.topic}[{position.partition}]"
+
+
+def _moved(position: Position, held: dict[tuple[str, int], int]) -> str | None:
+    found = held.get((position.topic, position.partition))
+    if found is None:
+        return f"nothing is committed, it was {position.offset}"
+    back = f"it went back to {found} from {position.offset}: records would be read again"
+    return back if found < position.offset else None
+
+
+def _group(scratch: Scratch[LiveTopics]) -> tuple[str, dict[tuple[str, int], int]]:
+    """The group that reads the copy's own plain topic, and where it stands."""
+    live = scratch.copy
+    name = next(topic for topic in live.archive.topics if topic.startswith(PLAIN))
+    for group in live.offsets.groups:  # the broker has groups of other copies too
+        if any(position.topic == name for position in group.positions):
+            return group.name, {p.spot[:2]: p.offset for p in group.positions}
+    raise LookupError(PLAIN)
+
+
+@groups_as_backed_up.detects
+def group_deleted(scratch: Scratch[LiveTopics], _rng: Random) -> Damage:
+    """An operator deleted it, or nobody read for longer than brokers remember."""
+    name, _ = _group(scratch)
+    admin = kafka_live.admin(scratch)
+    admin.delete_consumer_groups([name])[name].result()
+    return Damage(name, "it was deleted")
+
+
+@groups_as_backed_up.detects
+def group_set_back(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
+    """A reset to an earlier offset: everything since is processed twice."""
+    name, held = _group(scratch)
+    place, offset = rng.choice(sorted(held.items()))
+    commit(kafka_live.own(scratch), name, {place: rng.randrange(offset)})
+    return Damage(f"{name}: {place[0]}[{place[1]}]", "it was set back")
+
+
+@check(
+    "kafka.group-offsets-in-log",
+    on=LiveTopics,
+    severity="critical",
+    advice="Brokers accept any number, and a consumer there is reset without a word, to the "
+    "beginning or the end: `pipeline restore offsets --group <name> --replace`, or reset by hand.",
+)
+def group_offsets_in_log(live: LiveTopics) -> Iterator[Observation]:
+    """Every committed offset lies between start and end of its log."""
+    spots = [(group.name, p) for group in live.groups.values() for p in group.positions]
+    around = look(live.config.kafka, [position.spot for _, position in spots])
+    yield Observation(live.config.kafka.bootstrap_servers, None)
+    for group, position in spots:
+        found = around.get(position.spot)
+        if found is None:
+            continue  # its topic is gone: no consumer goes on there
+        problem = None
+        if position.offset > found.end:
+            problem = (
+                f"{position.offset} is {position.offset - found.end} beyond its end {found.end}"
+            )
+        elif position.offset < found.start:
+            problem = f"{position.offset} lies before its start {found.start}"
+        yield Observation(_spot(group, position), problem)
+
+
+@group_offsets_in_log.detects
+def beyond_the_end(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
+    """Offsets restored verbatim onto a shorter topic."""
+    name, held = _group(scratch)
+    place = rng.choice(sorted(held))
+    commit(kafka_live.own(scratch), name, {place: rng.randrange(1_000, 10**9)})
+    return Damage(f"{name}: {place[0]}[{place[1]}]", "it lies beyond the end")
+
+
+@group_offsets_in_log.detects
+def before_the_start(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
+    """The log was shortened from its beginning, further than the group has read."""
+    name, held = _group(scratch)
+    place, offset = rng.choice(sorted(held.items()))
+    described = kafka_live.topic(scratch, place[0])
+    kafka_live.delete_below(scratch, described.places[place[1]], offset + rng.randrange(1, 5))
+    return Damage(f"{name}: {place[0]}[{place[1]}]", "the log starts behind it")
+
+
+@check(
+    "kafka.group-reads-on",
+    on=LiveTopics,
+    severity="critical",
+    advice="Records moved under the group: it would skip or repeat some. Was the topic replayed "
+    "with new offsets? Then `pipeline restore offsets` follows the map that its replay wrote.",
+)
+def group_reads_on(live: LiveTopics) -> Iterator[Observation]:
+    """A group that stands where its backup says would read the same record next."""
+    yield Observation(live.offsets.chosen.label, None)
+    there = live.groups
+    standing = [
+        (group.name, position)
+        for group in live.offsets.groups
+        for position in group.positions
+        if group.name in there
+        and position.spot in {now.spot for now in there[group.name].positions}
+    ]
+    around = look(live.config.kafka, [position.spot for _, position in standing])
+    for group, position in standing:
+        then, now = position.around, around.get(position.spot)
+        if then is None or now is None or then.next is None:
+            continue
+        gone = now.start > position.offset or (now.next is None and now.end <= position.offset)
+        compacted = now.compacted and now.next and now.next.offset > then.next.offset
+        same = now.next is not None and then.next.same(now.next)
+        problem = None
+        if not (same or gone or compacted):
+            found = f"{now.next.sha256[:16]} at {now.next.offset}" if now.next else "nothing"
+            noted = f"{then.next.sha256[:16]} at {then.next.offset}"
+            problem = f"the next record was {noted}, it is {found}"
+        yield Observation(_spot(group, position), problem)
+
+
+def _replayed(scratch: Scratch[LiveTopics], change: kafka_live.Change, what: str) -> Damage:
+    """Make the topic anew with records elsewhere, and the group's offsets as they were."""
+    name, held = _group(scratch)
+    topic = next(iter(held))[0]
+    kafka_live.rewrite(scratch, topic, change)
+    commit(kafka_live.own(scratch), name, held)
+    return Damage(f"{name}: {topic}[0]", what)
+
+
+@group_reads_on.detects
+def renumbered_topic(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
+    """Replayed densely, and the offsets restored verbatim."""
+    gone = rng.randrange(1, 4)
+
+    def dense(_number: int, records: list[Record]) -> list[Record]:
+        return [record._replace(offset=record.offset - gone) for record in records[gone:]]
+
+    return _replayed(scratch, dense, f"all records stand {gone} offsets earlier")
+
+
+@group_reads_on.detects
+def duplicate_before_it(scratch: Scratch[LiveTopics], _rng: Random) -> Damage:
+    """One record twice in front of the group: everything behind moved by one."""
+
+    def doubled(_number: int, records: list[Record]) -> list[Record]:
+        pushed = kafka_live.shifted(records, 0)
+        return [pushed[0], pushed[0]._replace(offset=1), *pushed[1:]]
+
+    return _replayed(scratch, doubled, "all records stand an offset later")
