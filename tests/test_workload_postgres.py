@@ -34,6 +34,7 @@ from fixtures.workload import (
     send_probe,
 )
 from fixtures.workload.transport import shut
+from fixtures.workload.writer import Writer
 from pipeline.config import PostgresConfig
 from pipeline.postgres.tools import Tools
 from pipeline.wait import wait_until
@@ -252,6 +253,24 @@ def test_clients_go_on_after_a_recovery_that_discarded_rows(shop: Shop) -> None:
     assert decided.writes["discarded"] >= 1500
     told = {operation.error for operation in shop.ledger.read() if operation.error}
     assert any("expected" in error and "found" in error for error in told)
+
+
+def test_a_failed_transaction_is_followed_by_a_new_connection(shop: Shop) -> None:
+    """What a failed pipeline was to prepare is not there, and its names would be used for ever."""
+    with shop.workload() as workload:
+        workload.write(acknowledged=1_000)
+        workload.pause()
+        writers = [one for one in workload._writers if isinstance(one, Writer)]
+        before = [writer._connection for writer in writers]
+        with shop.connect() as connection:
+            connection.execute("DELETE FROM order_lines")
+        workload.write(acknowledged=500)
+        workload.pause()
+        after = [writer._connection for writer in writers]
+    told = {operation.error for operation in shop.ledger.read() if operation.error}
+    assert any("expected" in error for error in told)
+    assert not any("prepared statement" in error for error in told)
+    assert any(one is not other for one, other in zip(before, after, strict=True))
 
 
 def test_the_rate_is_kept(shop: Shop) -> None:
