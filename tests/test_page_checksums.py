@@ -7,6 +7,7 @@ import pytest
 from checks.page_checksums import page_checksums
 from checks.pages import PageWalk, first_block
 from fixtures.faults.pages import used_pages
+from fixtures.kafka_material import EitherMaterial
 from fixtures.material import DATA, GeneratedMaterial
 from fixtures.scratch import Material
 from pipeline.postgres.lsn import PAGE_SIZE
@@ -18,8 +19,10 @@ FAR = 1 << 64
 @pytest.fixture(scope="module")
 def relations(material: Material) -> list[tuple[str, bytes]]:
     """Every file of every relation of a stopped server, with its name."""
-    assert isinstance(material, GeneratedMaterial)
-    data = material.template / DATA
+    assert isinstance(material, EitherMaterial)
+    servers = material.postgres()
+    assert isinstance(servers, GeneratedMaterial)
+    data = servers.template / DATA
     names = (path.relative_to(data).as_posix() for path in sorted(data.rglob("*")))
     return [(name, (data / name).read_bytes()) for name in names if first_block(name) is not None]
 
