@@ -40,8 +40,9 @@ def identity(live: psycopg.Connection[Any], user: str) -> str:
 
 def handed_over(live: psycopg.Connection[Any], config: PipelineConfig) -> None:
     """Return once the repository holds the WAL up to now: by the receiver, else by a switch."""
+    # where a segment ends, PostgreSQL 17 and later name the next one, which a switch does not begin
     row = live.execute(
-        "SELECT pg_current_wal_flush_lsn()::text, pg_walfile_name(pg_current_wal_flush_lsn())"
+        "SELECT lsn::text, pg_walfile_name(lsn - 1) FROM pg_current_wal_flush_lsn() lsn"
     ).fetchone()
     if row is None:
         raise RestoreError("the live server did not say where its WAL ends")

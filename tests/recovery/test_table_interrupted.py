@@ -19,6 +19,7 @@ from pipeline.errors import RecoveryRefused, ServerError
 from pipeline.postgres.putback import PutBack
 from pipeline.recovery import side
 from pipeline.recovery.journal import Journal
+from pipeline.recovery.live import handed_over
 from pipeline.recovery.table import TableRecovery
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON, Source
@@ -150,6 +151,14 @@ def test_a_client_that_holds_one_lock_and_wants_the_next_is_let_through(orchard:
     orchard.run("delete from fruits where no = 123456", "drop table leaves")
     orchard.run("create view tall as select id, kind from trees where height > 5")
     assert orchard.everything() == before
+
+
+def test_an_idle_server_has_handed_over_what_it_wrote(orchard: Orchard) -> None:
+    """At the end of a segment the next one is not begun, and would be waited for in vain."""
+    orchard.run("select pg_switch_wal()")
+    with orchard.source.connect() as live:
+        handed_over(live, orchard.source.config)
+        handed_over(live, orchard.source.config)
 
 
 @pytest.mark.slow
