@@ -8,7 +8,10 @@ The order, with the restore of the database between the first step and the secon
 4. `reconcile`: ghosts are buried, nothing may be missing
 
 The stored offsets are always deleted, never compared: the recovery began a new timeline, on which
-the same LSNs name other changes.
+the same LSNs name other changes. They can come back: a task that did not stop in time is abandoned
+by its worker, and stores its last offsets whenever it ends (Connect's WorkerSourceTask commits
+even when it was cancelled; its exactly-once twin does not). An offset of before the deletion is
+therefore deleted again, until the one that is stored is of the re-read.
 
 Clients stay out until the end. Debezium 3.7 takes a slot that it finds as it is, but with no offset
 it streams from where the WAL ends when the snapshot begins, not from the slot's position: of what
@@ -26,8 +29,10 @@ from pipeline.cdc.slots import Slot, create_slot, drop_slot, find_slot
 from pipeline.errors import ServerError
 from pipeline.wait import wait_until
 
+SERVER_CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+"""Microseconds, as Debezium's `ts_usec` gives the time of a commit, by the same clock."""
 REREAD = {"snapshot.mode": "initial"}
-RESTARTS = 4
+RETRIES = 4
 TAKES_EFFECT = timedelta(seconds=5)
 """How long the status may still tell of a failure after the restart."""
 
@@ -80,40 +85,64 @@ def resnapshot(
     status = client.status(name)
     if status.state != "STOPPED" or status.tasks:
         raise ServerError(f"{client.url}: {name} must be STOPPED before its offsets go: {status}")
-    client.delete_offsets(name)
     client.put_config(name, client.config(name) | REREAD)
-    client.resume(name)
-    failed = _Failures(client, name)
+    tries = _Tries(client, connection, name)
+    tries.begin()
     what = f"{client.url}: {name} re-read every row and streams"
     wait_until(
         what,
-        lambda: failed.restart() or _unfinished(client, connection, name, slot),
+        lambda: tries.mend() or _unfinished(client, connection, name, slot),
         within=within,
         every=POLL,
     )
 
 
-class _Failures:
-    """Restart a task that failed, a few times; one that fails for good is an error.
+class _Tries:
+    """Begin again what a task that outlived its stop has spoilt, a few times.
 
-    A task that hung when it was stopped lives on inside its worker. It can reach the restored
+    Such a task can store its old offsets behind their deletion. And it can reach the restored
     server, find its slot gone, and report its own end under the number of the new task.
     """
 
-    def __init__(self, client: ConnectClient, name: str) -> None:
-        self._client, self._name = client, name
-        self._left, self._last = RESTARTS, 0.0
+    def __init__(self, client: ConnectClient, connection: Connection, name: str) -> None:
+        self._client, self._connection, self._name = client, connection, name
+        self._left, self._last, self._begun = RETRIES, 0.0, 0
 
-    def restart(self) -> str | None:
+    def begin(self) -> None:
+        """Delete the offsets, and let the connector start without any."""
+        row = self._connection.execute(SERVER_CLOCK).fetchone()
+        self._begun = row[0] if row else 0
+        self._client.delete_offsets(self._name)
+        self._client.resume(self._name)
+
+    def mend(self) -> str | None:
+        """Say what had to be begun again, or None when nothing is wrong."""
+        if old := [o.offset for o in self._client.offsets(self._name) if self._is_old(o)]:
+            returned = f"offsets came back after their deletion: {old}"
+            self._spend(returned)
+            stop_connectors(self._client, [self._name])
+            self.begin()
+            return returned
         trouble = self._client.status(self._name).trouble
         if trouble is None or "FAILED" not in trouble:
             return None
         if time.monotonic() - self._last > TAKES_EFFECT.total_seconds():
-            if not self._left:
-                raise ServerError(f"{self._client.url}: {self._name} fails for good: {trouble}")
-            self._left, self._last = self._left - 1, time.monotonic()
+            self._spend(trouble)
+            self._last = time.monotonic()
             self._client.restart(self._name)
         return trouble
+
+    def _is_old(self, stored: ConnectorOffset) -> bool:
+        """Whether it names a commit of before the deletion; one of the re-read names none."""
+        committed = stored.offset.get("ts_usec")
+        return (
+            not stored.offset.get("snapshot") and committed is not None and committed < self._begun
+        )
+
+    def _spend(self, trouble: str) -> None:
+        if not self._left:
+            raise ServerError(f"{self._client.url}: {self._name} fails for good: {trouble}")
+        self._left -= 1
 
 
 def _unfinished(client: ConnectClient, connection: Connection, name: str, slot: str) -> str | None:

@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import Producer
 
 from fixtures.stacks.protocol import Component, Stack
+from pipeline.cdc.connectors import ConnectClient, ConnectorOffset
 from pipeline.cdc.reconcile import HEADER, reconcile, topic_ends
 from pipeline.cdc.resnapshot import prepare_source, resnapshot, stop_connectors
 from pipeline.cdc.topics import LiveKeys, live_keys
@@ -81,6 +82,43 @@ def test_a_task_that_fails_meanwhile_is_restarted(stack: Stack, source: Source) 
         pool.submit(_start_after_failure, stack, source)
         resnapshot(source.connect, source.connection, source.name, source.name)
     assert reconcile(source.config, since=since, recovery="recovery-4").missing == 0
+
+
+def test_offsets_that_an_abandoned_task_stores_again_do_not_count(source: Source) -> None:
+    """As a task does that was cancelled because it did not stop in time, whenever it ends."""
+    name, publication = source.name, source.publication
+    source.run("UPDATE {} SET state = 'second' WHERE id = 1")
+    source.wait_delivered()
+    wait_until("its offset is stored", lambda: _still_of_snapshot(source), within=SOON)
+    kept = stop_connectors(source.connect, [name])[name]
+    source.forget()
+    prepare_source(source.connection, publication, name)
+    since = topic_ends(source.config, [source.table])
+    with _Haunted(source.config.connect.url, kept) as connect:
+        resnapshot(connect, source.connection, name, name)
+        assert not connect.kept
+    assert reconcile(source.config, since=since, recovery="recovery-7").missing == 0
+    assert not set(map(str, kept)) & set(map(str, source.connect.offsets(name)))
+
+
+class _Haunted(ConnectClient):
+    """Connect, where the old offsets are back as soon as they have gone for the first time."""
+
+    def __init__(self, url: str, kept: list[ConnectorOffset]) -> None:
+        super().__init__(url)
+        self.kept = kept
+
+    def delete_offsets(self, name: str) -> None:
+        super().delete_offsets(name)
+        if self.kept:
+            self.patch_offsets(name, self.kept)
+            self.kept = []
+
+
+def _still_of_snapshot(source: Source) -> str | None:
+    offsets = source.connect.offsets(source.name)
+    old = not offsets or any(stored.offset.get("snapshot") for stored in offsets)
+    return str(offsets) if old else None
 
 
 def _start_after_failure(stack: Stack, source: Source) -> None:
