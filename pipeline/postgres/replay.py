@@ -7,7 +7,7 @@ after the server was asked where it stands.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -136,14 +136,17 @@ def replay(
     begun = last_change = time.monotonic()
     position = server.log.stat().st_size
     seen = Lsn(0)
+    connection: psycopg.Connection[Any] | None = None
+    opened = ExitStack()
 
     def reached() -> str | None:
-        nonlocal seen, last_change
+        nonlocal seen, last_change, connection
         if server.pid() is None:
             raise RestoreError(f"the server gave up before {order.target}:\n{server.told()}")
         try:
-            with connect() as connection:
-                lsn, paused = _standing(connection)
+            if connection is None or connection.closed:  # a new one for each look slows replay
+                connection = opened.enter_context(connect())
+            lsn, paused = _standing(connection)
         except psycopg.OperationalError as error:
             return f"not yet consistent: {str(error).strip()}"
         if lsn != seen:
@@ -158,9 +161,9 @@ def replay(
             )
         return f"replayed to {lsn}"
 
-    wait_until(f"replay to {order.target}", reached, within=timedelta(days=7))
-    with connect() as connection:
-        return _proven(connection, order, time.monotonic() - begun)
+    with opened:
+        wait_until(f"replay to {order.target}", reached, within=timedelta(days=7))
+        return _proven(opened.enter_context(connect()), order, time.monotonic() - begun)
 
 
 def _standing(connection: psycopg.Connection[Any]) -> tuple[Lsn, bool]:
