@@ -16,6 +16,7 @@ from pipeline.store import Store, StoredObject, read
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+MADE_BY = "recovery-drills 0.1"
 
 
 class Manifest(BaseModel):
@@ -56,6 +57,11 @@ class Manifest(BaseModel):
             raise BackupError(f"{where}: {error}") from error
 
 
+def folder_of(label: str) -> str:
+    """Key prefix of the set with that label, which begins with its kind."""
+    return f"sets/{label.partition('-')[0]}/{label}/"
+
+
 def _digest(body: object) -> str:
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -78,7 +84,38 @@ class BackupSet:
 
     @property
     def prefix(self) -> str:
-        return f"sets/{self.kind}/{self.label}/"
+        return folder_of(self.label)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A backup set while it is written: its objects count for nothing before `commit`."""
+
+    repository: "Repository"
+    kind: str
+    label: str
+    started: datetime
+
+    @property
+    def prefix(self) -> str:
+        return folder_of(self.label)
+
+    def put(self, name: str, chunks: Iterable[bytes]) -> StoredObject:
+        """Store an object of the set under its name."""
+        return self.repository.store.put(self.prefix + name, chunks)
+
+    def commit(self, facts: dict[str, Any], objects: Iterable[StoredObject]) -> BackupSet:
+        """Make it a backup set that finished now."""
+        manifest = Manifest(
+            kind=self.kind,
+            label=self.label,
+            started=self.started,
+            finished=datetime.now(UTC),
+            made_by=MADE_BY,
+            facts=facts,
+            objects=tuple(objects),
+        )
+        return self.repository.commit(manifest)
 
 
 class Repository:
@@ -92,12 +129,17 @@ class Repository:
         within = at.microsecond * 0x10000 // 1_000_000
         return f"{kind}-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{within:04x}{secrets.token_hex(2)}"
 
+    def begin(self, kind: str) -> Draft:
+        """Begin a set of that kind, now."""
+        started = datetime.now(UTC)
+        return Draft(self, kind, self.new_label(kind, started), started)
+
     def commit(self, manifest: Manifest) -> BackupSet:
         """Make it a backup set: every object is there, then the manifest is written.
 
         An object may lie in another set's folder, where it is shared.
         """
-        prefix = f"sets/{manifest.kind}/{manifest.label}/"
+        prefix = folder_of(manifest.label)
         shared = any(not entry.key.startswith(prefix) for entry in manifest.objects)
         present = set(self.store.list(f"sets/{manifest.kind}/" if shared else prefix))
         if missing := [entry.key for entry in manifest.objects if entry.key not in present]:
@@ -107,8 +149,7 @@ class Repository:
 
     def get(self, label: str) -> BackupSet:
         """The set of that label; ObjectMissing when there is none, BackupError when it is bad."""
-        kind = label.partition("-")[0]
-        key = f"sets/{kind}/{label}/{MANIFEST}"
+        kind, key = label.partition("-")[0], folder_of(label) + MANIFEST
         manifest = Manifest.unsealed(read(self.store, key), key)
         if (manifest.kind, manifest.label) != (kind, label):
             raise BackupError(f"{key}: the manifest is that of {manifest.label!r}")

@@ -14,10 +14,9 @@ from pipeline.kafka.raw import Place, RawReader
 from pipeline.kafka.segments import Index
 from pipeline.kafka.stored import Pool
 from pipeline.kafka.topics import Topic, cluster_id, describe, extents
-from pipeline.repository import BackupSet, Manifest, Repository
+from pipeline.repository import BackupSet, Repository
 
 KIND = "topics"
-MADE_BY = "recovery-drills 0.1"
 FETCH = 8 << 20
 PARALLEL = 4
 NOT_ARCHIVED = ("consumer-group offsets: pipeline backup offsets",)
@@ -44,11 +43,10 @@ def take(
     Raises ServerError where the brokers fail, BackupError where they hold damaged batches: no set
     is committed then. Offsets that are LOST are told by `lost`, and the set is committed.
     """
-    started = datetime.now(UTC)
-    label = repository.new_label(KIND, started)
+    draft = repository.begin(KIND)
 
     def say(line: str) -> None:
-        progress(f"{label}: {line}")
+        progress(f"{draft.label}: {line}")
 
     with RawReader(config.kafka, FETCH) as reader:  # first: who is refused learns it at once
         point = consistency.reach(config, say, within=patience)
@@ -60,7 +58,7 @@ def take(
         stopped = threading.Event()
         run = Run(
             store=repository.store,
-            prefix=f"sets/{KIND}/{label}/",
+            prefix=draft.prefix,
             reader=reader,
             log_start=lambda place: extents(config.kafka, [place])[place].start,
             decided=decided,
@@ -76,28 +74,20 @@ def take(
         ]
         indexes = _run(partitions, stopped, lambda index: say(_told(index, limit)))
         exported = exports.everything(reader)
-    manifest = Manifest(
-        kind=KIND,
-        label=label,
-        started=started,
-        finished=datetime.now(UTC),
-        made_by=MADE_BY,
-        facts={
-            "cluster_id": cluster_id(config.kafka),
-            "decided": decided.isoformat(),
-            "scope": _scope(topics, limit),
-            "limit": limit,
-            "consistency_point": point,
-            "exports": exported,
-            "not_archived": list(NOT_ARCHIVED),
-            "topics": {
-                topic.name: _facts(topic, [i for i in indexes if i.topic == topic.name], pools)
-                for topic in found
-            },
+    facts = {
+        "cluster_id": cluster_id(config.kafka),
+        "decided": decided.isoformat(),
+        "scope": _scope(topics, limit),
+        "limit": limit,
+        "consistency_point": point,
+        "exports": exported,
+        "not_archived": list(NOT_ARCHIVED),
+        "topics": {
+            topic.name: _facts(topic, [i for i in indexes if i.topic == topic.name], pools)
+            for topic in found
         },
-        objects=tuple(each for partition in partitions for each in partition.objects),
-    )
-    return repository.commit(manifest)
+    }
+    return draft.commit(facts, (each for partition in partitions for each in partition.objects))
 
 
 def lost(backup: BackupSet) -> list[str]:

@@ -1,7 +1,6 @@
 """Consumer groups: where each goes on, and which record it would read there."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from confluent_kafka import (
@@ -16,11 +15,10 @@ from pipeline.config import KafkaConfig, PipelineConfig
 from pipeline.errors import RestoreError, ServerError
 from pipeline.kafka.surroundings import Spot, Surroundings, look
 from pipeline.kafka.topics import SECONDS, cluster_id
-from pipeline.repository import BackupSet, Manifest, Repository
+from pipeline.repository import BackupSet, Repository
 from pipeline.store import HashedStream
 
 KIND = "offsets"
-MADE_BY = "recovery-drills 0.1"
 GROUPS = "groups.json"
 NOT_BACKED_UP = ("share groups", "streams groups", "groups of Connect workers")
 """librdkafka lists the classic and the consumer protocol's groups only; workers commit nothing."""
@@ -68,25 +66,15 @@ def take(
     Raises ServerError when a coordinator does not answer: a group that could not be read must not
     pass for one that has no offsets.
     """
-    started = datetime.now(UTC)
-    label = repository.new_label(KIND, started)
+    draft = repository.begin(KIND)
     found = list(committed(config.kafka))
     around = look(config.kafka, [p.spot for group in found for p in group.positions])
     groups = [_with_surroundings(group, around) for group in found]
     for group in groups:
-        progress(f"{label}: {group.name} ({group.state}): {len(group.positions)} offsets")
+        progress(f"{draft.label}: {group.name} ({group.state}): {len(group.positions)} offsets")
     content = _GROUPS.dump_json(tuple(groups), indent=1)
-    stored = repository.store.put(f"sets/{KIND}/{label}/{GROUPS}", [content])
-    manifest = Manifest(
-        kind=KIND,
-        label=label,
-        started=started,
-        finished=datetime.now(UTC),
-        made_by=MADE_BY,
-        facts=_facts(config.kafka, groups),
-        objects=(stored,),
-    )
-    return repository.commit(manifest)
+    stored = draft.put(GROUPS, [content])
+    return draft.commit(_facts(config.kafka, groups), [stored])
 
 
 def read(backup: BackupSet) -> tuple[Group, ...]:

@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import IO, Any
 
 import psycopg
@@ -22,13 +22,12 @@ from pipeline.errors import BackupError, ToolError
 from pipeline.postgres import chain, server_manifest, tablespaces
 from pipeline.postgres.inventory import table_inventory
 from pipeline.postgres.tools import Tools, password_environment
-from pipeline.repository import BackupSet, Manifest, Repository, total_size
-from pipeline.store import Store, StoredObject, chunks_of
+from pipeline.repository import BackupSet, Draft, Repository, total_size
+from pipeline.store import StoredObject, chunks_of
 
 KIND = "base"
 ARCHIVE = ".tar.zst"
 OBJECT = f"base{ARCHIVE}"
-MADE_BY = "recovery-drills 0.1"
 
 _START = re.compile(r"write-ahead log start point: ([0-9A-F]+/[0-9A-F]+) on timeline (\d+)")
 _END = re.compile(r"write-ahead log end point: ([0-9A-F]+/[0-9A-F]+)")
@@ -49,32 +48,22 @@ def take(
 
     Raises BackupError when pg_basebackup fails or its stream was cut: no set is committed then.
     """
-    started = datetime.now(UTC)
-    label = repository.new_label(KIND, started)
+    draft = repository.begin(KIND)
     facts = _server_facts(config)
     parent = chain.parent_for(repository, facts) if incremental else None
     if parent is not None:
         facts[chain.PARENT] = chain.as_fact(parent)
-        progress(f"{label}: copying what changed since {parent.label}")
+        progress(f"{draft.label}: copying what changed since {parent.label}")
     else:
-        progress(f"{label}: copying {facts['database_bytes']:,} bytes of databases")
-    with _Copy(config, label, parent) as copy:
+        progress(f"{draft.label}: copying {facts['database_bytes']:,} bytes of databases")
+    with _Copy(config, draft, parent) as copy:
         spread = facts[tablespaces.FACT]
-        objects = tuple((copy.staged if spread else copy.streamed)(repository.store))
+        objects = tuple(copy.staged() if spread else copy.streamed())
         facts |= copy.positions() | {"end_time": _server_clock(config)}
-    manifest = Manifest(
-        kind=KIND,
-        label=label,
-        started=started,
-        finished=datetime.now(UTC),
-        made_by=MADE_BY,
-        facts=facts,
-        objects=objects,
-    )
     if parent is not None:
         chain.still_there(parent, facts[chain.PARENT])
-    progress(f"{label}: {total_size(objects):,} bytes stored")
-    return repository.commit(manifest)
+    progress(f"{draft.label}: {total_size(objects):,} bytes stored")
+    return draft.commit(facts, objects)
 
 
 def archives(backup: BackupSet) -> list[StoredObject]:
@@ -140,9 +129,9 @@ def _server_clock(config: PipelineConfig) -> str:
 class _Copy(ExitStack):
     """One run of pg_basebackup, and what it said."""
 
-    def __init__(self, config: PipelineConfig, label: str, parent: BackupSet | None) -> None:
+    def __init__(self, config: PipelineConfig, draft: Draft, parent: BackupSet | None) -> None:
         super().__init__()
-        self._config, self._label = config, label
+        self._config, self._draft = config, draft
         self._tools = Tools.of(config.postgres)
         self._messages: IO[bytes] = self.enter_context(
             tempfile.TemporaryFile()  # noqa: SIM115 - entered
@@ -152,17 +141,18 @@ class _Copy(ExitStack):
             known = self.enter_context(server_manifest.readable(parent, self._tools))
             self._since = (f"--incremental={known}",)
 
-    def streamed(self, store: Store) -> Iterator[StoredObject]:
+    def streamed(self) -> Iterator[StoredObject]:
         """Store the stream as it comes, and the manifest that lies in it once more by itself."""
         with tempfile.TemporaryFile() as listed:
             tap = server_manifest.ManifestTap(self._blocks("-"), listed)
-            yield store.put(self._key(OBJECT), _compressed(tap))
+            yield self._draft.put(OBJECT, _compressed(tap))
             if not listed.tell():
-                raise BackupError(f"{self._label}: pg_basebackup sent no {server_manifest.NAME}")
+                label = self._draft.label
+                raise BackupError(f"{label}: pg_basebackup sent no {server_manifest.NAME}")
             listed.seek(0)
-            yield store.put(self._key(server_manifest.OBJECT), _compressed(chunks_of(listed)))
+            yield self._draft.put(server_manifest.OBJECT, _compressed(chunks_of(listed)))
 
-    def staged(self, store: Store) -> Iterator[StoredObject]:
+    def staged(self) -> Iterator[StoredObject]:
         """Have it write an archive for each tablespace; each is removed as soon as it is stored."""
         with tablespaces.staging(self._config.repository.path, self._tools) as folder:
             for _ in self._blocks(str(folder)):
@@ -171,10 +161,10 @@ class _Copy(ExitStack):
                 folder.glob("*.tar"), key=lambda path: (path.stem != "base", path.stem)
             ):
                 with path.open("rb") as archive:
-                    yield store.put(self._key(f"{path.name}.zst"), _compressed(chunks_of(archive)))
+                    yield self._draft.put(f"{path.name}.zst", _compressed(chunks_of(archive)))
                 path.unlink()
             with (folder / server_manifest.NAME).open("rb") as listed:
-                yield store.put(self._key(server_manifest.OBJECT), _compressed(chunks_of(listed)))
+                yield self._draft.put(server_manifest.OBJECT, _compressed(chunks_of(listed)))
 
     def positions(self) -> dict[str, Any]:
         """Where the backup starts and ends, in the words of pg_basebackup."""
@@ -185,16 +175,13 @@ class _Copy(ExitStack):
             raise BackupError(f"pg_basebackup did not name its WAL range; it said:\n{told}")
         return {"start_lsn": start[1], "timeline": int(start[2]), "end_lsn": end[1]}
 
-    def _key(self, name: str) -> str:
-        return f"sets/{KIND}/{self._label}/{name}"
-
     def _blocks(self, target: str) -> Iterator[bytes]:
         """Standard output; ends with an error unless pg_basebackup said that all was well."""
         postgres = self._config.postgres
         blocks = self._tools.stream(
             "pg_basebackup",
             *(f"--pgdata={target}", "--format=tar", "--wal-method=fetch", "--checkpoint=fast"),
-            *("--manifest-checksums=SHA256", f"--label={self._label}", "--verbose"),
+            *("--manifest-checksums=SHA256", f"--label={self._draft.label}", "--verbose"),
             *("--no-password", f"--host={postgres.host}", f"--port={postgres.port}"),
             *(f"--username={postgres.user}", *self._since),
             messages=self._messages,
@@ -203,7 +190,7 @@ class _Copy(ExitStack):
         try:
             yield from blocks
         except ToolError as error:
-            raise BackupError(f"{self._label}: no backup was taken: {error}") from error
+            raise BackupError(f"{self._draft.label}: no backup was taken: {error}") from error
 
 
 def _compressed(blocks: Iterable[bytes]) -> Iterator[bytes]:

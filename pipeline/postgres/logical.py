@@ -10,7 +10,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,12 @@ from psycopg.rows import dict_row
 
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import BackupError, ConfigError, RestoreError, ToolError
-from pipeline.postgres.base_backup import MADE_BY
 from pipeline.postgres.catalogue import catalogue
 from pipeline.postgres.digests import expected_objects, prepare, table_digests
 from pipeline.postgres.proof import Proof, prove, unsound
 from pipeline.postgres.relations import family
 from pipeline.postgres.tools import Tools, password_environment
-from pipeline.repository import BackupSet, Manifest, Repository
+from pipeline.repository import BackupSet, Repository, total_size
 from pipeline.store import HashedStream
 
 KIND = "logical"
@@ -73,9 +71,7 @@ def take(
     Raises ConfigError for a table that is not there, BackupError when a program fails or may not
     read everything: no set is committed then.
     """
-    started = datetime.now(UTC)
-    label = repository.new_label(KIND, started)
-    prefix = f"sets/{KIND}/{label}/"
+    draft = repository.begin(KIND)
     try:
         with _snapshot(config.postgres) as (connection, server):
             chosen, options = _chosen(connection, tables, schemas)
@@ -89,11 +85,12 @@ def take(
                 "unsound": unsound(connection, chosen),
                 **({} if tables or schemas else {"catalogue": catalogue(connection)}),
             }
-            progress(f"{label}: dumping {len(facts['objects'])} objects of {server['database']}")
+            told = f"dumping {len(facts['objects'])} objects of {server['database']}"
+            progress(f"{draft.label}: {told}")
             options += [f"--snapshot={server['exported']}", "--format=custom"]
             options += ["--lock-wait-timeout=60s", *(["--schema-only"] if schema_only else [])]
             dump = _stream(config.postgres, "pg_dump", *options, f"--dbname={server['database']}")
-            stored = [repository.store.put(prefix + DUMP, dump)]
+            stored = [draft.put(DUMP, dump)]
     except psycopg.errors.InsufficientPrivilege as error:
         who = f"postgres.user {config.postgres.user!r}"
         raise BackupError(f"no backup was taken: {who}: {error}; {NEEDS}") from error
@@ -101,18 +98,9 @@ def take(
         wanted = ["--globals-only", *([] if role_passwords else ["--no-role-passwords"])]
         roles = _stream(config.postgres, "pg_dumpall", *wanted)
         with _private():
-            stored.append(repository.store.put(prefix + GLOBALS, roles))
-    manifest = Manifest(
-        kind=KIND,
-        label=label,
-        started=started,
-        finished=datetime.now(UTC),
-        made_by=MADE_BY,
-        facts=facts,
-        objects=tuple(stored),
-    )
-    progress(f"{label}: {sum(entry.size for entry in stored):,} bytes stored")
-    return repository.commit(manifest)
+            stored.append(draft.put(GLOBALS, roles))
+    progress(f"{draft.label}: {total_size(stored):,} bytes stored")
+    return draft.commit(facts, stored)
 
 
 def restore(backup: BackupSet, into: PostgresConfig, *, rows: bool = True) -> Proof:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import BackupError, ObjectMissing
 from pipeline.postgres.lsn import is_segment
-from pipeline.repository import MANIFEST, Repository
+from pipeline.repository import MANIFEST, Repository, folder_of
 from pipeline.store import FolderStore, StoredObject
 from pipeline.verification.readings import Reading, Readings
 
@@ -91,7 +91,7 @@ class _Surveyor:
         return self._found
 
     def _set(self, label: str) -> None:
-        folder = f"sets/{label.partition('-')[0]}/{label}/"
+        folder = folder_of(label)
         key = folder + MANIFEST
         try:
             manifest = self._repository.get(label).manifest
