@@ -19,10 +19,20 @@ def backup_base(
             help="only what changed since the newest base backup; PostgreSQL 17, summarize_wal on",
         ),
     ] = False,
+    digests: Annotated[
+        bool,
+        typer.Option(
+            "--digests",
+            help="read every table once more and keep its rows and digest as of an LSN, so that a "
+            "restore can be held against them; waits for open transactions",
+        ),
+    ] = False,
 ) -> None:
     """Physical backup of the whole server, tablespaces included, hashed while it streams."""
     loaded = configuration.load(config)
-    taken = base_backup.take(loaded, repository(loaded), say, incremental=incremental)
+    taken = base_backup.take(
+        loaded, repository(loaded), say, incremental=incremental, digests=digests
+    )
     say(taken.label)
 
 

@@ -19,7 +19,7 @@ from pipeline.cdc.publications import find_publication
 from pipeline.cdc.slots import logical_slots
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, ToolError
-from pipeline.postgres import chain, server_manifest, tablespaces
+from pipeline.postgres import chain, row_digests, server_manifest, tablespaces
 from pipeline.postgres.inventory import table_inventory
 from pipeline.postgres.tools import Tools, password_environment
 from pipeline.repository import BackupSet, Draft, Repository, total_size
@@ -39,14 +39,17 @@ def take(
     progress: Callable[[str], None] = lambda _: None,
     *,
     incremental: bool = False,
+    digests: bool = False,
 ) -> BackupSet:
     """Take a base backup and commit it as a backup set.
 
     The set holds its own WAL from start to end (`--wal-method=fetch`), so that it can reach
     consistency even where the archive is lost. Nothing is buffered beyond one block. An
     `incremental` one holds the blocks that changed since the newest set that leads to the server.
+    With `digests` every table is read once more, and digested as of an LSN behind the copy.
 
     Raises BackupError when pg_basebackup fails or its stream was cut: no set is committed then.
+    Where only the digests could not be taken, the set is committed without them before it is said.
     """
     draft = repository.begin(KIND)
     facts = _server_facts(config)
@@ -63,7 +66,24 @@ def take(
     if parent is not None:
         chain.still_there(parent, facts[chain.PARENT])
     progress(f"{draft.label}: {total_size(objects):,} bytes stored")
-    return draft.commit(facts, objects)
+    missed = _add_digests(facts, config, draft.label, progress) if digests else None
+    taken = draft.commit(facts, objects)
+    if missed is not None:
+        raise BackupError(f"{draft.label} is whole, without digests: {missed}") from missed
+    return taken
+
+
+def _add_digests(
+    facts: dict[str, Any], config: PipelineConfig, label: str, progress: Callable[[str], None]
+) -> BackupError | None:
+    """Note what the tables hold; answer why not, for a copy of hours is not thrown away for it."""
+    try:
+        found = row_digests.take(config.postgres, row_digests.PATIENCE)
+    except BackupError as error:
+        return error
+    facts[row_digests.FACT] = found.facts()
+    progress(f"{label}: {len(found.tables)} tables digested, {found.rows:,} rows as of {found.lsn}")
+    return None
 
 
 def archives(backup: BackupSet) -> list[StoredObject]:

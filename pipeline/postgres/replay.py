@@ -22,6 +22,7 @@ from pipeline.postgres.targets import Target, TargetKind
 from pipeline.wait import wait_until
 
 STALLED = timedelta(seconds=60)
+SIGNALS = ("standby.signal", "recovery.signal")
 PRIVATE_HBA = "pg_hba.private.conf"
 _TARGETS = (
     "recovery_target",
@@ -223,8 +224,8 @@ def recovery_settings(order: ReplayOrder) -> dict[str, str]:
 
 def signal_file(order: ReplayOrder) -> str:
     """Name the file that starts recovery: a standby never ends by itself, a target must."""
-    latest = order.target.kind is TargetKind.LATEST
-    return "standby.signal" if latest else "recovery.signal"
+    standby, recovery = SIGNALS
+    return standby if order.target.kind is TargetKind.LATEST else recovery
 
 
 def promote(connection: psycopg.Connection[Any], target: Target, within: timedelta) -> int:

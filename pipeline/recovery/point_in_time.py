@@ -25,9 +25,11 @@ from pipeline.errors import (
     RestoreError,
 )
 from pipeline.postgres import archiving, clients, tablespaces
+from pipeline.postgres.control import system_identifier, timeline_of
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.proof import amcheck
 from pipeline.postgres.replay import promote
+from pipeline.postgres.row_digests import RowDigests
 from pipeline.postgres.server import LocalServer, not_refused
 from pipeline.postgres.targets import Target
 from pipeline.postgres.tools import Tools
@@ -35,7 +37,7 @@ from pipeline.recovery import reconnect
 from pipeline.recovery.base_restore import restore_base
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.plan import Plan, make
-from pipeline.recovery.replaying import order_of, replayed
+from pipeline.recovery.replaying import compare_digests, order_of, replayed
 from pipeline.recovery.salvage import salvage
 from pipeline.repository import Repository
 from pipeline.store import FolderStore
@@ -58,9 +60,10 @@ class PointInTimeRecovery:
     """One recovery. `observe` hears of each step when it is done, with what was read back.
 
     `identity` is what the operator typed: the system identifier of what will be replaced. With
-    `structure` amcheck reads every table and index before clients are let in. `shown`
-    is the plan that was before the operator's eyes: it is not made again before the salvage, for
-    it reads all WAL since the base backup.
+    `structure` amcheck reads every table and index before clients are let in. With `digests`
+    replay first stops where those of the backup were taken, and every table is held against them.
+    `shown` is the plan that was before the operator's eyes: it is not made again before the
+    salvage, for it reads all WAL since the base backup.
     """
 
     config: PipelineConfig
@@ -69,6 +72,7 @@ class PointInTimeRecovery:
     identity: str
     accept_end: Lsn | None = None
     structure: bool = True
+    digests: bool = False
     shown: Plan | None = None
     observe: Observe = lambda _step, _facts: None
     gate: Gate = list
@@ -99,6 +103,7 @@ class PointInTimeRecovery:
             self.salvage,
             self.make_plan,
             self.restore,
+            *([self.compare_digests] if self.digests else []),
             self.replay,
             self.open,
             self.examine,
@@ -186,6 +191,17 @@ class PointInTimeRecovery:
         plan = make(self.config, self.target, accept_end=self.accept_end, without=damaged)
         self.journal.write("plan", "done", **plan.as_facts())
         return plan
+
+    def compare_digests(self) -> Facts:
+        """Replay to where the backup's digests were taken, and hold every table against them."""
+        plan = self._plan
+        digests = RowDigests.of(Repository(self.store).get(plan.backup).manifest.facts)
+        order = order_of(self.config, plan, self.journal.folder / "wal")
+        facts = compare_digests(
+            self.server, order, self.config.postgres, digests, Lsn.parse(plan.stop)
+        )
+        self.progress(f"  {plan.backup}: {facts['told']}")
+        return facts
 
     def replay(self) -> Facts:
         """Replay on a private server, prove the target, promote."""
@@ -276,18 +292,3 @@ class PointInTimeRecovery:
 
         wait_until("connection to the opened server", answers, within=timedelta(seconds=60))
         return found[0]
-
-
-def system_identifier(data: Path, tools: Tools) -> str:
-    """Identity of a data folder, read from its control file."""
-    return _control(data, tools)["Database system identifier"]
-
-
-def timeline_of(data: Path, tools: Tools) -> int:
-    """Timeline of a data folder's latest checkpoint."""
-    return int(_control(data, tools)["Latest checkpoint's TimeLineID"])
-
-
-def _control(data: Path, tools: Tools) -> dict[str, str]:
-    lines = tools.run("pg_controldata", f"--pgdata={data}").splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -6,15 +6,18 @@ Of a recovery that takes the server's place, and of one that only reads rows bes
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from pipeline.config import PipelineConfig, PostgresConfig
+from pipeline.errors import RestoreError
 from pipeline.postgres import archiving
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.replay import (
+    SIGNALS,
     Replayed,
     ReplayOrder,
     private_server,
@@ -22,6 +25,7 @@ from pipeline.postgres.replay import (
     replay,
     signal_file,
 )
+from pipeline.postgres.row_digests import RowDigests
 from pipeline.postgres.segments import merged_wal
 from pipeline.postgres.server import LocalServer
 from pipeline.postgres.targets import Target
@@ -52,6 +56,8 @@ def replayed(
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Replayed, Connect]]:
     """Replay in private up to the target; the server stands there, proven and not promoted."""
+    for name in SIGNALS:  # of an earlier replay in this folder, with another target
+        (server.data / name).unlink(missing_ok=True)
     signal = server.data / signal_file(order)
     signal.touch()
     server.tools.own(signal)
@@ -63,3 +69,29 @@ def replayed(
         settings={**(settings or {}), **recovery_settings(order)},
     ) as connect:
         yield replay(server, order, connect, progress), connect
+
+
+def compare_digests(
+    server: LocalServer,
+    order: ReplayOrder,
+    postgres: PostgresConfig,
+    digests: RowDigests | None,
+    stop: Lsn,
+) -> dict[str, Any]:
+    """Replay to where digests were taken, before `stop`, and hold every table against them.
+
+    Answers what was examined, and says so where that was nothing: the WAL that leads to a target
+    before that LSN does not lead to it.
+
+    Raises RestoreError naming every table that is not as it was.
+    """
+    if digests is None or Lsn.parse(digests.lsn) >= stop:
+        why = f"they are of {digests.lsn}, replay ends at {stop}" if digests else "it has none"
+        return {"told": f"NOT compared with digests: {why}", "not_examined": [f"rows: {why}"]}
+    early = replace(order, target=digests.target, stop=Lsn.parse(digests.lsn))
+    with replayed(server, early, postgres, lambda _: None) as (_, connect), connect() as connection:
+        wrong = [f"{name}: {why}" for name, why in digests.compared(connection) if why]
+    if wrong:
+        raise RestoreError(f"replayed to {digests.lsn}, other rows than then: {'; '.join(wrong)}")
+    told = f"{len(digests.tables)} tables are as they were digested at {digests.lsn}"
+    return {"told": told, "tables": len(digests.tables), "rows": digests.rows, "not_examined": []}

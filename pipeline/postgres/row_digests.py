@@ -1,0 +1,155 @@
+"""Rows and a digest of every table at one LSN: what a restored base backup is held against.
+
+A digest that is taken beside a base backup is of another moment than its files. A logical slot
+ties both together: it is made with a snapshot that saw every commit before an LSN, and none
+behind it (PostgreSQL manual, 47.2.5). Replay that stops right before that LSN shows the same rows.
+"""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any, Self
+
+import psycopg
+from psycopg import IsolationLevel, sql
+from psycopg.rows import dict_row
+
+from pipeline.config import PostgresConfig
+from pipeline.errors import BackupError
+from pipeline.postgres.digests import prepare, table_digests
+from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.targets import Target, TargetKind
+
+FACT = "digests"
+PATIENCE = timedelta(minutes=5)
+
+# a restore empties what is unlogged; rows of an extension's tables are its own affair
+_TABLES = """
+    SELECT c.oid::bigint AS oid, c.oid::regclass::text AS name, c.relfilenode::bigint AS node,
+           CASE WHEN c.relpersistence = 'u' THEN 'unlogged'
+                WHEN EXISTS (SELECT FROM pg_depend e WHERE e.deptype = 'e' AND e.objid = c.oid
+                                AND e.classid = 'pg_class'::regclass) THEN 'of an extension'
+           END AS left_out
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+       AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+     ORDER BY 1
+"""
+
+
+@dataclass(frozen=True)
+class RowDigests:
+    """Schema, name, rows and digest of tables in `database`, where replay stands at `lsn`."""
+
+    database: str
+    lsn: str
+    tables: tuple[dict[str, Any], ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def target(self) -> Target:
+        """Where to stop a replay that shall show these rows."""
+        return Target(TargetKind.LSN, self.lsn, inclusive=False)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tables."""
+        return sum(table["rows"] for table in self.tables)
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-able, for a manifest; `of` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> Self | None:
+        """The digests of a base backup by its manifest's facts, None where it has none."""
+        if (known := facts.get(FACT)) is None:
+            return None
+        return cls(**known | {name: tuple(known[name]) for name in ("tables", "left_out")})
+
+    def compared(self, connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str | None]]:
+        """Each table with what is wrong with it in a server that stands there, or None."""
+        with connection.transaction():
+            prepare(connection)
+            found = {(t["schema"], t["name"]): t for t in table_digests(connection)}
+        for expected in self.tables:
+            restored = found.get((expected["schema"], expected["name"]))
+            yield f"{expected['schema']}.{expected['name']}", _difference(expected, restored)
+
+
+def take(postgres: PostgresConfig, within: timedelta) -> RowDigests:
+    """Digest every permanent table of the configured database, each row as of one LSN.
+
+    Raises BackupError when a transaction stays open for longer than `within`, which neither the
+    slot nor the locks can pass, when no slot is free, or a table is rewritten meanwhile.
+    """
+    try:
+        with snapshot(postgres, within) as (connection, lsn):
+            wait = f"{round(within.total_seconds())}s"
+            connection.execute("SELECT set_config('lock_timeout', %s, true)", [wait])
+            return digested(connection, lsn)
+    except psycopg.Error as error:
+        raise BackupError(f"no digests of {postgres.dbname}: {str(error).strip()}") from error
+
+
+@contextmanager
+def snapshot(
+    postgres: PostgresConfig, within: timedelta
+) -> Iterator[tuple[psycopg.Connection[Any], Lsn]]:
+    """A transaction that sees what was committed before an LSN; the slot is gone by then."""
+    making = {
+        "replication": "database",
+        # the slot waits for every open transaction to end: that is a wait for a lock
+        "options": f"-c lock_timeout={round(within.total_seconds())}s",
+    }
+    create = sql.SQL("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')")
+    slot = sql.Identifier(f"pipeline_digests_{secrets.token_hex(4)}")
+    with psycopg.connect(**postgres.conninfo()) as connection:
+        connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+        with psycopg.connect(**postgres.conninfo(**making), autocommit=True) as walsender:
+            row = walsender.execute(create.format(slot)).fetchone()
+            if row is None:
+                raise BackupError("the server made a slot and did not say where it begins")
+            _, lsn, exported, _ = row
+            connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(exported)))
+        yield connection, Lsn.parse(lsn)
+
+
+def digested(connection: psycopg.Connection[Any], lsn: Lsn) -> RowDigests:
+    """Digest what this transaction sees, which is what was committed before the LSN."""
+    prepare(connection)
+    tables = connection.cursor(row_factory=dict_row).execute(_TABLES).fetchall()
+    kept = [table for table in tables if table["left_out"] is None]
+    for table in kept:
+        _hold(connection, table)
+    database = connection.info.dbname
+    left_out = (f"{table['name']}: {table['left_out']}" for table in tables if table["left_out"])
+    return RowDigests(
+        database=database,
+        lsn=str(lsn),
+        tables=tuple(table_digests(connection, [table["oid"] for table in kept])),
+        left_out=(f"databases other than {database}", *left_out),
+    )
+
+
+def _hold(connection: psycopg.Connection[Any], table: dict[str, Any]) -> None:
+    """Lock a table against being rewritten: TRUNCATE and its like are not in any snapshot."""
+    quoted = sql.SQL(table["name"])
+    connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(quoted))
+    row = connection.execute("SELECT pg_relation_filenode(%s)", [table["oid"]]).fetchone()
+    if row is None or row[0] != table["node"]:
+        raise BackupError(f"{table['name']} was rewritten before its digest was taken: try again")
+
+
+def _difference(expected: dict[str, Any], restored: dict[str, Any] | None) -> str | None:
+    if restored is None:
+        return "it is not there"
+    if restored == expected:
+        return None
+    return (
+        f"expected {expected['rows']:,} rows with digest {expected['digest']}, "
+        f"found {restored['rows']:,} with {restored['digest']}"
+    )
