@@ -18,7 +18,9 @@ from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
 
 SECONDS = 30.0
-POLL = 0.2
+POLL = 0.05
+END_WITHIN_MS = 20
+"""A broker holds a fetch at the end of a topic for 500 ms by default, once for each table."""
 BATCH = 10_000
 Ends = dict[int, int]
 
@@ -124,6 +126,7 @@ def _consumer(config: KafkaConfig) -> Consumer:
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
             "auto.offset.reset": "error",
+            "fetch.wait.max.ms": END_WITHIN_MS,
         }
     )
 
