@@ -25,7 +25,7 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(FolderStore(tmp_path / "repository"))
 
 
-def manifest(label: str, *objects: StoredObject, **facts: Any) -> Manifest:  # noqa: ANN401
+def manifest(label: str, *objects: StoredObject, **facts: object) -> Manifest:
     return Manifest(
         kind="base",
         label=label,
@@ -37,7 +37,7 @@ def manifest(label: str, *objects: StoredObject, **facts: Any) -> Manifest:  # n
     )
 
 
-def committed(repository: Repository, at: datetime = NOON, **facts: Any) -> BackupSet:  # noqa: ANN401
+def committed(repository: Repository, at: datetime = NOON, **facts: object) -> BackupSet:
     label = repository.new_label("base", at)
     stored = repository.store.put(f"sets/base/{label}/base.tar", [b"whole ", b"server"])
     return repository.commit(manifest(label, stored, **facts))

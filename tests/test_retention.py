@@ -1,201 +1,17 @@
 """Retention follows the plan, and never takes what a kept recovery window still needs."""
 
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.config import PipelineConfig, PlanConfig, RepositoryConfig
 from pipeline.errors import BackupError, RestoreError
-from pipeline.postgres import chain
-from pipeline.postgres.lsn import SEGMENT_SIZE, Lsn, parse_segment, segment_name
+from pipeline.postgres.lsn import parse_segment, segment_name
 from pipeline.postgres.receiver import ExpectedEnd
-from pipeline.repository import MANIFEST, BackupSet, Manifest, Repository
-from pipeline.retention import Decision, carry_out, decide
-from pipeline.store import FolderStore
-
-NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
-DAY = timedelta(days=1)
-
-
-class Killed(RuntimeError):
-    """Stands for kill -9."""
-
-
-class Mortal(FolderStore):
-    """A store whose user dies after a number of deletions."""
-
-    def __init__(self, root: Path, deletions: int) -> None:
-        super().__init__(root)
-        self._left = deletions
-
-    def delete(self, key: str) -> None:
-        if self._left == 0:
-            raise Killed
-        self._left -= 1
-        super().delete(key)
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A repository in which one segment of WAL is written every day."""
-
-    root: Path
-    plan: PlanConfig = field(default_factory=PlanConfig)
-
-    @property
-    def config(self) -> PipelineConfig:
-        return PipelineConfig(repository=RepositoryConfig(path=self.root), plan=self.plan)
-
-    @property
-    def repository(self) -> Repository:
-        return Repository(FolderStore(self.root))
-
-    def take(
-        self,
-        age: int,
-        kind: str = "base",
-        timeline: int = 1,
-        on: BackupSet | None = None,
-        **facts: str,
-    ) -> BackupSet:
-        """Commit a set that finished `age` days ago, of two objects; `on` is its parent."""
-        at, start = NOW - age * DAY, _position(age)
-        label = self.repository.new_label(kind, at - timedelta(hours=1))
-        prefix = f"sets/{kind}/{label}/"
-        objects = [self.repository.store.put(prefix + name, [b"x"]) for name in ("a", "b")]
-        known: dict[str, object] = {
-            "system_identifier": "7",
-            "timeline": timeline,
-            "start_lsn": str(start),
-            "end_lsn": str(start + 64),
-            "end_time": at.isoformat(),
-            "wal_segment_size": SEGMENT_SIZE,
-        } | ({} if on is None else {chain.PARENT: chain.as_fact(on)})
-        return self.repository.commit(
-            Manifest(
-                kind=kind,
-                label=label,
-                started=at - timedelta(hours=1),
-                finished=at,
-                made_by="test",
-                facts=known | facts,
-                objects=tuple(objects),
-            )
-        )
-
-    def archive(self, age: int, folder: str = "wal", timeline: int = 1, tail: str = "") -> str:
-        """Write the segment of a day, as old as that day; return its name."""
-        name = segment_name(timeline, _position(age)) + tail
-        return self.file(f"{folder}/{name}", age)
-
-    def file(self, key: str, age: int, text: str = "") -> str:
-        path = self.root / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        os.utime(path, (moment := (NOW - age * DAY).timestamp(), moment))
-        return path.name
-
-    def wal(self) -> set[str]:
-        return {path.name for path in self.root.glob("wal/*")}
-
-    def retain(self, deletions: int = -1) -> Decision:
-        decision = decide(self.config, NOW)
-        carry_out(Mortal(self.root, deletions), decision)
-        return decision
-
-
-def _position(age: int) -> Lsn:
-    return Lsn((1000 - age) * SEGMENT_SIZE + 40)
-
-
-@contextmanager
-def lived(ages: Mapping[int, bool], plan: PlanConfig) -> Iterator[Archive]:
-    """Base backups of those ages, and WAL of every day since long before them.
-
-    Those that are true build on the one before them, where there is one.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        archive, last = Archive(Path(folder), plan), None
-        for age in sorted(ages, reverse=True):
-            last = archive.take(age, on=last if ages[age] else None)
-        for age in range(45):
-            archive.archive(age)
-        yield archive
-
-
-def whole(archive: Archive) -> bool:
-    """Whether every set has its objects, every base backup its chain and the WAL since."""
-    kept = list(archive.repository)
-    if any(chain.broken(found) for found in kept):
-        return False
-    present = set(archive.repository.store.list())
-    starts = [Lsn.parse(found.manifest.facts["start_lsn"]) for found in kept]
-    days = [_position(age) for age in range(45)]
-    needed = {segment_name(1, at) for at in days if at >= min(starts, default=Lsn(1 << 62))}
-    objects = {entry.key for found in kept for entry in found.manifest.objects}
-    return objects <= present and needed <= archive.wal()
-
-
-ages = st.dictionaries(st.integers(0, 40), st.booleans(), min_size=1, max_size=8)
-plans = st.builds(
-    PlanConfig,
-    base=st.integers(1, 20).map(lambda days: days * DAY),
-    wal=st.integers(1, 20).map(lambda days: days * DAY),
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(ages=ages, plan=plans, deletions=st.integers(0, 60))
-def test_an_interruption_leaves_whole_sets_and_the_next_run_what_an_unbroken_one_does(
-    ages: dict[int, bool], plan: PlanConfig, deletions: int
-) -> None:
-    with lived(ages, plan) as broken, lived(ages, plan) as unbroken:
-        try:
-            broken.retain(deletions)
-        except Killed:
-            assert whole(broken)
-        broken.retain()
-        unbroken.retain()
-        assert whole(broken)
-        for archive in (broken, unbroken):
-            assert decide(archive.config, NOW).removals == ()
-        assert broken.wal() == unbroken.wal()
-        left = [[found.manifest.finished for found in a.repository] for a in (broken, unbroken)]
-        assert left[0] == left[1]
-        objects = [key for key in broken.repository.store.list("sets/") if MANIFEST not in key]
-        assert len(objects) == 2 * len(left[0])  # no object without a manifest is left
-
-
-@settings(max_examples=60, deadline=None)
-@given(ages=ages, plan=plans)
-def test_what_goes_is_old_and_every_moment_of_the_window_stays_reachable(
-    ages: dict[int, bool], plan: PlanConfig
-) -> None:
-    with lived(ages, plan) as archive:
-        archive.retain()
-        left = {(NOW - found.manifest.finished).days for found in archive.repository}
-        before = [age for age in ages if age * DAY >= plan.wal]
-        wanted = {age for age in ages if age * DAY <= plan.base}
-        wanted |= {min(ages), min(before) if before else max(ages)}
-        assert left == {age for each in wanted for age in chain_of(each, ages)}
-
-
-def chain_of(age: int, ages: Mapping[int, bool]) -> Iterator[int]:
-    """That backup and all on which it builds."""
-    yield age
-    older = [other for other in ages if other > age]
-    if ages[age] and older:
-        yield from chain_of(min(older), ages)
+from pipeline.repository import MANIFEST
+from pipeline.retention import carry_out, decide
+from tests.retention_cases import DAY, NOW, Archive, position
 
 
 @pytest.fixture
@@ -214,7 +30,7 @@ def test_the_default_plan_on_a_month_of_daily_backups(archive: Archive) -> None:
         for kind in ("base", "logical")
     }
     assert left == {"base": list(range(7, -1, -1)), "logical": list(range(14, -1, -1))}
-    assert archive.wal() == {segment_name(1, _position(age)) for age in range(8)}
+    assert archive.wal() == {segment_name(1, position(age)) for age in range(8)}
     told = "\n".join(decision.lines())
     assert "kept 7 days" in told
     assert "kept 14 days" in told
@@ -234,7 +50,7 @@ def test_a_kept_increment_keeps_its_chain_and_says_so(archive: Archive) -> None:
     told = dict(decision.spared)
     assert told[full.label] == told[first.label] == f"{second.label} builds on it"
     assert len(archive.repository.labels("base")) == 6
-    assert archive.wal() == {segment_name(1, _position(age)) for age in range(21)}
+    assert archive.wal() == {segment_name(1, position(age)) for age in range(21)}
 
 
 def test_a_chain_goes_from_its_end(archive: Archive) -> None:
@@ -334,7 +150,7 @@ def test_after_a_recovery_into_the_past_the_window_starts_on_the_lineage_of_now(
 ) -> None:
     """The backup of day 9 lies on the branch that was left: nothing leads from it to now."""
     on_it, abandoned, recent = archive.take(10), archive.take(9), archive.take(2, timeline=2)
-    fork = _position(10) + (1 << 10)
+    fork = position(10) + (1 << 10)
     archive.file("wal/00000002.history", 3, f"1\t{fork}\tbefore a mistake\n")
     archive.retain()
     assert archive.repository.labels("base") == [on_it.label, recent.label]
@@ -344,7 +160,7 @@ def test_after_a_recovery_into_the_past_the_window_starts_on_the_lineage_of_now(
 def test_what_cannot_be_judged_is_not_thinned_out(archive: Archive) -> None:
     archive.take(20), archive.take(10), archive.take(1)
     archive.archive(40)
-    ExpectedEnd("7", 3, _position(0), NOW).write(archive.root)
+    ExpectedEnd("7", 3, position(0), NOW).write(archive.root)
     with pytest.raises(RestoreError, match=r"no 00000003\.history"):
         decide(archive.config, NOW)
     (archive.root / "expected-end.json").unlink()

@@ -13,7 +13,7 @@ from pipeline.config import PipelineConfig, PlanConfig, RepositoryConfig
 from pipeline.repository import MANIFEST, BackupSet, Manifest, Repository
 from pipeline.retention import carry_out, decide
 from pipeline.store import FolderStore, StoredObject
-from tests.test_retention import DAY, NOW, Killed, Mortal
+from tests.retention_cases import DAY, NOW, Killed, Mortal
 
 COMMITTED, ABANDONED = True, False
 

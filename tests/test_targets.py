@@ -11,7 +11,11 @@ from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.targets import SPELLINGS, Target, TargetKind
 
 offsets = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
-moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=offsets)  # noqa: DTZ001
+moments = st.datetimes(
+    datetime(2000, 1, 1),  # noqa: DTZ001 - `timezones` gives both their zone
+    datetime(2100, 1, 1),  # noqa: DTZ001
+    timezones=offsets,
+)
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 positions = st.integers(0, (1 << 64) - 1).map(Lsn)
 either_side = st.one_of(

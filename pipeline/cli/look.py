@@ -8,7 +8,7 @@ import typer
 
 from pipeline import config as configuration
 from pipeline import retention
-from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.cli.shared import DEFAULT, Config, need_zone, repository, say
 from pipeline.errors import ConfigError, ObjectMissing
 from pipeline.postgres import base_backup
 from pipeline.postgres.find import find as find_suspects
@@ -71,8 +71,7 @@ def find(
     Reads the archived WAL from the newest base backup on; the last column is the target for
     `pipeline recover postgres --to`.
     """
-    if since is not None and since.tzinfo is None:
-        raise ConfigError("--since needs its offset from UTC")
+    need_zone("--since", since)
     loaded = configuration.load(config)
     try:
         newest = repository(loaded).latest(base_backup.KIND)

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.cli.resumable import resumable
+from pipeline.cli.shared import DEFAULT, LATEST, Config, chosen, repository, say
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, ObjectMissing
 from pipeline.kafka import archive, groups
@@ -58,25 +59,23 @@ def recover_topics(
             raise ConfigError("--resume knows topics, way and archive from its journal: leave them")
         journal = Journal(journal.folder.with_name(resume))
         topics, way = begun(journal)
+    elif archived is not None:
+        archived = chosen(repository(loaded), archive.KIND, archived).label
     typed = identity or typer.prompt("Id of the cluster whose topics will be replaced")
     recovery = TopicRecovery(
         loaded, topics, journal, typed, way=way or Way.JOINED, label=archived, progress=say
     )
     recovery.lose = lose or ()
-    try:
+    again = f"to go on: pipeline recover topics --resume {journal.recovery}"
+    with resumable(journal, "find_extent", again):
         recovery.run()
-    except BaseException:
-        if journal.path.exists() and "find_extent" in journal.done():
-            say(f"to go on: pipeline recover topics --resume {journal.recovery}")
-        raise
-    say(f"journal: {journal.path}")
     say("next: pipeline backup offsets; pipeline backup topics")
 
 
 def _tell(loaded: PipelineConfig, label: str | None, topics: list[str]) -> None:
     """Say how far the loss reaches."""
     kept = repository(loaded)
-    backup = kept.get(label) if label else kept.latest(archive.KIND)
+    backup = chosen(kept, archive.KIND, label or LATEST)
     harmed = survey(loaded, backup, topics)
     for line in (line for one in harmed for line in one.lines()):
         say(line)

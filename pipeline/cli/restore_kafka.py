@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.cli.resumable import resumable
+from pipeline.cli.shared import DEFAULT, LATEST, Config, need_zone, repository, say
 from pipeline.errors import ConfigError
-from pipeline.kafka import replay, replay_wish
+from pipeline.kafka import replay, replay_journal, replay_wish
 from pipeline.kafka.replay_plan import Mode, Range
 
 
@@ -18,7 +19,7 @@ def restore_topic(
     topic: Annotated[str | None, typer.Option(help="its name when it was archived")] = None,
     archive: Annotated[
         str, typer.Option("--from", help="label; latest is the newest set that holds the topic")
-    ] = "latest",
+    ] = LATEST,
     as_: Annotated[str | None, typer.Option("--as", help="another name for the target")] = None,
     mode: Annotated[
         Mode, typer.Option(help="exact: the same offsets; dense: renumbered, with a map; see below")
@@ -56,13 +57,13 @@ def restore_topic(
     loaded = configuration.load(config)
     store = repository(loaded)
     if resume is not None:
-        journal, told = replay.reopened(loaded, resume)
+        journal, told = replay_journal.reopened(loaded, resume)
         made = replay_wish.resumed(loaded, store, told)
     else:
         if topic is None:
             raise ConfigError("--topic says which topic comes back")
-        _with_zone("--from-time", from_time)
-        _with_zone("--to-time", to_time)
+        need_zone("--from-time", from_time)
+        need_zone("--to-time", to_time)
         wish = replay_wish.Wish(
             topic=topic,
             archive=archive,
@@ -75,22 +76,17 @@ def restore_topic(
             append=append,
             replication=replication,
         )
-        made, journal = replay_wish.make(loaded, store, wish), replay.new_journal(loaded, topic)
+        made = replay_wish.make(loaded, store, wish)
+        journal = replay_journal.new_journal(loaded, topic)
     for line in made.lines():
         say(line)
     if plan:
         return
     run = replay.Replay(loaded, made, journal, give_back_retention, say)
-    try:
+    with resumable(
+        journal,
+        "target",
+        f"{made.wish.target} is unfinished: keep consumers away",
+        f"to go on: pipeline restore topic --resume {journal.recovery}",
+    ):
         run.run()
-    except BaseException:
-        if journal.path.exists() and "target" in journal.done():
-            say(f"{made.wish.target} is unfinished: keep consumers away")
-            say(f"to go on: pipeline restore topic --resume {journal.recovery}")
-        raise
-    say(f"journal: {journal.path}")
-
-
-def _with_zone(option: str, moment: datetime | None) -> None:
-    if moment is not None and moment.tzinfo is None:
-        raise ConfigError(f"{option} needs its offset from UTC")

@@ -6,16 +6,13 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.cli.shared import DEFAULT, LATEST, Config, chosen, repository, say
 from pipeline.errors import ConfigError
 from pipeline.kafka import archive, groups
 from pipeline.kafka.group_moves import Exact, Moves
 from pipeline.kafka.group_restore import restore
-from pipeline.kafka.offset_map import OBJECT, OffsetMap
-from pipeline.kafka.replay import FOLDER
-from pipeline.repository import BackupSet, Repository
-
-LATEST = "latest"
+from pipeline.kafka.offset_map import OffsetMap
+from pipeline.kafka.replay_journal import map_key
 
 
 def restore_offsets(
@@ -53,12 +50,12 @@ def restore_offsets(
     """
     loaded = configuration.load(config)
     kept = repository(loaded)
-    backup = _named(kept, groups.KIND, source)
+    backup = chosen(kept, groups.KIND, source)
     if archived and followed:
         raise ConfigError("--archive and --map: a replay kept the offsets, or it wrote a map")
-    moves: Moves = Exact.of(_named(kept, archive.KIND, archived) if archived else None)
+    moves: Moves = Exact.of(chosen(kept, archive.KIND, archived) if archived else None)
     if followed:
-        moves = found = OffsetMap.load(kept.store, f"{FOLDER}/{followed}/{OBJECT}")
+        moves = found = OffsetMap.load(kept.store, map_key(followed))
         topic = [found.topic]
     restored = restore(
         loaded.kafka,
@@ -74,10 +71,3 @@ def restore_offsets(
         say(f"{count:>7,} {fate}")
     several = "s" if len(restored) != 1 else ""
     say(f"{fates.total():,} offsets of {len(restored):,} group{several} from {backup.label}")
-
-
-def _named(kept: Repository, kind: str, label: str) -> BackupSet:
-    found = kept.latest(kind) if label == LATEST else kept.get(label)
-    if found.kind != kind:
-        raise ConfigError(f"{label} is a backup of {found.kind}, expected one of {kind}")
-    return found

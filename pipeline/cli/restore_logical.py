@@ -8,12 +8,12 @@ import typer
 from psycopg import sql
 
 from pipeline import config as configuration
-from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.cli.shared import DEFAULT, LATEST, Config, chosen, repository, say
 from pipeline.config import PostgresConfig
 from pipeline.errors import ConfigError
 from pipeline.postgres import globals as server_globals
 from pipeline.postgres import logical
-from pipeline.repository import BackupSet, Repository
+from pipeline.repository import BackupSet
 
 From = Annotated[str, typer.Option("--from", help="label of a logical backup, or latest")]
 Into = Annotated[str, typer.Option("--into", help="the database: empty, or made by --create")]
@@ -27,7 +27,7 @@ Server = Annotated[
 def restore_database(
     *,
     config: Config = DEFAULT,
-    label: From = "latest",
+    label: From = LATEST,
     into: Into,
     create: Create = False,
     server: Server = None,
@@ -44,7 +44,7 @@ def restore_database(
 def restore_schema(
     *,
     config: Config = DEFAULT,
-    label: From = "latest",
+    label: From = LATEST,
     into: Into,
     create: Create = False,
     server: Server = None,
@@ -56,7 +56,7 @@ def restore_schema(
 def restore_globals(
     *,
     config: Config = DEFAULT,
-    label: From = "latest",
+    label: From = LATEST,
     server: Server = None,
     create_missing: Annotated[
         bool, typer.Option("--create-missing", help="make roles that are not there")
@@ -70,7 +70,7 @@ def restore_globals(
     Passwords are compared and never shown. A tablespace needs a folder, and is only named.
     """
     loaded = configuration.load(config)
-    backup = _set(repository(loaded), label)
+    backup = chosen(repository(loaded), logical.KIND, label)
     target = _server(loaded.postgres, server)
     if alter and not create_missing:
         raise ConfigError("--alter goes with --create-missing")
@@ -87,7 +87,7 @@ def _restore(
     config: Path, label: str, into: str, server: Path | None, *, create: bool, rows: bool
 ) -> None:
     loaded = configuration.load(config)
-    backup = _set(repository(loaded), label)
+    backup = chosen(repository(loaded), logical.KIND, label)
     target = _server(loaded.postgres, server)
     if create:
         _create(backup, target, into)
@@ -120,12 +120,3 @@ def _create(backup: BackupSet, target: PostgresConfig, into: str) -> None:
 
 def _server(postgres: PostgresConfig, server: Path | None) -> PostgresConfig:
     return postgres if server is None else configuration.load(server).postgres
-
-
-def _set(sets: Repository, label: str) -> BackupSet:
-    if label == "latest":
-        return sets.latest(logical.KIND)
-    found = sets.get(label)
-    if found.kind != logical.KIND:
-        raise ConfigError(f"--from {label}: a backup of kind {found.kind}, not {logical.KIND}")
-    return found

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.cli.resumable import resumable
+from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, accepted_end, chosen, repository, say
 from pipeline.errors import ConfigError
 from pipeline.postgres.logical import KIND
-from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.staging import PREFIX
 from pipeline.postgres.targets import SPELLINGS, Target
 from pipeline.recovery.journal import Journal
@@ -30,9 +30,7 @@ def restore_table(
             "--from", help="a logical backup of the whole database, or latest, instead of a moment"
         ),
     ] = None,
-    accept_end: Annotated[
-        str | None, typer.Option(help="accept that it ends at this LSN, as a refusal named it")
-    ] = None,
+    accept_end: AcceptEnd = None,
     topics: Annotated[
         bool, typer.Option("--topics/--no-topics", help="compare topics with tables at last")
     ] = True,
@@ -50,28 +48,26 @@ def restore_table(
     if resume is not None:
         journal = Journal(journal.folder.with_name(resume))
         table, to, label = _asked(journal)
-    if label == "latest":
-        label = repository(loaded).latest(KIND).label
-    accepted = _lsn(accept_end) if accept_end else None
+    elif label is not None:
+        label = chosen(repository(loaded), KIND, label).label
     recovery = TableRecovery(
         loaded,
         Target.parse(to) if to else None,
         table or (),
         journal,
-        accept_end=accepted,
+        accept_end=accepted_end(accept_end),
         topics=topics,
         progress=say,
         label=label,
     )
-    try:
+    flags = "" if topics else " --no-topics"
+    with resumable(
+        journal,
+        "plan",
+        f"to go on: pipeline restore table --resume {journal.recovery}{flags}",
+        f"staged rows may be left in schemas {PREFIX}*; the next restore sweeps them",
+    ):
         recovery.run()
-    except BaseException:
-        if journal.path.exists() and "plan" in journal.done():
-            flags = "" if topics else " --no-topics"
-            say(f"to go on: pipeline restore table --resume {journal.recovery}{flags}")
-            say(f"staged rows may be left in schemas {PREFIX}*; the next restore sweeps them")
-        raise
-    say(f"journal: {journal.path}")
 
 
 def _asked(journal: Journal) -> tuple[list[str], str | None, str | None]:
@@ -80,13 +76,6 @@ def _asked(journal: Journal) -> tuple[list[str], str | None, str | None]:
         raise ConfigError(f"{journal.recovery} was refused before it began: start a new restore")
     plan = done["plan"]
     return list(plan["tables"]), plan.get("target"), plan.get("label")
-
-
-def _lsn(text: str) -> Lsn:
-    try:
-        return Lsn.parse(text)
-    except ValueError as error:
-        raise ConfigError(f"--accept-end: {error}") from error
 
 
 restore_table.__doc__ = f"{cleandoc(restore_table.__doc__ or '')}\n\n\b\nMoments:\n{SPELLINGS}"

@@ -1,18 +1,25 @@
-"""What every command shares: the configuration option, where it speaks, which repository."""
+"""What commands share: options and how they are read, where they speak, which repository."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline.config import PipelineConfig
-from pipeline.repository import Repository
+from pipeline.errors import ConfigError
+from pipeline.postgres.lsn import Lsn
+from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", envvar="PIPELINE_CONFIG", help="pipeline.toml")
 ]
 DEFAULT = Path("pipeline.toml")
+LATEST = "latest"
+AcceptEnd = Annotated[
+    str | None, typer.Option(help="accept that it ends at this LSN, as a refusal named it")
+]
 
 
 def say(text: str) -> None:
@@ -23,3 +30,25 @@ def say(text: str) -> None:
 def repository(config: PipelineConfig) -> Repository:
     """Open the repository that the configuration names."""
     return Repository(FolderStore(config.repository.path))
+
+
+def chosen(sets: Repository, kind: str, label: str) -> BackupSet:
+    """Give the set of that label, or the newest by `latest`; one of another kind is refused."""
+    found = sets.latest(kind) if label == LATEST else sets.get(label)
+    if found.kind != kind:
+        raise ConfigError(f"{label} is a backup of {found.kind}, expected one of {kind}")
+    return found
+
+
+def accepted_end(text: str | None) -> Lsn | None:
+    """Read what was said with --accept-end."""
+    try:
+        return Lsn.parse(text) if text else None
+    except ValueError as error:
+        raise ConfigError(f"--accept-end: {error}") from error
+
+
+def need_zone(option: str, moment: datetime | None) -> None:
+    """Refuse a moment that does not say its zone: nobody knows which hour is meant."""
+    if moment is not None and moment.tzinfo is None:
+        raise ConfigError(f"{option} needs its offset from UTC")

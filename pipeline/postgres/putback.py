@@ -14,7 +14,7 @@ from psycopg import Connection, sql
 
 from pipeline.errors import RestoreError, ServerError
 from pipeline.postgres.copied import Copied
-from pipeline.postgres.digests import prepare, present_objects, table_digests
+from pipeline.postgres.putback_proof import prove_same, prove_untouched
 from pipeline.postgres.relations import (
     ForeignKey,
     Name,
@@ -27,21 +27,6 @@ from pipeline.postgres.relations import (
 from pipeline.postgres.rewind import Rewound, parents_first, rewind
 from pipeline.postgres.staging import LOCK_WITHIN, PATIENCE, refuse_unlike
 from pipeline.wait import wait_until
-
-_CHANGED = """
-    SELECT relid::bigint, format('%I.%I', schemaname, relname),
-           n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_xact_user_tables
-     WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 ORDER BY 2
-"""
-_LOCKED = """
-    SELECT DISTINCT l.relation::bigint, format('%I.%I', n.nspname, c.relname), l.mode
-      FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
-      JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'p', 'm')
-       AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY 2, 3
-"""
-_TOO_STRONG = frozenset({"ExclusiveLock", "AccessExclusiveLock"})
-
 
 YIELD = timedelta(seconds=5)
 
@@ -94,8 +79,8 @@ def put_back(live: Connection[Any], copied: Copied) -> PutBack:
     oids = [one.oid for table in copied.relations for one in family(live, table.quoted)[:1]]
     sequences = _advance(live, oids)
     added = list(_add_keys(live, copied))
-    absent = _prove(live, copied, oids)
-    locks = _untouched(live, oids, copied.schema)
+    absent = prove_same(live, copied, oids)
+    locks = prove_untouched(live, oids, copied.schema)
     _drop(live, copied)
     return PutBack(counts, sequences, added, locks, absent)
 
@@ -244,55 +229,6 @@ def validate(live: Connection[Any], oids: Sequence[int]) -> list[str]:
             live.execute(statement.format(*name))
             done.append(str(key))
     return done
-
-
-def _prove(live: Connection[Any], copied: Copied, oids: Sequence[int]) -> list[str]:
-    """Compare rows and objects with the target; return what live tables had then and have not now.
-
-    The settings of the proof must not stay: functions of users may need their search path.
-    """
-    with live.transaction(force_rollback=True):
-        prepare(live)
-        found = {(t["schema"], t["name"]): t for t in table_digests(live, oids)}
-        present = present_objects(live)
-    wrong = [
-        f"{t['schema']}.{t['name']}: expected {t['rows']:,} rows with digest {t['digest']}, found "
-        f"{found.get((t['schema'], t['name']))}"
-        for t in copied.digests
-        if found.get((t["schema"], t["name"])) != t
-    ]
-    absent = [name for name in copied.objects if name not in present]
-    if not wrong and absent and len(copied.missing) == len(copied.relations):
-        wrong = [f"{name} is missing" for name in absent]
-    if wrong:
-        raise RestoreError(
-            "not the same as at the target, nothing was changed:\n" + "\n".join(wrong)
-        )
-    return [*absent, *(name for name in copied.gone if name not in present)]
-
-
-def _untouched(live: Connection[Any], oids: Sequence[int], schema: str) -> dict[str, list[str]]:
-    """Refuse where a row of another table was changed, by a cascade for one, or was locked away.
-
-    Returns the locks on other tables.
-    """
-    changed = [row for row in live.execute(_CHANGED).fetchall() if row[0] not in oids]
-    held: dict[str, list[str]] = {}
-    for oid, name, mode in live.execute(_LOCKED).fetchall():
-        if oid not in oids and not name.startswith(f"{schema}."):
-            held.setdefault(name, []).append(mode)
-    told = [f"{row[1]}: {row[2]} inserted, {row[3]} updated, {row[4]} deleted" for row in changed]
-    told += [
-        f"{name}: locked in {mode}"
-        for name, modes in held.items()
-        for mode in modes
-        if mode in _TOO_STRONG
-    ]
-    if told:
-        raise RestoreError(
-            "other tables would be touched, nothing was changed:\n" + "\n".join(told)
-        )
-    return held
 
 
 def _drop(live: Connection[Any], copied: Copied) -> None:

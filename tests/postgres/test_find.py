@@ -1,157 +1,13 @@
 """What `pipeline find` sees in the WAL of a real server, and how far it says that it saw."""
 
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
-from fixtures.stacks.artifacts import installed
-from fixtures.stacks.ports import Ports
 from pipeline.postgres.find import Findings, find
-from pipeline.postgres.inventory import table_inventory
-from pipeline.postgres.lsn import Lsn, segment_name
-from pipeline.postgres.segments import reading_view
-from pipeline.postgres.server import LocalServer
-from pipeline.postgres.tools import Tools
-from pipeline.postgres.waldump import Reading, commit_order, endings, readable_end
-from pipeline.wait import wait_until
-
-SOON = timedelta(seconds=30)
-TRANSACTIONS = ("Transaction",)
-
-
-class Source:
-    """A server that archives into its own repository."""
-
-    def __init__(self, root: Path, port: int) -> None:
-        self.tools = Tools(installed().postgres / "bin")
-        self.repository = root / "repo"
-        self.archive = self.repository / "wal"
-        self.archive.mkdir(parents=True)
-        self.server = LocalServer(root / "data", self.tools, root / "log")
-        self._port = port
-        self.tools.own(root)
-
-    def initialise(self) -> None:
-        options = (
-            "--no-sync",
-            "--auth=trust",
-            "--username=postgres",
-            "--wal-segsize=1",
-            "--encoding=UTF8",
-        )
-        self.tools.run("initdb", *options, "-D", self.server.data)
-
-    def start(self) -> None:
-        settings = {
-            "port": str(self._port),
-            "unix_socket_directories": "",
-            "wal_level": "logical",
-            "fsync": "off",
-            "autovacuum": "off",
-            "max_prepared_transactions": "2",
-            "dynamic_shared_memory_type": "mmap",
-            "archive_mode": "on",
-            "archive_command": f"test ! -f {self.archive}/%f && cp %p {self.archive}/%f",
-        }
-        self.server.start(settings)
-        wait_until("connection", self._unready, within=SOON)
-
-    def _unready(self) -> str | None:
-        try:
-            self.connect().close()
-        except psycopg.OperationalError as error:
-            return str(error)
-        return None
-
-    def connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(host="127.0.0.1", port=self._port, user="postgres", autocommit=True)
-
-    def run(self, *statements: str) -> Any:  # noqa: ANN401 - whatever the last one answers
-        with self.connect() as connection:
-            for statement in statements:
-                answer = connection.execute(statement.encode())
-            return answer.fetchone() if answer.description else None
-
-    def transaction(self, *statements: str) -> int:
-        """Run as one transaction and return its id."""
-        with self.connect() as connection, connection.transaction():
-            for statement in statements:
-                connection.execute(statement.encode())
-            row = connection.execute("select pg_current_xact_id()::text").fetchone()
-        assert row is not None
-        return int(row[0])
-
-    def facts(self) -> dict[str, Any]:
-        """What the manifest of a base backup taken now would say."""
-        (lsn,) = self.run("select pg_current_wal_insert_lsn()::text")
-        (database,) = self.run("select oid::bigint from pg_database where datname = 'postgres'")
-        with self.connect() as connection:
-            tables = table_inventory(connection, exact=True)
-        timeline = int(
-            self.run("select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")[0], 16
-        )
-        return {
-            "timeline": timeline,
-            "start_lsn": lsn,
-            "database_oid": database,
-            "tables": tables,
-        }
-
-    def archive_all(self) -> str:
-        """Switch segments and return the name of the last archived one."""
-        # an empty segment is not switched, and never archived
-        message = "select pg_logical_emit_message(false, 'test', '')"
-        (name,) = self.run(message, "select pg_walfile_name(pg_switch_wal())")
-
-        def archived() -> str | None:
-            return None if (self.archive / name).exists() else f"{name} is not archived"
-
-        wait_until("archiving", archived, within=SOON)
-        return str(name)
-
-    def find(self, facts: dict[str, Any], table: str, **options: Any) -> Findings:  # noqa: ANN401
-        self.archive_all()
-        return find(self.repository, self.tools, backup_facts=facts, table=table, **options)
-
-
-@contextmanager
-def running_source() -> Iterator[Source]:
-    """A fresh server, readable by the user that it runs as."""
-    ports = Ports()
-    with tempfile.TemporaryDirectory(prefix="find-") as folder:
-        source = Source(Path(folder), ports.take())
-        source.initialise()
-        source.start()
-        try:
-            yield source
-        finally:
-            source.server.stop()
-            ports.close()
-
-
-@pytest.fixture(scope="module")
-def source() -> Iterator[Source]:
-    with running_source() as running:
-        yield running
-
-
-@pytest.fixture
-def orders(source: Source) -> Iterator[dict[str, Any]]:
-    """A table of 1,000 rows with TOAST and index, and the facts of a backup taken after it."""
-    source.run(
-        "create table orders (id bigint generated always as identity primary key, item text)",
-        "insert into orders (item) select 'item ' || n from generate_series(1, 1000) n",
-    )
-    yield source.facts()
-    source.run("drop table if exists orders, archived")
+from tests.postgres.source import Source, copy_of, running_source
 
 
 def told(findings: Findings) -> list[tuple[str, int | None, int]]:
@@ -349,100 +205,12 @@ def test_a_missing_segment_is_reported_and_nothing_behind_it_is_invented(
     missing = source.archive_all()
     source.run("drop table orders")
     source.archive_all()
-    damaged = _copy_of(source, tmp_path)
+    damaged = copy_of(source, tmp_path)
     (damaged / "wal" / missing).unlink()
     findings = find(damaged, source.tools, backup_facts=orders, table="orders")
     assert [suspect.what for suspect in findings.suspects] == ["truncate"]
     assert not findings.end.complete
     assert f"segment {missing} is missing" in findings.unseen[0]
-
-
-def test_a_damaged_record_is_reported_where_it_lies(
-    source: Source, orders: dict[str, Any], tmp_path: Path
-) -> None:
-    start = Lsn.parse(orders["start_lsn"])
-    source.run("update orders set item = 'y'")
-    name = source.archive_all()
-    source.run("insert into orders (item) values ('z')")
-    source.archive_all()
-    damaged = _copy_of(source, tmp_path)
-    segment = damaged / "wal" / name
-    content = bytearray(segment.read_bytes())
-    content[(start % len(content)) + 30_000] ^= 0xFF
-    segment.write_bytes(content)
-    end = readable_end(damaged, source.tools, timeline=orders["timeline"], start=start)
-    assert not end.complete
-    assert "damaged" in end.reason
-    assert start < end.lsn <= start + 30_000
-
-
-def _copy_of(source: Source, folder: Path) -> Path:
-    """A copy of the repository that the server's user may read, which pytest's folder is not."""
-    copy = source.repository.parent / folder.name
-    shutil.copytree(source.repository, copy)
-    source.tools.own(copy)
-    return copy
-
-
-def test_commit_order_is_that_of_the_server(source: Source, orders: dict[str, Any]) -> None:
-    written = []
-    for item in range(5):
-        xid = source.transaction(f"insert into orders (item) values ('{item}')")
-        (after,) = source.run("select pg_current_wal_insert_lsn()::text")
-        written.append((xid, Lsn.parse(after)))
-    source.run("begin; insert into orders (item) values ('never'); rollback")
-    source.archive_all()
-    start = Lsn.parse(orders["start_lsn"])
-    with reading_view(source.repository, 1, source.tools) as wal:
-        reading = Reading(wal, source.tools, start=start, rmgrs=TRANSACTIONS)
-        commits = list(commit_order(reading))
-        aborted = [e for e in endings(Reading(wal, source.tools, start=start)) if not e.committed]
-    assert [commit.xid for commit in commits] == [xid for xid, _ in written]
-    for commit, (_, after) in zip(commits, written, strict=True):
-        assert start < commit.lsn < commit.end_lsn <= after
-    assert len(aborted) == 1
-    assert reading.end.complete
-
-
-def test_record_ends_are_where_the_next_record_starts(
-    source: Source, orders: dict[str, Any]
-) -> None:
-    """The arithmetic is held against pg_waldump, over pages, segments and a switch."""
-    source.run("update orders set item = repeat('long ', 300) || random()")
-    source.archive_all()
-    with reading_view(source.repository, 1, source.tools) as wal:
-        records = list(Reading(wal, source.tools, start=Lsn.parse(orders["start_lsn"])))
-    size = wal.segment_size
-    assert size == 1 << 20
-    assert records[-1].lsn // size > records[0].lsn // size
-    for record, following in pairwise(records):
-        header = {0: 40}.get(record.end(size) % size, 24 * (record.end(size) % 8192 == 0))
-        assert record.end(size) + header == following.lsn
-
-
-@pytest.mark.parametrize("writer", ["receiver", "salvage"])
-def test_the_archive_may_end_in_an_unfinished_segment(
-    source: Source, tmp_path: Path, writer: str
-) -> None:
-    """Read up to the last whole record, not into the segments that a server keeps for reuse."""
-    start = Lsn.parse(source.run("select pg_current_wal_insert_lsn()::text")[0])
-    source.run("create table archived as select n from generate_series(1, 10) n")
-    source.run("checkpoint", "drop table archived")
-    repository = _copy_of(source, tmp_path)
-    flushed = Lsn.parse(source.run("select pg_current_wal_flush_lsn()::text")[0])
-    pg_wal, name = source.server.data / "pg_wal", segment_name(1, flushed, 1 << 20)
-    if writer == "receiver":
-        stream = repository / "stream" / "00000001"
-        stream.mkdir(parents=True)
-        shutil.copy(pg_wal / name, stream / f"{name}.partial")
-    else:
-        shutil.copytree(pg_wal, repository / "salvage" / "one" / "data" / "pg_wal")
-    source.tools.own(repository)
-    end = readable_end(repository, source.tools, timeline=1, start=start)
-    assert (end.lsn, end.complete) == (flushed, True)
-    assert f"the written WAL ends in {name}" in end.reason
-    beyond = readable_end(repository, source.tools, timeline=1, start=start, end=flushed + 4096)
-    assert not beyond.complete
 
 
 def test_reading_follows_a_promotion_to_its_new_timeline() -> None:

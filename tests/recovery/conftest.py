@@ -13,8 +13,10 @@ from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.postgres import archiving
 from pipeline.repository import Repository
 from pipeline.store import FolderStore
-from tests.recovery.history import History, Source, lived
+from tests.recovery.history import History, Source, copied, lived
 from tests.recovery.museum import DATABASE, SCHEMA, connect, in_database
+from tests.recovery.orchard import Orchard
+from tests.recovery.unpacked import free_place
 
 _NUMBERS = itertools.count(1)
 
@@ -29,6 +31,19 @@ def history(artifacts: Artifacts) -> Iterator[History]:
     """A server that has archived what it lived through, and runs on idle."""
     with _launched(artifacts) as stack:
         yield lived(Source(stack))
+
+
+@pytest.fixture
+def archive(history: History, tmp_path: Path) -> PipelineConfig:
+    """A copy of the repository that the test may damage."""
+    folder = history.source.stack.folder / "scratch" / tmp_path.name
+    return history.elsewhere(copied(history.repository, folder, history.source.tools))
+
+
+@pytest.fixture
+def into(history: History) -> Iterator[Path]:
+    """A place for a restore that does not exist yet."""
+    yield from free_place(history.source)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +69,12 @@ def museum(breakable: NativeStack) -> PipelineConfig:
     with connect(config.postgres) as connection:
         connection.execute(SCHEMA.encode())
     return config
+
+
+@pytest.fixture(scope="module")
+def orchard(breakable: NativeStack) -> Orchard:
+    """A server with tables that a test may damage, each restore on top of the last."""
+    return Orchard(Source(breakable))
 
 
 @pytest.fixture

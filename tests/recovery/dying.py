@@ -32,7 +32,7 @@ def ends_by_dying(strike: int, run: Callable[[], object]) -> bool:
         wrap = dying(strike)
         for name in ("mkdir", "rename", "rmdir", "symlink_to", "unlink", "write_text"):
             setattr(Path, name, wrap(getattr(Path, name)))
-        Tools.run = wrap(Tools.run)  # type: ignore[method-assign]
+        Tools.run = wrap(Tools.run)  # type: ignore[method-assign]  # in this child only
         try:
             run()
         except BaseException:  # noqa: BLE001 - the parent sees that it did not end well

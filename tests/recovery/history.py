@@ -15,7 +15,7 @@ import psycopg
 from fixtures.stacks.native import NativeStack
 from pipeline.config import PipelineConfig
 from pipeline.postgres import base_backup
-from pipeline.postgres.lsn import Lsn, as_record_end
+from pipeline.postgres.lsn import Lsn, as_record_end, segment_name
 from pipeline.postgres.receiver import EXPECTED_END, ExpectedEnd, receive
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet, Repository
@@ -117,13 +117,15 @@ class Source:
         self.commits[note] = Commit(int(row[0]), time, self.position())
         return str(switched)
 
-    def back_up(self, name: str, *, incremental: bool = False) -> BackupSet:
+    def back_up(self, name: str, *, incremental: bool = False, digests: bool = False) -> BackupSet:
         """Take a base backup in a second of its own: labels within one sort by chance."""
         if self.backups:
             newest = max(backup.manifest.started for backup in self.backups.values())
             wait_until("next second", lambda: _same_second(newest), within=SOON)
         repository = Repository(FolderStore(self.config.repository.path))
-        self.backups[name] = base_backup.take(self.config, repository, incremental=incremental)
+        self.backups[name] = base_backup.take(
+            self.config, repository, incremental=incremental, digests=digests
+        )
         return self.backups[name]
 
     def archive(self) -> str:
@@ -247,6 +249,11 @@ def copied(repository: Path, into: Path, tools: Tools) -> Path:
 def _shared(path: str, into: str) -> None:
     """Link what is large; what is small may be rewritten in place."""
     (os.link if Path(path).stat().st_size > 1 << 20 else shutil.copy2)(path, into)
+
+
+def segment_at(repository: Path, position: Lsn) -> Path:
+    """The archived segment that holds a position of the history."""
+    return repository / "wal" / segment_name(1, position)
 
 
 def replaced(path: Path, content: bytes) -> None:

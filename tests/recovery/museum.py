@@ -1,7 +1,11 @@
 """A database with one of everything that a dump can lose."""
 
+from pathlib import Path
+
 import psycopg
 
+from fixtures.stacks import toml
+from fixtures.stacks.native import NativeStack
 from pipeline.config import PipelineConfig, PostgresConfig
 
 DATABASE = "museum"
@@ -52,6 +56,16 @@ def connect(postgres: PostgresConfig) -> psycopg.Connection[tuple[object, ...]]:
 def in_database(config: PipelineConfig, name: str) -> PipelineConfig:
     postgres = config.postgres.model_copy(update={"dbname": name})
     return config.model_copy(update={"postgres": postgres})
+
+
+def configured(
+    config: PipelineConfig, folder: Path, stack: NativeStack
+) -> tuple[PipelineConfig, list[str]]:
+    """The configuration with a repository of its own, and the option that names its file."""
+    place = config.repository.model_copy(update={"path": folder})
+    own, file = config.model_copy(update={"repository": place}), folder / "pipeline.toml"
+    toml.write(own, file, password_file=stack.password_file)
+    return own, ["--config", str(file)]
 
 
 def held(postgres: PostgresConfig) -> int:

@@ -1,9 +1,8 @@
 """A base backup is whole or it is none, and only a whole one comes back."""
 
-import itertools
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,12 +13,12 @@ from fixtures.stacks.protocol import Component
 from pipeline.errors import BackupError, ObjectMissing, RestoreError
 from pipeline.postgres import base_backup, tablespaces
 from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.replay import private_server
 from pipeline.postgres.restore import UNFINISHED, unpack
-from pipeline.postgres.server import LocalServer
 from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore, StoredObject
+from pipeline.store import FolderStore
 from tests.recovery.history import History, copied, flipped, replaced
+from tests.recovery.interrupted import Interrupted
+from tests.recovery.unpacked import opened
 
 DIGEST = """
     select (select md5(string_agg(t::text, ',' order by id)) from notes t
@@ -27,38 +26,11 @@ DIGEST = """
            (select md5(string_agg(t::text, ',' order by id)) from documents t),
            (select count(*) from documents)
 """
-_NUMBERS = itertools.count(1)
-
-
-class Interrupted(FolderStore):
-    """A store during whose first block something happens to the sender."""
-
-    def __init__(self, root: Path, strike: Callable[[], None]) -> None:
-        super().__init__(root)
-        self._strike = strike
-
-    def put(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
-        return super().put(key, self._struck(chunks))
-
-    def _struck(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        blocks = iter(chunks)
-        yield next(blocks)
-        self._strike()
-        yield from blocks
 
 
 def kill_pg_basebackup() -> None:
     (process,) = [c for c in psutil.Process().children() if c.name() == "pg_basebackup"]
     process.kill()
-
-
-@pytest.fixture
-def into(history: History) -> Iterator[Path]:
-    """A place for a restore that does not exist yet."""
-    folder = history.source.stack.folder / "scratch" / f"restored-{next(_NUMBERS)}"
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-    assert not folder.with_name(folder.name + UNFINISHED).exists()
 
 
 @pytest.fixture
@@ -92,11 +64,7 @@ def test_the_manifest_tells_what_a_restore_must_know(history: History) -> None:
 def test_what_comes_back_are_the_same_rows(history: History, into: Path) -> None:
     backup, source = history.source.backups["second"], history.source
     assert unpack(backup, into, source.tools) == backup.manifest.objects[0].size
-    server = LocalServer(into, source.tools, into.with_name("restored.log"))
-    with (
-        private_server(server, user="postgres", port=5432, settings={}) as connect,
-        connect() as connection,
-    ):
+    with opened(into, source) as connection:
         restored = connection.execute(DIGEST.encode()).fetchone()
         ((committed_later,),) = connection.execute(
             "select count(*) from notes where note in ('five', 'six', 'last')"

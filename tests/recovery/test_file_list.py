@@ -1,11 +1,9 @@
 """Every file of a base backup is compared with PostgreSQL's own list while it is unpacked."""
 
 import copy
-import itertools
 import json
-import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import crc32c
@@ -17,7 +15,7 @@ from fixtures.faults.backups import sealed_list
 from pipeline.errors import RestoreError
 from pipeline.postgres import server_manifest
 from pipeline.postgres.file_list import FileList
-from pipeline.postgres.restore import UNFINISHED, unpack
+from pipeline.postgres.restore import unpack
 from pipeline.repository import BackupSet, Manifest, Repository
 from pipeline.store import FolderStore
 from tests.recovery.history import History, copied
@@ -25,15 +23,6 @@ from tests.recovery.repacked import Change, repacked
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 CONTROL = "global/pg_control"
-_NUMBERS = itertools.count(1)
-
-
-@pytest.fixture
-def into(history: History) -> Iterator[Path]:
-    folder = history.source.stack.folder / "scratch" / f"listed-{next(_NUMBERS)}"
-    yield folder
-    assert not folder.with_name(folder.name + UNFINISHED).exists()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

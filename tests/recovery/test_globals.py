@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fixtures.stacks import toml
 from fixtures.stacks.native import NativeStack
 from pipeline.cli import app
 from pipeline.config import PipelineConfig
@@ -13,7 +12,7 @@ from pipeline.errors import RestoreError
 from pipeline.postgres import globals as server_globals
 from pipeline.postgres import logical
 from pipeline.repository import Repository
-from tests.recovery.museum import connect
+from tests.recovery.museum import configured, connect
 
 LOST = ("drop owned by visitor", "drop role visitor", "alter role guard nologin")
 
@@ -60,10 +59,7 @@ def test_missing_roles_are_made_and_others_are_left_alone(
 def test_passwords_are_never_shown(
     roles: PipelineConfig, breakable: NativeStack, tmp_path: Path
 ) -> None:
-    place = roles.repository.model_copy(update={"path": tmp_path})
-    config = roles.model_copy(update={"repository": place})
-    toml.write(config, tmp_path / "pipeline.toml", password_file=breakable.password_file)
-    options = ["--config", str(tmp_path / "pipeline.toml")]
+    _, options = configured(roles, tmp_path, breakable)
     taken = CliRunner().invoke(app, ["backup", "logical", *options])
     assert taken.exit_code == 0, taken.output
     (kept,) = tmp_path.glob("sets/logical/*/globals.sql")

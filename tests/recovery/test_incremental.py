@@ -1,11 +1,9 @@
 """A chain of base backups comes back as one, and a chain with a foreign link not at all."""
 
 import itertools
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -15,9 +13,7 @@ from fixtures.stacks.native import NativeStack
 from pipeline.errors import BackupError, RestoreError, TargetUnreachable
 from pipeline.postgres import base_backup, chain, server_manifest
 from pipeline.postgres.reach import reach
-from pipeline.postgres.replay import private_server
-from pipeline.postgres.restore import UNFINISHED, unpack
-from pipeline.postgres.server import LocalServer
+from pipeline.postgres.restore import unpack
 from pipeline.postgres.targets import Target
 from pipeline.recovery.plan import make
 from pipeline.recovery.point_in_time import new_recovery
@@ -27,13 +23,13 @@ from pipeline.wait import wait_until
 from tests.recovery.chained import FOREIGN, Chained, Copy, missing, summarize
 from tests.recovery.dying import crash_everywhere
 from tests.recovery.history import SOON, History, Source, copied, replaced
-from tests.recovery.test_point_in_time import recovery
+from tests.recovery.unpacked import free_place, state_of
+from tests.recovery.without_connect import recovery
 
 STATE = """
     select (select md5(string_agg(t::text, ',' order by id)) from notes t),
            (select md5(string_agg(t::text, ',' order by id)) from documents t)
 """
-_NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +55,7 @@ def chained(breakable: NativeStack) -> Chained:
 @pytest.fixture
 def into(chained: Chained) -> Iterator[Path]:
     """A place for a restore that does not exist yet."""
-    folder = chained.source.stack.folder / "scratch" / f"combined-{next(_NUMBERS)}"
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-    assert not folder.with_name(folder.name + UNFINISHED).exists()
-
-
-def state_of(data: Path, source: Source) -> Any:  # noqa: ANN401 - whatever the query answers
-    server = LocalServer(data, source.tools, data.with_name("restored.log"))
-    with (
-        private_server(server, user="postgres", port=5432, settings={}) as connect,
-        connect() as connection,
-    ):
-        return connection.execute(STATE.encode()).fetchone()
+    yield from free_place(chained.source)
 
 
 def test_an_increment_is_small_and_says_on_what_it_builds(chained: Chained) -> None:
@@ -94,7 +78,7 @@ def test_each_backup_of_a_chain_comes_back_with_its_own_rows(
     assert size == sum(base_backup.archives(link)[0].size for link in chain.links(backup))
     assert list(into.rglob("INCREMENTAL.*")) == []
     assert not (into / server_manifest.NAME).exists()
-    assert state_of(into, chained.source) == chained.states[name]
+    assert state_of(into, chained.source, STATE) == chained.states[name]
 
 
 def test_the_manifest_beside_a_backup_is_the_one_within_it(chained: Chained, into: Path) -> None:
@@ -210,7 +194,7 @@ def test_a_restore_that_is_killed_anywhere_leaves_nothing_by_its_name(
     strikes = rng.sample(range(1, 16), 1)
     crash_everywhere(strikes, into, lambda: unpack(backup, into, tools))
     unpack(backup, into, tools)
-    assert state_of(into, chained.source) == chained.states["second"]
+    assert state_of(into, chained.source, STATE) == chained.states["second"]
 
 
 @pytest.mark.slow
@@ -220,7 +204,7 @@ def test_a_restore_that_is_killed_at_every_step_can_be_done_again(
     backup, tools = chained.source.backups["second"], chained.source.tools
     last = crash_everywhere(itertools.count(1), into, lambda: unpack(backup, into, tools))
     assert last > 10
-    assert state_of(into, chained.source) == chained.states["second"]
+    assert state_of(into, chained.source, STATE) == chained.states["second"]
 
 
 # these begin with a new server, where the chain was: they come last

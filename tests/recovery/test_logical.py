@@ -1,6 +1,5 @@
 """A logical backup holds what was there at one moment, or it is none."""
 
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -8,7 +7,6 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from fixtures.stacks import toml
 from fixtures.stacks.native import NativeStack
 from pipeline.cli import app
 from pipeline.config import PipelineConfig, PostgresConfig
@@ -16,25 +14,9 @@ from pipeline.errors import BackupError, ConfigError
 from pipeline.postgres import logical
 from pipeline.postgres.digests import differences
 from pipeline.repository import Repository
-from pipeline.store import FolderStore, StoredObject, read
-from tests.recovery.museum import connect, held
-
-
-class Interrupted(FolderStore):
-    """A store during whose first block something happens."""
-
-    def __init__(self, root: Path, strike: Callable[[], None]) -> None:
-        super().__init__(root)
-        self._strike = strike
-
-    def put(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
-        return super().put(key, self._struck(chunks))
-
-    def _struck(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        blocks = iter(chunks)
-        yield next(blocks)
-        self._strike()
-        yield from blocks
+from pipeline.store import FolderStore, read
+from tests.recovery.interrupted import Interrupted
+from tests.recovery.museum import configured, connect, held
 
 
 def test_roles_come_beside_a_whole_database(museum: PipelineConfig, repository: Repository) -> None:
@@ -153,12 +135,9 @@ def test_the_order_of_rows_and_the_settings_of_a_session_do_not_matter(
 def test_the_command_prints_the_label(
     museum: PipelineConfig, breakable: NativeStack, tmp_path: Path
 ) -> None:
-    place = museum.repository.model_copy(update={"path": tmp_path})
-    configuration = tmp_path / "pipeline.toml"
-    config = museum.model_copy(update={"repository": place})
-    toml.write(config, configuration, password_file=breakable.password_file)
+    _, options = configured(museum, tmp_path, breakable)
     arguments = ["backup", "logical", "--table", "artists", "--table", "works", "--schema-only"]
-    told = CliRunner().invoke(app, [*arguments, "--config", str(configuration)])
+    told = CliRunner().invoke(app, [*arguments, *options])
     assert told.exit_code == 0, told.output
     backup = Repository(FolderStore(tmp_path)).get(told.output.split()[-1])
     assert backup.manifest.facts["scope"] == "tables, schema only"

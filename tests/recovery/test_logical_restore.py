@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fixtures.stacks import toml
 from fixtures.stacks.native import NativeStack
 from pipeline.cli import app
 from pipeline.config import PipelineConfig, PostgresConfig
@@ -16,7 +15,7 @@ from pipeline.postgres.proof import prove
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
 from tests.recovery.history import flipped
-from tests.recovery.museum import DATABASE, connect, held
+from tests.recovery.museum import DATABASE, configured, connect, held
 
 
 def test_a_whole_database_comes_back_with_every_object_and_equal_digests(
@@ -175,10 +174,8 @@ def test_a_damaged_index_is_named(
 def test_the_commands_restore_into_a_database_that_they_make(
     museum: PipelineConfig, breakable: NativeStack, tmp_path: Path
 ) -> None:
-    place = museum.repository.model_copy(update={"path": tmp_path})
-    config = museum.model_copy(update={"repository": place})
-    toml.write(config, tmp_path / "pipeline.toml", password_file=breakable.password_file)
-    options = ["--config", str(tmp_path / "pipeline.toml"), "--into", "made", "--create"]
+    config, told_config = configured(museum, tmp_path, breakable)
+    options = [*told_config, "--into", "made", "--create"]
     logical.take(config, Repository(FolderStore(tmp_path)))
     try:
         told = CliRunner().invoke(app, ["restore", "database", *options])

@@ -14,16 +14,9 @@ from pipeline.postgres.receiver import EXPECTED_END, ExpectedEnd
 from pipeline.postgres.targets import Target
 from pipeline.recovery.plan import Plan, make
 from pipeline.repository import Manifest
-from tests.recovery.history import History, copied, flipped
+from tests.recovery.history import History, flipped, segment_at
 
 MOMENT = timedelta(microseconds=1)
-
-
-@pytest.fixture
-def archive(history: History, tmp_path: Path) -> PipelineConfig:
-    """A copy of the repository that the test may damage."""
-    folder = history.source.stack.folder / "scratch" / tmp_path.name
-    return history.elsewhere(copied(history.repository, folder, history.source.tools))
 
 
 def plan(config: PipelineConfig, target: str, accept_end: Lsn | None = None) -> Plan:
@@ -184,8 +177,7 @@ def test_a_damaged_record_before_the_target_is_refused_by_its_segment(
     history: History, archive: PipelineConfig
 ) -> None:
     six = history.source.commits["six"]
-    segments = sorted((archive.repository.path / "wal").glob("?" * 24))
-    (damaged,) = [p for p in segments if int(p.name[16:], 16) == six.after // (16 << 20)]
+    damaged = segment_at(archive.repository.path, six.after)
     flipped(damaged, six.after % (16 << 20) - 16)
     for target, refusal in (
         (f"xid:{six.xid}", TargetUnreachable),

@@ -1,11 +1,4 @@
-"""A whole recovery, interrupted after every step and resumed.
-
-The steps that stop connectors and bring CDC back need Kafka Connect and are proven by the drills;
-here they are replaced, and only they: all that touches PostgreSQL is the real thing.
-"""
-
-from collections.abc import Callable
-from typing import Any
+"""A whole recovery, interrupted after every step and resumed."""
 
 import pytest
 
@@ -17,45 +10,13 @@ from pipeline.postgres.targets import Target
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
 from tests.recovery.history import Source
+from tests.recovery.interrupted import Power
+from tests.recovery.without_connect import recovery
 
 STEPS = [
     *("check_identity", "fence", "salvage", "plan", "restore"),
     *("replay", "open", "examine", "reconnect", "verify", "let_clients_in"),
 ]
-Facts = dict[str, Any]
-
-
-class Power(BaseException):
-    """What no step may catch: the plug is pulled."""
-
-
-class WithoutConnect(PointInTimeRecovery):
-    """The recovery of a server that no connector reads."""
-
-    cut_after = ""
-
-    def fence(self) -> Facts:
-        self.server.stop()
-        return {}
-
-    def reconnect(self) -> Facts:
-        with self._connect() as connection:
-            return {"user": connection.info.user}
-
-    def verify(self) -> Facts:
-        if problems := self.gate():
-            raise RestoreError("; ".join(problems))
-        return {}
-
-    def _run(self, name: str, step: Callable[[], Facts]) -> None:
-        super()._run(name, step)
-        if name == self.cut_after:
-            raise Power
-
-
-def recovery(source: Source, journal: Journal, target: str) -> WithoutConnect:
-    identity = source.backups["one"].manifest.facts["system_identifier"]
-    return WithoutConnect(source.config, Target.parse(target), journal, identity)
 
 
 def test_a_recovery_that_is_cut_after_every_step_goes_on_where_it_was(source: Source) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -16,14 +15,7 @@ from pipeline.postgres.reach import Reach, reach
 from pipeline.postgres.receiver import EXPECTED_END, ExpectedEnd
 from pipeline.postgres.targets import Target
 from pipeline.recovery.plan import make
-from tests.recovery.history import History, copied, flipped
-
-
-@pytest.fixture
-def archive(history: History, tmp_path: Path) -> PipelineConfig:
-    """A copy of the repository that the test may damage."""
-    folder = history.source.stack.folder / "scratch" / tmp_path.name
-    return history.elsewhere(copied(history.repository, folder, history.source.tools))
+from tests.recovery.history import History, flipped, segment_at
 
 
 def answers(history: History, config: PipelineConfig) -> tuple[Reach, Reach]:
@@ -85,8 +77,7 @@ def test_a_damaged_record_ends_the_reach_in_the_segment_that_holds_it(
     history: History, archive: PipelineConfig
 ) -> None:
     six = history.source.commits["six"]
-    segments = sorted((archive.repository.path / "wal").glob("?" * 24))
-    (damaged,) = [p for p in segments if int(p.name[16:], 16) == six.after // (16 << 20)]
+    damaged = segment_at(archive.repository.path, six.after)
     flipped(damaged, six.after % (16 << 20) - 16)
     for answer in answers(history, archive):
         assert not answer.complete

@@ -7,14 +7,7 @@ import pytest
 from pipeline.config import PipelineConfig
 from pipeline.postgres.lsn import LONG_PAGE_HEADER, PAGE_SIZE, Lsn, segment_start
 from pipeline.postgres.waldump import ReadableEnd, readable_end
-from tests.recovery.history import History, copied, flipped
-
-
-@pytest.fixture
-def archive(history: History, tmp_path: Path) -> PipelineConfig:
-    """A copy of the repository that the test may damage."""
-    folder = history.source.stack.folder / "scratch" / tmp_path.name
-    return history.elsewhere(copied(history.repository, folder, history.source.tools))
+from tests.recovery.history import History, flipped, segment_at
 
 
 def read_to(history: History, repository: Path, end: Lsn) -> ReadableEnd:
@@ -41,11 +34,7 @@ def test_damage_before_an_end_inside_a_page_is_still_damage(
     history: History, archive: PipelineConfig, into: int
 ) -> None:
     switched = after_switch(history)
-    (damaged,) = [
-        path
-        for path in (archive.repository.path / "wal").glob("?" * 24)
-        if int(path.name[16:], 16) == switched // (16 << 20)
-    ]
+    damaged = segment_at(archive.repository.path, switched)
     flipped(damaged, LONG_PAGE_HEADER + 30)
     found = read_to(history, archive.repository.path, Lsn(switched + into))
     assert not found.complete

@@ -22,14 +22,11 @@ from pipeline.recovery.journal import Journal
 from pipeline.recovery.live import handed_over
 from pipeline.recovery.table import TableRecovery
 from pipeline.wait import wait_until
-from tests.recovery.history import SOON, Source
+from tests.recovery.history import SOON
+from tests.recovery.interrupted import Power
 from tests.recovery.orchard import STAGED, Orchard
 
 SOURCES = Path(__file__).parent.parent.parent
-
-
-class Power(BaseException):
-    """What no step may catch: the plug is pulled."""
 
 
 @dataclass
@@ -52,15 +49,10 @@ class Cut(TableRecovery):
 class Torn(Journal):
     """A journal whose writer dies right after it said what it is about to commit."""
 
-    def write(self, step: str, result: str, **facts: Any) -> None:  # noqa: ANN401
+    def write(self, step: str, result: str, **facts: object) -> None:
         super().write(step, result, **facts)
         if result == "sent":
             raise Power
-
-
-@pytest.fixture(scope="module")
-def orchard(breakable: NativeStack) -> Orchard:
-    return Orchard(Source(breakable))
 
 
 def cut(recovery: TableRecovery, at: str) -> Cut:

@@ -3,7 +3,6 @@
 import itertools
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from threading import Thread
@@ -16,9 +15,7 @@ from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 from pipeline.errors import BackupError, PlaceTaken, RestoreError
 from pipeline.postgres import base_backup, tablespaces
-from pipeline.postgres.replay import private_server
-from pipeline.postgres.restore import UNFINISHED, unpack
-from pipeline.postgres.server import LocalServer
+from pipeline.postgres.restore import unpack
 from pipeline.postgres.targets import Target
 from pipeline.recovery.base_restore import restore_base
 from pipeline.recovery.plan import Plan, make
@@ -28,57 +25,9 @@ from pipeline.store import FolderStore
 from pipeline.wait import wait_until
 from tests.recovery.dying import crash_everywhere
 from tests.recovery.history import SOON, Source, copied, flipped
-from tests.recovery.test_point_in_time import recovery
-
-STATE = """
-    select (select md5(string_agg(t::text, ',' order by n)) from early t),
-           (select md5(string_agg(t::text, ',' order by n)) from late t)
-"""
-_NUMBERS = itertools.count(1)
-
-
-@dataclass
-class Spread:
-    """A server whose tables lie in tablespaces: one of the full backup, one made after it."""
-
-    source: Source
-    places: dict[str, Path] = field(default_factory=dict)
-    states: dict[str, Any] = field(default_factory=dict)
-
-    def make(self, name: str) -> None:
-        place = self.source.stack.folder / "scratch" / f"{name}-{next(_NUMBERS)}"
-        place.mkdir()
-        self.source.tools.own(place)
-        self.source.run(
-            f"create tablespace {name} location '{place}'",
-            f"create table {name} tablespace {name} as "
-            "select n, repeat(md5(n::text), 20) as body from generate_series(1, 500) n",
-        )
-        self.places[name] = place
-
-    def back_up(self, name: str, *, incremental: bool = False) -> BackupSet:
-        self.states[name] = self.source.run(STATE)
-        return self.source.back_up(name, incremental=incremental)
-
-    @property
-    def backup(self) -> BackupSet:
-        return self.source.backups["increment"]
-
-    def oid(self, name: str) -> str:
-        known = self.backup.manifest.facts[tablespaces.FACT]
-        return str(next(entry["oid"] for entry in known if entry["name"] == name))
-
-
-def spread_over(source: Source) -> Spread:
-    source.run("alter system set summarize_wal = on", "select pg_reload_conf()")
-    spread = Spread(source)
-    spread.make("early")
-    source.run("create table late as select 1 as n")
-    spread.back_up("full")
-    source.run("drop table late", "update early set body = 'changed' where n = 7")
-    spread.make("late")
-    spread.back_up("increment", incremental=True)
-    return spread
+from tests.recovery.spread import STATE, Spread, spread_over
+from tests.recovery.unpacked import free_place, state_of
+from tests.recovery.without_connect import recovery
 
 
 @pytest.fixture(scope="module")
@@ -88,19 +37,8 @@ def spread(breakable: NativeStack) -> Spread:
 
 @pytest.fixture
 def into(spread: Spread) -> Iterator[Path]:
-    folder = spread.source.stack.folder / "scratch" / f"unpacked-{next(_NUMBERS)}"
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-    assert not folder.with_name(folder.name + UNFINISHED).exists()
-
-
-def state_of(data: Path, source: Source, query: str = STATE) -> Any:  # noqa: ANN401
-    server = LocalServer(data, source.tools, data.with_name("restored.log"))
-    with (
-        private_server(server, user="postgres", port=5432, settings={}) as connect,
-        connect() as connection,
-    ):
-        return connection.execute(query.encode()).fetchone()
+    """A place for a restore that does not exist yet."""
+    yield from free_place(spread.source)
 
 
 def fingerprint(folders: dict[str, Path]) -> list[tuple[str, int, int]]:
@@ -130,7 +68,7 @@ def test_a_trial_keeps_them_in_place_and_leaves_the_server_alone(
     unpack(spread.source.backups[name], into, spread.source.tools)
     assert not (into / tablespaces.MAP).exists()
     assert [path for path in (into / tablespaces.LINKS).iterdir() if path.is_symlink()] == []
-    assert state_of(into, spread.source) == spread.states[name]
+    assert state_of(into, spread.source, STATE) == spread.states[name]
     assert fingerprint(spread.places) == before
 
 
@@ -142,7 +80,7 @@ def test_they_can_be_restored_to_other_places(spread: Spread, into: Path, name: 
         oid: into.with_name(f"{into.name}-{oid}") for oid in tablespaces.original_places(backup)
     }
     unpack(backup, into, spread.source.tools, places)
-    assert state_of(into, spread.source) == spread.states[name]
+    assert state_of(into, spread.source, STATE) == spread.states[name]
     for oid, place in places.items():
         told = state_of(into, spread.source, f"select pg_tablespace_location({oid})")
         assert told == (str(place),)
@@ -272,7 +210,7 @@ def _crash(spread: Spread, into: Path, strikes: Any) -> int:  # noqa: ANN401 - a
     last = crash_everywhere(strikes, into, run, places.values())
     if not into.exists():
         run()
-    assert state_of(into, spread.source) == spread.states["increment"]
+    assert state_of(into, spread.source, STATE) == spread.states["increment"]
     for place in places.values():
         assert [path.name[:6] for path in place.iterdir()] == ["PG_18_"]
         shutil.rmtree(place)
@@ -293,7 +231,7 @@ def test_what_lies_in_a_place_is_kept_under_the_name_that_was_told(
         assert (place / "aside/PG_18_1/5/1").read_text() == "PG_18_1/5/1"
         for name in ("PG_17_1/5/1", "by/hand"):
             assert (place / name).read_text() == name
-    assert state_of(into, spread.source) == spread.states["increment"]
+    assert state_of(into, spread.source, STATE) == spread.states["increment"]
     for place in places.values():
         shutil.rmtree(place)
 

@@ -15,9 +15,9 @@ GOLDEN = Path(__file__).parent / "golden"
 FOLDER = Path("reports/drills/pitr/20261123T213930Z")
 
 
-def printed(case: str, **terminal: bool) -> str:
+def printed(case: str, *, terminal: bool | None = None) -> str:
     out = io.StringIO()
-    console = Console(file=out, width=100, highlight=False, **terminal)  # type: ignore[arg-type]
+    console = Console(file=out, width=100, highlight=False, force_terminal=terminal)
     print_report(getattr(sample, case)(), FOLDER, console)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
@@ -32,10 +32,10 @@ def test_colour_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     red = "\x1b[1;31mLOST DATA\x1b[0m"
-    assert red in printed("lost_data", force_terminal=True)
+    assert red in printed("lost_data", terminal=True)
     assert "\x1b" not in printed("lost_data")
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[1;31m" not in printed("lost_data", force_terminal=True)
+    assert "\x1b[1;31m" not in printed("lost_data", terminal=True)
 
 
 def test_phase_lines_tell_what_ended_and_how_long_it_took() -> None:

@@ -46,7 +46,9 @@ def test_nothing_is_left(
         assert len(processes_inside(other)) > 3  # another run at the same time is not disturbed
 
 
-def test_what_a_killed_reaper_left_is_swept_by_the_next_run(artifacts: Artifacts) -> None:  # noqa: ARG001
+def test_what_a_killed_reaper_left_is_swept_by_the_next_run(
+    artifacts: Artifacts,  # noqa: ARG001 - installed before the clock runs
+) -> None:
     with owner_of_a_run() as (owner, folder):
         (reaper,) = (
             child
@@ -91,7 +93,7 @@ def wait_until_gone(folder: Path) -> None:
 def test_what_a_drill_left_running_makes_the_end_red(artifacts: Artifacts) -> None:
     """It is killed all the same: red is told, nothing stays."""
     stack = NativeStack.launch(artifacts=artifacts, components=[Component.POSTGRES])
-    with subprocess.Popen(["sleep", "600"], cwd=stack.folder) as left:  # noqa: S607
+    with subprocess.Popen(["sleep", "600"], cwd=stack.folder) as left:  # noqa: S607 - any will do
         with pytest.raises(ServerError, match=f"left running.*process {left.pid} .sleep 600"):
             stack.close()
         assert left.wait() == -signal.SIGKILL

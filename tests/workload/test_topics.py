@@ -24,7 +24,7 @@ from pipeline.wait import wait_until
 from tests.kafka import topics
 
 pytestmark = pytest.mark.stack
-SOURCES = Path(__file__).parent.parent
+SOURCES = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,11 @@ def nobody_wrote_it(broker: Stack, seen: list[Message]) -> None:
     resend(broker, seen[-1], key=b"nobody")
 
 
-def resend(broker: Stack, message: Message, **changes: Any) -> None:  # noqa: ANN401
+def resend(
+    broker: Stack,
+    message: Message,
+    **changes: Any,  # noqa: ANN401 - as `produce` takes them
+) -> None:
     writer = Producer({"bootstrap.servers": broker.config.kafka.bootstrap_servers})
     sent: dict[str, Any] = {
         "topic": message.topic(),

@@ -1,0 +1,23 @@
+"""How commands end that write a journal and can be resumed from it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.cli.shared import say
+from pipeline.recovery.journal import Journal
+
+
+@contextmanager
+def resumable(journal: Journal, first: str, *told: str) -> Iterator[None]:
+    """Name the journal at the end; say how to go on where it breaks off after the step `first`.
+
+    Before that step is done nothing was touched: there is nothing to go on with.
+    """
+    try:
+        yield
+    except BaseException:
+        if journal.path.exists() and first in journal.done():
+            for line in told:
+                say(line)
+        raise
+    say(f"journal: {journal.path}")

@@ -1,0 +1,47 @@
+"""The recovery of a server that no connector reads, which may be cut after any step.
+
+The steps that stop connectors and bring CDC back need Kafka Connect and are proven by the drills;
+here they are replaced, and only they: all that touches PostgreSQL is the real thing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.errors import RestoreError
+from pipeline.postgres.targets import Target
+from pipeline.recovery.journal import Journal
+from pipeline.recovery.point_in_time import PointInTimeRecovery
+from tests.recovery.history import Source
+from tests.recovery.interrupted import Power
+
+Facts = dict[str, Any]
+
+
+class WithoutConnect(PointInTimeRecovery):
+    """It dies after the step `cut_after`."""
+
+    cut_after = ""
+
+    def fence(self) -> Facts:
+        self.server.stop()
+        return {}
+
+    def reconnect(self) -> Facts:
+        with self._connect() as connection:
+            return {"user": connection.info.user}
+
+    def verify(self) -> Facts:
+        if problems := self.gate():
+            raise RestoreError("; ".join(problems))
+        return {}
+
+    def _run(self, name: str, step: Callable[[], Facts]) -> None:
+        super()._run(name, step)
+        if name == self.cut_after:
+            raise Power
+
+
+def recovery(source: Source, journal: Journal, target: str) -> WithoutConnect:
+    """Of the server that the backup `one` is of, which is what an operator would type."""
+    identity = source.backups["one"].manifest.facts["system_identifier"]
+    return WithoutConnect(source.config, Target.parse(target), journal, identity)
