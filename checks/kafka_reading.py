@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import NamedTuple
 
-import zstandard
 from pydantic import BaseModel, ConfigDict
 
 from fixtures import cache
@@ -12,14 +11,12 @@ from pipeline.errors import BackupError, ObjectMissing
 from pipeline.kafka import segments
 from pipeline.kafka.account import Account, Content
 from pipeline.kafka.batches import Batch, check_crc, walk
-from pipeline.kafka.gaps import Reason
 from pipeline.kafka.reading import inventory
 from pipeline.kafka.segments import Index, Segment
 from pipeline.repository import BackupSet
 from pipeline.store import HashedStream, Store
 
 NOTES = "topics.json"
-BLOCK = 4 << 20
 KNOWN_BITS = 0x7F
 """Attributes that Kafka has given a meaning; it ignores the others, and so nobody sees them."""
 AT_MOST = 50
@@ -90,16 +87,16 @@ def _hash(store: Store, key: str, found: dict[str, tuple[int, str]]) -> None:
 def _segment(
     store: Store, index: Index, segment: Segment, found: dict[str, tuple[int, str]]
 ) -> SegmentFound:
-    account, trouble, bad = _account(store, index, segment), None, list[Bad]()
+    noted, trouble, bad = _noted(store, index, segment), None, list[Bad]()
+    account = Account(index.place, segment.first, compacted=segment.compacted, noted=noted)
     try:
         with store.open(segment.key) as stored:
             stream = HashedStream(stored)
-            plain = segments.unpacked(cast("IO[bytes]", stream), segment.key)
             try:
-                for block in whole_batches(plain):
+                for block in segments.blocks(stream, segment.key):
                     bad += _bad(block, str(index), compacted=segment.compacted)
                     account.take(block)
-            except (BackupError, zstandard.ZstdError) as error:
+            except BackupError as error:
                 trouble = str(error)
             digest = stream.hexdigest()
             found[segment.key] = (stream.size, digest)
@@ -109,32 +106,12 @@ def _segment(
     return SegmentFound(key=segment.key, trouble=trouble, content=content, bad=tuple(bad[:AT_MOST]))
 
 
-def _account(store: Store, index: Index, segment: Segment) -> Account:
-    """An account that begins with what only the archiver could know."""
+def _noted(store: Store, index: Index, segment: Segment) -> Content | None:
+    """What the archiver noted of a segment; None where that cannot be read, which others name."""
     try:
-        noted = inventory(store, index, segment).content
+        return inventory(store, index, segment).content
     except (BackupError, ObjectMissing):
-        return Account(index.place, segment.first, compacted=segment.compacted)
-    account = Account(
-        index.place, segment.first, compacted=segment.compacted, aborted=noted.aborted
-    )
-    for gap in noted.gaps[:1]:
-        if gap.reason is Reason.DELETED and gap.first == segment.first:
-            account.deleted_until(gap.end)
-    return account
-
-
-def whole_batches(stream: IO[bytes]) -> Iterator[bytes]:
-    """Blocks of whole batches; BackupError where the last one is cut."""
-    left = b""
-    while block := stream.read(BLOCK):
-        data = left + block
-        whole = sum(batch.size for batch, _ in walk(data, "batches", cut=True))
-        if whole:
-            yield data[:whole]
-        left = data[whole:]
-    if left:
-        raise BackupError(f"{len(left)} bytes of a cut batch at its end")
+        return None
 
 
 def _bad(block: bytes, where: str, *, compacted: bool) -> Iterator[Bad]:

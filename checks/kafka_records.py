@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pipeline.kafka.batches import walk
 from pipeline.kafka.gaps import Reason
 from pipeline.kafka.reading import Archived
-from pipeline.kafka.records import Record, unpacked
+from pipeline.kafka.records import Record, unpacked, varint
 
 _LENGTH = struct.Struct(">i")
 
@@ -26,7 +26,7 @@ def fields(body: bytes) -> Fields:
     """Take apart what a batch holds of a record behind its offset."""
     key, at = _part(body, 0)
     value, at = _part(body, at)
-    count, at = _number(body, at)
+    count, at = varint(body, at)
     headers = []
     for _ in range(count):
         name, at = _part(body, at)
@@ -81,16 +81,5 @@ PARTITIONERS: dict[str, Callable[[bytes], int]] = {"murmur2": murmur2, "crc32": 
 
 
 def _part(body: bytes, at: int) -> tuple[bytes | None, int]:
-    size, at = _number(body, at)
+    size, at = varint(body, at)
     return (None, at) if size < 0 else (body[at : at + size], at + size)
-
-
-def _number(body: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = body[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return (value >> 1) ^ -(value & 1), at
-        shift += 7

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 from checks.kafka_records import fields, seen
 from pipeline.config import KafkaConfig, PipelineConfig
-from pipeline.kafka import replay, replay_wish
+from pipeline.kafka import replay_wish
 from pipeline.kafka.batches import Marker, marker, walk
-from pipeline.kafka.raw import Fetched, Place, RawReader
+from pipeline.kafka.brokers import Place
+from pipeline.kafka.raw import Fetched, RawReader
 from pipeline.kafka.reading import Archived
 from pipeline.kafka.records import Record, unpacked
+from pipeline.kafka.replay_journal import journals
 from pipeline.kafka.replay_plan import PartitionPlan
 from pipeline.kafka.target_topic import existing
 from pipeline.kafka.topics import Extent, Topic, extents
@@ -89,9 +91,7 @@ class Comparison:
 def compared(config: PipelineConfig) -> Iterator[Comparison]:
     """Newest finished replay into each topic that exists. Raises PipelineError."""
     newest: dict[str, Journal] = {}
-    folder = config.repository.path / replay.FOLDER
-    for path in sorted(folder.glob(f"{replay.PREFIX}*/journal.jsonl")):
-        journal = Journal(path.parent)
+    for journal in journals(config):
         done = journal.done()
         if "replay" in done and "target" in done:
             newest[done["target"]["topic"]] = journal

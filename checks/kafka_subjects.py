@@ -15,7 +15,7 @@ from checks.kafka_replays import Comparison, compared
 from fixtures.kafka_state import kafka_state
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, PipelineError, StoreError
-from pipeline.kafka import archive, exports, groups, replay, target_topic
+from pipeline.kafka import archive, exports, groups, replay_journal, target_topic
 from pipeline.kafka.raw import RawReader, settings
 from pipeline.kafka.reading import Archived, digests, read_index
 from pipeline.kafka.segments import Index
@@ -222,7 +222,7 @@ class ReplayedTopic:
 
     @property
     def folder(self) -> Path:
-        return self.config.repository.path / replay.FOLDER
+        return self.config.repository.path / replay_journal.FOLDER
 
     @cached_property
     def comparisons(self) -> list[Comparison]:

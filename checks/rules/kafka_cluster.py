@@ -9,11 +9,10 @@ from confluent_kafka import Producer
 
 from checks.check import Observation, check
 from checks.kafka_subjects import LiveTopics
-from checks.rules.kafka_archive import PLAIN, TRANSACTIONAL
 from checks.rules.kafka_topics import archived_name
 from fixtures import kafka_rights
 from fixtures.faults import kafka_live
-from fixtures.kafka_story import SECONDS, flush, producer
+from fixtures.kafka_story import PLAIN, SECONDS, TRANSACTIONAL, flush, producer
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError
 from pipeline.kafka.topics import extents

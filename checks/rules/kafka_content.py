@@ -9,11 +9,10 @@ from random import Random
 from checks.check import Observation, check
 from checks.kafka_records import PARTITIONERS, fields, seen
 from checks.kafka_subjects import TopicArchive
-from checks.rules.kafka_archive import COMPACTED, PLAIN
 from fixtures.faults.kafka_archive import Forgery
+from fixtures.kafka_story import COMPACTED, PLAIN
 from fixtures.scratch import Damage, Scratch
 from pipeline.kafka import stored
-from pipeline.kafka.records import Record, encoded, unpacked
 
 SAMPLE = 5_000
 """Records of a partition whose keys are looked at, from its start."""
@@ -77,13 +76,13 @@ def _elsewhere(keys: dict[bytes, int], partition: int, count: int) -> str | None
 def partitions_exchanged(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """Everything of one partition under the number of the other, all lists made anew."""
     one, other = (Forgery.of(scratch, PLAIN, number) for number in (0, 1))
-    theirs = [record for n in range(4) for record in _records(other, n)]
+    theirs = [record for n in range(4) for record in other.records(n)]
     at = 0
     for number, segment in enumerate(one.index.segments):
         many = segment.records
         taken = [theirs[(at + each) % len(theirs)] for each in range(many)]
         anew = [r._replace(offset=segment.first + each) for each, r in enumerate(taken)]
-        one, at = one.hold(number, _batch(one, anew), counted=True), at + many
+        one, at = one.rewrite(number, anew), at + many
     one.seal()
     return Damage(one.where, f"its records are those of partition 1 ({rng.random():.3f})")
 
@@ -93,24 +92,11 @@ def stray_record(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """A producer with another partitioner wrote one record."""
     one, other = (Forgery.of(scratch, PLAIN, number) for number in (0, 1))
     number = one.middle(rng)
-    records, theirs = _records(one, number), _records(other, number)
+    records, theirs = one.records(number), other.records(number)
     chosen = rng.randrange(len(records))
     records[chosen] = records[chosen]._replace(body=rng.choice(theirs).body)
-    one.hold(number, _batch(one, records), counted=True).seal()
+    one.rewrite(number, records).seal()
     return Damage(one.where, f"the record at {records[chosen].offset} is of partition 1")
-
-
-def _records(forgery: Forgery, number: int) -> list[Record]:
-    return [
-        record
-        for batch, view in forgery.batches(number)
-        if not batch.control
-        for record in unpacked(batch, view, forgery.where)
-    ]
-
-
-def _batch(forgery: Forgery, records: list[Record]) -> bytes:
-    return encoded(records, forgery.batches(0)[0][0].codec)
 
 
 @check(
@@ -158,10 +144,10 @@ def record_without_a_key(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """A record of another topic, or a key that was lost on the way."""
     forgery = Forgery.of(scratch, COMPACTED)
     number = forgery.middle(rng)
-    records = _records(forgery, number)
+    records = forgery.records(number)
     chosen = rng.randrange(len(records))
     old = fields(records[chosen].body)
     without = b"\x01" + records[chosen].body[1 + len(old.key or b"") :]
     records[chosen] = records[chosen]._replace(body=without)
-    forgery.hold(number, _batch(forgery, records), counted=True).seal()
+    forgery.rewrite(number, records).seal()
     return Damage(forgery.where, f"the record at {records[chosen].offset} has no key")

@@ -6,9 +6,9 @@ from typing import Any
 
 from checks.check import Observation, check
 from checks.kafka_subjects import TopicArchive
-from checks.rules.kafka_archive import COMPACTED, PLAIN, TRANSACTIONAL
 from fixtures.faults import files
 from fixtures.faults.kafka_archive import Forgery, newest, put, reseal
+from fixtures.kafka_story import COMPACTED, PLAIN, TRANSACTIONAL
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import PipelineError
 from pipeline.kafka import segments

@@ -9,9 +9,9 @@ from typing import Any
 from checks.check import Observation, check
 from checks.kafka_records import fingerprint, seen
 from checks.kafka_subjects import OffsetsBackup
-from checks.rules.kafka_archive import PLAIN
 from fixtures.faults import files
 from fixtures.faults.kafka_archive import newest, put, reseal
+from fixtures.kafka_story import PLAIN
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import PipelineError
 from pipeline.kafka import groups
@@ -31,7 +31,7 @@ BESIDE = timedelta(hours=26)
 def group_backup_whole(offsets: OffsetsBackup) -> Iterator[Observation]:
     """The backup of groups is as it was committed, and holds every offset that it counts."""
     backup = offsets.chosen
-    counted = {group.name: len(group.positions) for group in _read(offsets)}
+    counted = {group.name: len(group.positions) for group in offsets.groups}
     told = {name: each["offsets"] for name, each in backup.manifest.facts["groups"].items()}
     yield Observation(backup.label, None)
     for name in sorted(counted.keys() | told.keys()):
@@ -39,39 +39,38 @@ def group_backup_whole(offsets: OffsetsBackup) -> Iterator[Observation]:
         yield Observation(name, None if counted.get(name) == told.get(name) else other)
 
 
-def _read(offsets: OffsetsBackup) -> tuple[groups.Group, ...]:
-    return offsets.groups
-
-
-def _edit(scratch: Scratch[OffsetsBackup], change: Callable[[list[Any]], None]) -> None:
-    """Rewrite the groups, and their manifest's digest."""
+def _edited(
+    scratch: Scratch[OffsetsBackup], change: Callable[[list[Any]], str], what: str
+) -> Damage:
+    """Rewrite the groups, and their manifest's digest; `change` tells whom it harms."""
     backup = newest(scratch, groups.KIND)
     key = backup.manifest.objects[0].key
     content = json.loads(scratch.path(key).read_bytes())
-    change(content)
+    subject = change(content)
     put(scratch, backup, key, json.dumps(content).encode())
+    return Damage(subject, what)
 
 
 @group_backup_whole.detects
 def group_left_out(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     """A coordinator did not answer, and its groups passed for none."""
-    names: list[str] = []
-    _edit(scratch, lambda all_: names.append(all_.pop(rng.randrange(len(all_)))["name"]))
-    return Damage(names[0], "the group is not in the backup")
+
+    def drop(all_: list[Any]) -> str:
+        return str(all_.pop(rng.randrange(len(all_)))["name"])
+
+    return _edited(scratch, drop, "the group is not in the backup")
 
 
 @group_backup_whole.detects
 def partition_left_out(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     """Some of a group's partitions were asked for, not all."""
-    names: list[str] = []
 
-    def drop_one(all_: list[Any]) -> None:
+    def drop_one(all_: list[Any]) -> str:
         group = rng.choice(all_)
         group["positions"].pop(rng.randrange(len(group["positions"])))
-        names.append(group["name"])
+        return str(group["name"])
 
-    _edit(scratch, drop_one)
-    return Damage(names[0], "one of its offsets is not in the backup")
+    return _edited(scratch, drop_one, "one of its offsets is not in the backup")
 
 
 @check(
@@ -204,16 +203,19 @@ def _positions(offsets: OffsetsBackup) -> Iterator[tuple[str, Position]]:
 
 def _move(scratch: Scratch[OffsetsBackup], rng: Random, to: Callable[[int], int]) -> Damage:
     """Change one committed offset, in a topic where every offset is a record."""
-    moved: list[str] = []
 
-    def move(all_: list[Any]) -> None:
+    def move(all_: list[Any]) -> str:
         group = next(each for each in all_ if each["positions"][0]["topic"] == PLAIN)
         one = rng.choice(group["positions"])
         one["offset"] = to(one["offset"])
-        moved.append(f"{group['name']}: {one['topic']}[{one['partition']}]@{one['offset']}")
+        return _named(group, one)
 
-    _edit(scratch, move)
-    return Damage(moved[0], "it is another offset than was committed")
+    return _edited(scratch, move, "it is another offset than was committed")
+
+
+def _named(group: dict[str, Any], position: dict[str, Any]) -> str:
+    where = f"{position['topic']}[{position['partition']}]"
+    return f"{group['name']}: {where}@{position['offset']}"
 
 
 @group_offsets_in_archive.detects
@@ -231,17 +233,14 @@ def before_the_start(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
 @group_offsets_in_archive.detects
 def topic_of_another_life(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     """The topic was made anew between the two backups."""
-    named: list[str] = []
 
-    def other(all_: list[Any]) -> None:
+    def other(all_: list[Any]) -> str:
         one = all_[rng.randrange(len(all_))]
         position = one["positions"][0]
         position["around"]["topic_id"] = "00000000-0000-0000-0000-000000000001"
-        at = f"{position['topic']}[{position['partition']}]@{position['offset']}"
-        named.append(f"{one['name']}: {at}")
+        return _named(one, position)
 
-    _edit(scratch, other)
-    return Damage(named[0], "its topic id is another")
+    return _edited(scratch, other, "its topic id is another")
 
 
 @check(

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from random import Random
 
+from confluent_kafka import TopicPartition
+
 from checks.check import Observation, check
 from checks.kafka_subjects import LiveTopics
-from checks.rules.kafka_archive import PLAIN
 from fixtures.faults import kafka_live
-from fixtures.kafka_story import commit
+from fixtures.kafka_story import PLAIN, commit
 from fixtures.scratch import Damage, Scratch
 from pipeline.kafka.groups import Position
 from pipeline.kafka.records import Record
@@ -71,7 +72,7 @@ def group_set_back(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     """A reset to an earlier offset: everything since is processed twice."""
     name, held = _group(scratch)
     place, offset = rng.choice(sorted(held.items()))
-    commit(kafka_live.own(scratch), name, {place: rng.randrange(offset)})
+    commit(kafka_live.own(scratch), name, TopicPartition(*place, rng.randrange(offset)))
     return Damage(f"{name}: {place[0]}[{place[1]}]", "it was set back")
 
 
@@ -106,7 +107,7 @@ def beyond_the_end(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     """Offsets restored verbatim onto a shorter topic."""
     name, held = _group(scratch)
     place = rng.choice(sorted(held))
-    commit(kafka_live.own(scratch), name, {place: rng.randrange(1_000, 10**9)})
+    commit(kafka_live.own(scratch), name, TopicPartition(*place, rng.randrange(1_000, 10**9)))
     return Damage(f"{name}: {place[0]}[{place[1]}]", "it lies beyond the end")
 
 
@@ -159,7 +160,8 @@ def _replayed(scratch: Scratch[LiveTopics], change: kafka_live.Change, what: str
     name, held = _group(scratch)
     topic = next(iter(held))[0]
     kafka_live.rewrite(scratch, topic, change)
-    commit(kafka_live.own(scratch), name, held)
+    places = [TopicPartition(*place, offset) for place, offset in held.items()]
+    commit(kafka_live.own(scratch), name, *places)
     return Damage(f"{name}: {topic}[0]", what)
 
 

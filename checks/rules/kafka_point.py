@@ -7,8 +7,8 @@ from typing import Any
 
 from checks.check import Observation, check
 from checks.kafka_subjects import TopicArchive
-from checks.rules.kafka_archive import PLAIN
 from fixtures.faults.kafka_archive import Forgery, newest, reseal
+from fixtures.kafka_story import PLAIN
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError
 from pipeline.postgres.lsn import Lsn

@@ -7,8 +7,8 @@ from checks.check import Observation, check
 from checks.kafka_records import Fields, fields
 from checks.kafka_replays import ComparedPartition
 from checks.kafka_subjects import ReplayedTopic
-from checks.rules.kafka_archive import COMPACTED, PLAIN, TRANSACTIONAL
 from fixtures.faults import kafka_live
+from fixtures.kafka_story import COMPACTED, PLAIN, TRANSACTIONAL
 from fixtures.scratch import Damage, Scratch
 from pipeline.kafka.batches import walk
 from pipeline.kafka.gaps import Reason

@@ -6,9 +6,9 @@ from random import Random
 from checks.check import Observation, check
 from checks.kafka_records import fields
 from checks.kafka_subjects import ReplayedTopic
-from checks.rules.kafka_archive import COMPACTED, PLAIN
 from checks.rules.kafka_replayed import looked_at, partitions_of, replayed_name, rewritten
 from fixtures.faults import kafka_live
+from fixtures.kafka_story import COMPACTED, PLAIN
 from fixtures.scratch import Damage, Scratch
 from pipeline.kafka.records import Record
 from pipeline.kafka.target_topic import RETENTION
@@ -45,47 +45,46 @@ def _state(then: bytes | None, now: bytes | None) -> str | None:
 @folds_equal.detects
 def tombstone_dropped(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
     """A sink that does not write records without a value."""
-    named: list[bytes] = []
-
-    def drop(held: list[Record]) -> tuple[int, list[Record]]:
-        number, key = _last_of_a_key(held, rng, deleted=True)
-        named.append(key)
-        return held.pop(number).offset, held
-
-    done = rewritten(scratch, COMPACTED, drop, "its tombstone was left out")
-    return Damage(f"{done.subject.rpartition('@')[0]}: key {named[0]!r}", done.what)
+    return _last_of_a_key(scratch, rng, "its tombstone was left out", deleted=True)
 
 
 @folds_equal.detects
 def tombstone_became_empty(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
     """An empty value is one, and no deletion."""
-    named: list[bytes] = []
-
-    def empty(held: list[Record]) -> tuple[int, list[Record]]:
-        number, key = _last_of_a_key(held, rng, deleted=True)
-        named.append(key)
-        held[number] = held[number]._replace(body=kafka_live.body(key, b"", ()))
-        return held[number].offset, held
-
-    done = rewritten(scratch, COMPACTED, empty, "its tombstone has an empty value")
-    return Damage(f"{done.subject.rpartition('@')[0]}: key {named[0]!r}", done.what)
+    what = "its tombstone has an empty value"
+    return _last_of_a_key(scratch, rng, what, deleted=True, becomes=b"")
 
 
 @folds_equal.detects
 def older_value_wins(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
     """The newest record of a key was lost, and the one before stands."""
+    return _last_of_a_key(scratch, rng, "its newest record was left out", deleted=False)
+
+
+def _last_of_a_key(
+    scratch: Scratch[ReplayedTopic],
+    rng: Random,
+    what: str,
+    *,
+    deleted: bool,
+    becomes: bytes | None = None,
+) -> Damage:
+    """Leave out the last record of a key, or give it that value."""
     named: list[bytes] = []
 
-    def drop(held: list[Record]) -> tuple[int, list[Record]]:
-        number, key = _last_of_a_key(held, rng, deleted=False)
+    def change(held: list[Record]) -> tuple[int, list[Record]]:
+        number, key = _that_counts(held, rng, deleted=deleted)
         named.append(key)
-        return held.pop(number).offset, held
+        old = held.pop(number)
+        if becomes is not None:
+            held.insert(number, old._replace(body=kafka_live.body(key, becomes, ())))
+        return old.offset, held
 
-    done = rewritten(scratch, COMPACTED, drop, "its newest record was left out")
+    done = rewritten(scratch, COMPACTED, change, what)
     return Damage(f"{done.subject.rpartition('@')[0]}: key {named[0]!r}", done.what)
 
 
-def _last_of_a_key(held: list[Record], rng: Random, *, deleted: bool) -> tuple[int, bytes]:
+def _that_counts(held: list[Record], rng: Random, *, deleted: bool) -> tuple[int, bytes]:
     """Number and key of a record whose loss changes the state."""
     last = {fields(each.body).key: number for number, each in enumerate(held)}
     options = []

@@ -6,13 +6,12 @@ from random import Random
 
 from checks.check import Observation, check
 from checks.kafka_subjects import KafkaBackups
-from checks.rules.kafka_archive import PLAIN
 from fixtures.faults import files
 from fixtures.faults.kafka_archive import Forgery, newest, reseal
+from fixtures.kafka_story import PLAIN
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import PipelineError
 from pipeline.kafka import archive, groups
-from pipeline.kafka.records import encoded, unpacked
 from pipeline.repository import MANIFEST
 
 PLANNED = {archive.KIND: timedelta(days=7, hours=2), groups.KIND: timedelta(hours=26)}
@@ -109,10 +108,9 @@ def sets_agree(backups: KafkaBackups) -> Iterator[Observation]:
 def record_forged_with_its_lists(scratch: Scratch[KafkaBackups], rng: Random) -> Damage:
     """A record was changed, and batch, inventory, index and manifest made to agree with it."""
     forgery, number = Forgery.of(scratch, PLAIN, rng.randrange(2)), rng.randrange(3)
-    batches = forgery.batches(number)
-    records = [r for batch, view in batches for r in unpacked(batch, view, forgery.where)]
+    records = forgery.records(number)
     records[0] = records[0]._replace(timestamp=records[0].timestamp + 1)
-    forged = forgery.hold(number, encoded(records, batches[0][0].codec), counted=True)
+    forged = forgery.rewrite(number, records)
     forged.seal()
     return Damage(forged.index.segments[number].key, "one record has another time")
 

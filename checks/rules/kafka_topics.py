@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
-from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
+from confluent_kafka.admin import NewPartitions
 
 from checks.check import Observation, check
 from checks.kafka_subjects import LiveTopics
-from checks.rules.kafka_archive import COMPACTED, PLAIN, TRANSACTIONAL
 from fixtures.faults import kafka_live
+from fixtures.kafka_story import COMPACTED, PLAIN, TRANSACTIONAL
 from fixtures.scratch import Damage, Scratch
 from pipeline.kafka.preflight import RECODED
 from pipeline.kafka.topics import Topic

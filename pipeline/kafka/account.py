@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import BackupError
 from pipeline.kafka.batches import check_crc, marker, walk
+from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Aborted, Gap, Gaps, Reason, totals
-from pipeline.kafka.raw import Place
 
 
 class Content(BaseModel):
@@ -40,12 +40,16 @@ class Account:
     """Checks and counts the batches of one partition as they pass, in order, segment by segment."""
 
     def __init__(
-        self, place: Place, first: int, *, compacted: bool, aborted: Iterable[Aborted] = ()
+        self, place: Place, first: int, *, compacted: bool, noted: Content | None = None
     ) -> None:
+        """Begin at an offset; `noted` tells of a segment what its batches cannot."""
         self._place, self._compacted = place, compacted
-        self._gaps = Gaps(first, compacted=compacted, aborted=aborted)
+        self._gaps = Gaps(first, compacted=compacted, aborted=noted.aborted if noted else ())
         self._inside = False
         self._begin()
+        for gap in noted.gaps[:1] if noted else ():
+            if gap.reason is Reason.DELETED and gap.first == first:
+                self.deleted_until(gap.end)
 
     def _begin(self) -> None:
         self._epochs: list[tuple[int, int]] = []

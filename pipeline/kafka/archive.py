@@ -8,9 +8,10 @@ from typing import Any
 
 from pipeline.config import PipelineConfig
 from pipeline.kafka import consistency, exports, stored
+from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Reason
 from pipeline.kafka.partition import Partition, Run
-from pipeline.kafka.raw import Place, RawReader
+from pipeline.kafka.raw import RawReader
 from pipeline.kafka.segments import Index
 from pipeline.kafka.stored import Pool
 from pipeline.kafka.topics import Topic, cluster_id, describe, extents

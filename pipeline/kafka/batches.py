@@ -140,11 +140,11 @@ def check_crc(batch: Batch, data: memoryview, where: str) -> None:
         )
 
 
-def packed(batch: Batch, body: bytes) -> bytes:
+def packed(batch: Batch, body: bytes | memoryview) -> bytes:
     """Bytes of a batch with its length and CRC computed, whatever `batch` says of them."""
     sized = batch._replace(length=_SMALLEST + len(body), crc=0)
-    unsigned = HEADER.pack(*sized) + body
-    return HEADER.pack(*sized._replace(crc=crc32c(unsigned[_COVERED_FROM:]))) + body
+    crc = crc32c(body, crc32c(HEADER.pack(*sized)[_COVERED_FROM:]))
+    return b"".join((HEADER.pack(*sized._replace(crc=crc)), body))
 
 
 def marker(batch: Batch, data: memoryview, where: str) -> Marker:

@@ -4,7 +4,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from kafka.protocol.metadata import MetadataRequest
 
@@ -12,13 +13,16 @@ from pipeline.errors import ServerError
 from pipeline.kafka.wire import Disconnected, Refused, Wire
 
 
-class OfPartition(Protocol):
-    """What names a partition."""
+@dataclass(frozen=True)
+class Place:
+    """A partition of one life of a topic: made anew, a topic has another id."""
 
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
+    topic: str
+    topic_id: Any
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
 
 
 class Brokers:
@@ -57,7 +61,7 @@ class Brokers:
         with self._lock:
             return (topic, str(topic_id)) in self._lives
 
-    def leader(self, place: OfPartition) -> int:
+    def leader(self, place: Place) -> int:
         """Who leads a partition as far as known. Raises Disconnected where nobody does."""
         with self._lock:
             node = self._leaders.get((place.topic, place.partition), -1)

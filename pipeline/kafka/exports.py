@@ -3,6 +3,7 @@
 An empty list means that the cluster has none. What could not be asked says why instead.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -26,6 +27,9 @@ NEVER = {
 }
 """What no protocol exports, and what to do about it."""
 
+Exported = list[dict[str, Any]] | dict[str, str]
+"""What was found, or why it is not known."""
+_Read = Callable[[Any], list[dict[str, Any]]]
 _MECHANISMS = {1: "SCRAM-SHA-256", 2: "SCRAM-SHA-512"}
 _NO_SCRAM_USER = 91  # RESOURCE_NOT_FOUND
 
@@ -33,7 +37,7 @@ _NO_SCRAM_USER = 91  # RESOURCE_NOT_FOUND
 def everything(reader: RawReader) -> dict[str, Any]:
     """ACLs, quotas and SCRAM users as JSON, each a list or `{"not_exported": reason}`."""
     return {
-        "acls": _asked(reader, acls_request(), _acls),
+        "acls": _asked(reader, _every_acl(), _acls),
         "quotas": _asked(reader, DescribeClientQuotasRequest(components=[], strict=False), _quotas),
         "scram_users": _asked(
             reader, DescribeUserScramCredentialsRequest(users=None), _scram_users
@@ -42,7 +46,7 @@ def everything(reader: RawReader) -> dict[str, Any]:
     }
 
 
-def acls_request() -> Any:  # noqa: ANN401 - generated
+def _every_acl() -> DescribeAclsRequest:
     """Every ACL, of whatever kind."""
     return DescribeAclsRequest(
         resource_type_filter=ACLResourceType.ANY,
@@ -55,7 +59,7 @@ def acls_request() -> Any:  # noqa: ANN401 - generated
     )
 
 
-def _asked(reader: RawReader, request: Any, read: Any) -> list[dict[str, Any]] | dict[str, str]:  # noqa: ANN401
+def _asked(reader: RawReader, request: Any, read: _Read) -> Exported:  # noqa: ANN401 - generated
     try:
         told = reader.ask(request)
     except Refused as refusal:  # a broker older than the request
@@ -63,11 +67,10 @@ def _asked(reader: RawReader, request: Any, read: Any) -> list[dict[str, Any]] |
     if told.error_code and told.error_code != _NO_SCRAM_USER:
         reason = for_code(told.error_code).__name__
         return {"not_exported": f"{reason}: {told.error_message or 'the broker says no more'}"}
-    found: list[dict[str, Any]] = sorted(read(told), key=repr)
-    return found
+    return sorted(read(told), key=repr)
 
 
-def _acls(told: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+def _acls(told: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - generated
     return [
         {
             "resource": _name(ACLResourceType, each.resource_type),
@@ -83,7 +86,7 @@ def _acls(told: Any) -> list[dict[str, Any]]:  # noqa: ANN401
     ]
 
 
-def _quotas(told: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+def _quotas(told: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - generated
     return [
         {
             "entity": {part.entity_type: part.entity_name for part in each.entity},
@@ -93,7 +96,7 @@ def _quotas(told: Any) -> list[dict[str, Any]]:  # noqa: ANN401
     ]
 
 
-def _scram_users(told: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+def _scram_users(told: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - generated
     return [
         {
             "user": each.user,

@@ -9,8 +9,6 @@ from pipeline.kafka.groups import Position
 from pipeline.kafka.surroundings import Seen, Spot, Surroundings
 from pipeline.repository import BackupSet
 
-Place = tuple[str, int]
-
 
 class Moves(Protocol):
     """Where the records of a backed up topic stand now."""
@@ -21,7 +19,7 @@ class Moves(Protocol):
         Raises KeyError for a partition that was not brought back.
         """
 
-    def end(self, place: Place) -> int | None:
+    def end(self, place: tuple[str, int]) -> int | None:
         """Return the offset, as it was, up to which records were brought back; None: unknown."""
 
 
@@ -29,12 +27,12 @@ class Moves(Protocol):
 class Exact:
     """Every record stands at its old offset, up to these ends of the archive that was replayed."""
 
-    ends: Mapping[Place, int]
+    ends: Mapping[tuple[str, int], int]
 
     def spot(self, spot: Spot) -> Spot:
         return spot
 
-    def end(self, place: Place) -> int | None:
+    def end(self, place: tuple[str, int]) -> int | None:
         return self.ends.get(place)
 
     @classmethod

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
 
+from pipeline import zstd
 from pipeline.errors import BackupError, StoreError
 from pipeline.kafka import reading, segments, stored
 from pipeline.kafka.account import Account
-from pipeline.kafka.raw import OffsetGone, Place, RawReader
+from pipeline.kafka.brokers import Place
+from pipeline.kafka.raw import OffsetGone, RawReader
 from pipeline.kafka.segments import Index, Inventory, Segment
 from pipeline.kafka.stored import Pool
 from pipeline.kafka.topics import Extent, Topic
@@ -167,7 +169,7 @@ class Partition:
 
     def _put(self, blocks: Iterator[Block], *, packed: bool) -> StoredObject:
         key = segments.segment_key(self._folder, self._first, packed=packed)
-        chunks = segments.packed(blocks) if packed else cast("Iterator[bytes]", blocks)
+        chunks = zstd.packed(blocks) if packed else cast("Iterator[bytes]", blocks)
         return self._run.store.put(key, chunks)
 
     def _close(self, put: StoredObject, end: int | None = None) -> None:

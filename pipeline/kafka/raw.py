@@ -1,35 +1,29 @@
 """Record batches as a broker holds them, fetched with kafka-python's protocol classes."""
 
-import socket
-import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import cached_property
 from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
 
-from kafka.errors import KafkaConnectionError, KafkaError, for_code
-from kafka.net import KafkaConnectionManager, NetworkSelector
+from kafka.errors import for_code
 from kafka.protocol.consumer import FetchRequest, OffsetForLeaderEpochRequest
 
 from pipeline.config import KafkaConfig
 from pipeline.errors import ConfigError, ServerError
 from pipeline.kafka.batches import walk
-from pipeline.kafka.brokers import Brokers
+from pipeline.kafka.brokers import Brokers, Place
 from pipeline.kafka.gaps import Aborted
 from pipeline.kafka.wire import Disconnected
 from pipeline.wait import wait_until
 
-BLOCK = 1 << 20
-TIMEOUT_MS = 30_000
 WITHIN, PAUSE = timedelta(seconds=30), timedelta(milliseconds=200)
 PATIENCE = 20
 """Answers in a row that may bring no data, half a second each."""
 
-_BY_TOPIC_ID, _LARGEST_FRAME = 13, 1 << 30
+_BY_TOPIC_ID = 13
 _WAIT_MS, _READ_COMMITTED = 500, 1
 _OUT_OF_RANGE, _LEADER_MOVED = 1, frozenset({5, 6, 74, 75})
 _GONE = frozenset({3, 100, 103})
@@ -54,18 +48,6 @@ class OffsetGone(ServerError):
 
 
 @dataclass(frozen=True)
-class Place:
-    """A partition of one life of a topic: made anew, a topic has another id."""
-
-    topic: str
-    topic_id: Any
-    partition: int
-
-    def __str__(self) -> str:
-        return f"{self.topic}[{self.partition}]"
-
-
-@dataclass(frozen=True)
 class Fetched:
     """What a broker answered: `data` may end inside a batch."""
 
@@ -84,34 +66,9 @@ class RawReader:
         self._servers = config.bootstrap_servers
         self._settings = settings(config.client)
         self._brokers = Brokers(config.bootstrap_servers, self._settings)
-        self._net: Any = None
-
-    @cached_property
-    def _manager(self) -> Any:  # noqa: ANN401 - kafka-python is not typed
-        """kafka-python's own connections, in an event loop: for who writes."""
-        self._net = NetworkSelector()
-        manager = _Manager(
-            self._net,
-            bootstrap_servers=self._servers.split(","),
-            receive_message_max_bytes=_LARGEST_FRAME,
-            request_timeout_ms=TIMEOUT_MS,
-            **self._settings,
-        )
-        manager.cluster.need_all_topic_metadata = True  # asking by name may create a topic
-        self._net.start()
-        try:
-            manager.bootstrap(TIMEOUT_MS)
-        except KafkaError as error:
-            manager.close()
-            self._net.close()
-            raise ServerError(f"Kafka on {self._servers} does not answer: {error}") from error
-        return manager
 
     def close(self) -> None:
         self._brokers.close()
-        if "_manager" in self.__dict__:
-            self._manager.close()
-            self._net.close()
 
     def __enter__(self) -> Self:
         return self
@@ -301,26 +258,3 @@ def _whole(data: bytes | memoryview, position: int, end: int, where: str) -> tup
         size += batch.size
         position = batch.next_offset
     return size, position
-
-
-class _Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python is not typed
-    """Connections that read what has arrived at once; kafka-python's read 4 KiB at a time."""
-
-    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:  # noqa: ANN401
-        transport = await super()._build_transport(node, timeout_at=timeout_at)
-        transport._sock_recv = lambda: _received(transport._sock)  # noqa: SLF001
-        return transport
-
-
-def _received(connection: socket.socket) -> tuple[bytes, KafkaError | None]:
-    blocks: list[bytes] = []
-    error = None
-    try:
-        while block := connection.recv(BLOCK):
-            blocks.append(block)
-        error = KafkaConnectionError("the broker closed the connection")
-    except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-        pass  # all that has arrived was read
-    except OSError as failure:
-        error = KafkaConnectionError(str(failure))
-    return b"".join(blocks), error

@@ -1,17 +1,12 @@
-"""Record batches and transaction markers written as they are, with the offsets they got.
+"""Record batches and transaction markers written as they are, with the offsets they got."""
 
-Beside raw.py the only module that uses names of kafka-python that are not public.
-"""
-
-import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from kafka.errors import KafkaError, for_code
-from kafka.net import KafkaNetSocket
 from kafka.protocol.admin import DeleteRecordsRequest, DescribeProducersRequest
 from kafka.protocol.consumer import ListOffsetsRequest
 from kafka.protocol.producer import (
@@ -19,11 +14,12 @@ from kafka.protocol.producer import (
     ProduceRequest,
     WriteTxnMarkersRequest,
 )
-from kafka.structs import TopicPartition
 
 from pipeline.config import KafkaConfig
 from pipeline.errors import RestoreError, ServerError
-from pipeline.kafka.raw import Place, RawReader
+from pipeline.kafka.brokers import Place
+from pipeline.kafka.connections import Connections
+from pipeline.kafka.raw import RawReader
 from pipeline.wait import wait_until
 
 WITHIN, PAUSE = timedelta(seconds=60), timedelta(milliseconds=200)
@@ -31,13 +27,14 @@ ACK_MS = 30_000
 MARKERS = 2_000
 """In one request: about 80 bytes of log each, 20,000 a second."""
 
-_ALL_REPLICAS, _PRODUCE_BY_ID, _IN_FLIGHT = -1, 13, 1_000
+_ALL_REPLICAS, _PRODUCE_BY_ID = -1, 13
 _LATEST, _EARLIEST, _UNCOMMITTED = -1, -2, 0
 _ONE_TRANSACTION = 1  # version of WriteTxnMarkers that does not want a rising epoch (KIP-890)
-_COORDINATOR_EPOCH, _RECONNECT_MS = 0, 1_000
+_COORDINATOR_EPOCH = 0
 _NO_TOPIC = ".."  # a name that no topic may have
 _NOT_AUTHORISED = 31
-_GONE = frozenset({"UnknownTopicIdError", "UnknownTopicOrPartitionError"})
+GONE = frozenset({"UnknownTopicIdError", "UnknownTopicOrPartitionError"})
+"""Kafka's names for a topic that was deleted."""
 
 
 class Refused(ServerError):
@@ -62,44 +59,23 @@ class Appended:
     base_offset: int
 
 
-class _Direct(KafkaNetSocket):  # type: ignore[misc]  # kafka-python is not typed
-    """Closes the socket when nobody listens: kafka-python leaves it open until it is collected."""
-
-    SCHEMES = ("direct",)
-
-    async def sock_connect(
-        self,
-        net: Any,  # noqa: ANN401
-        sock: socket.socket,
-        sockaddr: Any,  # noqa: ANN401
-        timeout_at: float | None = None,
-    ) -> socket.socket:
-        try:
-            await super().sock_connect(net, sock, sockaddr, timeout_at=timeout_at)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-
 class RawWriter(RawReader):
     """Writes to the leaders of partitions, and reads; one connection for each broker."""
 
     def __init__(self, config: KafkaConfig, fetch_bytes: int = 8 << 20) -> None:
         super().__init__(config, fetch_bytes)
-        self._manager.config |= {
-            # kafka-python refuses to send beyond this number, it does not wait
-            "max_in_flight_requests_per_connection": _IN_FLIGHT,
-            "reconnect_backoff_max_ms": _RECONNECT_MS,  # 30 s would be spent of the objective
-            "proxy_url": f"{_Direct.SCHEMES[0]}://",
-        }
+        self._connections = Connections(config.bootstrap_servers, self._settings)
+
+    def close(self) -> None:
+        super().close()
+        self._connections.close()
 
     def new_producer(self) -> Producer:
         """Ask for an identity that nobody has used."""
         request = {"transactional_id": None, "transaction_timeout_ms": ACK_MS, "max_version": 4}
         told = self._until(
             f"a producer id from {self._servers}",
-            lambda: self._manager.run(self._to_any, InitProducerIdRequest(**request)),
+            lambda: self._connections.ask(InitProducerIdRequest(**request)),
             lambda told: told.error_code,
         )
         return Producer(told.producer_id, told.producer_epoch)
@@ -110,7 +86,7 @@ class RawWriter(RawReader):
         The result raises Refused, or KafkaError with `retriable` when it may be sent again.
         """
         result: Future[Appended] = Future()
-        sent = self._manager.call_soon(self._produce, place, batch)
+        sent = self._connections.soon(self._produce, place, batch)
         sent.add_callback(result.set_result)
         sent.add_errback(result.set_exception)
         return result
@@ -121,7 +97,7 @@ class RawWriter(RawReader):
         One that no answer came for may or may not have been written: read the end.
         """
         request = _markers(place.topic, place.partition, producer, min(count, MARKERS))
-        told = self._manager.run(self._to_leader, place, request)
+        told = self._connections.ask_leader(place, request)
         for each in told.markers:
             _raise_for(each.topics[0].partitions[0].error_code, f"{place}: marker", "")
 
@@ -154,7 +130,7 @@ class RawWriter(RawReader):
         }
         self._until(
             f"{place}: log start {offset}",
-            lambda: self._manager.run(self._to_leader, place, DeleteRecordsRequest(**request)),
+            lambda: self._connections.ask_leader(place, DeleteRecordsRequest(**request)),
             lambda told: told.topics[0].partitions[0].error_code,
             place,
         )
@@ -165,7 +141,7 @@ class RawWriter(RawReader):
         request = {"topics": [topic(name=place.topic, partition_indexes=[place.partition])]}
         told = self._until(
             f"{place}: its producers",
-            lambda: self._manager.run(self._to_leader, place, DescribeProducersRequest(**request)),
+            lambda: self._connections.ask_leader(place, DescribeProducersRequest(**request)),
             lambda told: told.topics[0].partitions[0].error_code,
             place,
         )
@@ -189,7 +165,7 @@ class RawWriter(RawReader):
         }
         told = self._until(
             f"{place}: its offsets",
-            lambda: self._manager.run(self._to_leader, place, ListOffsetsRequest(**request)),
+            lambda: self._connections.ask_leader(place, ListOffsetsRequest(**request)),
             lambda told: told.topics[0].partitions[0].error_code,
             place,
         )
@@ -198,10 +174,10 @@ class RawWriter(RawReader):
     def _until(
         self,
         what: str,
-        ask: Any,  # noqa: ANN401 - generated messages
-        code: Any,  # noqa: ANN401
+        ask: Callable[[], Any],
+        code: Callable[[Any], int],
         place: Place | None = None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401 - generated
         """Ask until the answer carries no error that passes by itself."""
         told: Any = None
 
@@ -213,7 +189,7 @@ class RawWriter(RawReader):
             except (KafkaError, OSError) as error:
                 if not passing(error):
                     raise ServerError(f"{what}: {error!r}") from error
-                if place and type(error).__name__ in _GONE and self.gone(place):
+                if place and type(error).__name__ in GONE and self.gone(place):
                     raise RestoreError(f"{place}: the topic was deleted meanwhile") from error
                 return repr(error)
             return None
@@ -224,7 +200,7 @@ class RawWriter(RawReader):
     async def _produce(self, place: Place, batch: bytes) -> Appended:
         topic = ProduceRequest.TopicProduceData
         partition = topic.PartitionProduceData(index=place.partition, records=batch)
-        told = await self._to_leader(
+        told = await self._connections.to_leader(
             place,
             ProduceRequest(
                 transactional_id=None,
@@ -240,23 +216,8 @@ class RawWriter(RawReader):
         _raise_for(answer.error_code, str(place), answer.error_message or "")
         return Appended(answer.base_offset)
 
-    async def _to_any(self, request: Any) -> Any:  # noqa: ANN401 - generated
-        return await self._manager.send(request, node_id=self._manager.least_loaded_node())
 
-    async def _to_leader(self, place: Place, request: Any) -> Any:  # noqa: ANN401 - generated
-        cluster, at = self._manager.cluster, TopicPartition(place.topic, place.partition)
-        node = cluster.leader_for_partition(at)
-        if node is None or node < 0:
-            await cluster.refresh_metadata(self._manager.least_loaded_node())
-            node = cluster.leader_for_partition(at)
-        try:
-            return await self._manager.send(request, node_id=node)
-        except KafkaError:
-            cluster.request_update()
-            raise
-
-
-def _markers(topic: str, partition: int, producer: Producer, count: int) -> Any:  # noqa: ANN401
+def _markers(topic: str, partition: int, producer: Producer, count: int) -> WriteTxnMarkersRequest:
     one = WriteTxnMarkersRequest.WritableTxnMarker
     where = one.WritableTxnMarkerTopic(name=topic, partition_indexes=[partition])
     marker = one(

@@ -11,20 +11,15 @@ Which older set's folder a segment lies in, and how it is stored, stays in here:
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, NamedTuple, cast
-
-import zstandard
+from typing import NamedTuple
 
 from pipeline.errors import BackupError
 from pipeline.kafka import segments
 from pipeline.kafka.account import Account, Content
-from pipeline.kafka.batches import walk
 from pipeline.kafka.gaps import Gap, Reason
 from pipeline.kafka.segments import Index, Inventory, Segment, Stated
 from pipeline.repository import BackupSet
 from pipeline.store import HashedStream, Store, read
-
-BLOCK = 4 << 20
 
 
 class Piece(NamedTuple):
@@ -124,19 +119,14 @@ def proven(
     store: Store, whose: Stated, segment: Segment | Inventory, content: Content
 ) -> Iterator[bytes]:
     """Whole batches of a segment; BackupError as soon as it is not what `content` says."""
-    account = Account(
-        whose.place, segment.first, compacted=content.compacted, aborted=content.aborted
-    )
-    for gap in content.gaps[:1]:
-        if gap.reason is Reason.DELETED and gap.first == segment.first:
-            account.deleted_until(gap.end)  # no batch can tell that, only who archived them
+    account = Account(whose.place, segment.first, compacted=content.compacted, noted=content)
     with store.open(segment.key) as stored:
         hashed = HashedStream(stored)
         try:
-            for block in _whole_batches(segments.unpacked(cast("IO[bytes]", hashed), segment.key)):
+            for block in segments.blocks(hashed, segment.key):
                 account.take(block)
                 yield block
-        except (BackupError, zstandard.ZstdError) as error:
+        except BackupError as error:
             raise BackupError(f"{segment.key}: {error}") from error
         if (found := hashed.hexdigest()) != segment.sha256:
             raise BackupError(f"{segment.key}: sha256 is {found}, expected {segment.sha256}")
@@ -144,15 +134,3 @@ def proven(
     if counted != content:
         changed = [name for name, value in counted if value != getattr(content, name)]
         raise BackupError(f"{segment.key}: its batches differ in {', '.join(changed)}")
-
-
-def _whole_batches(stream: IO[bytes]) -> Iterator[bytes]:
-    left = b""
-    while block := stream.read(BLOCK):
-        data = left + block
-        whole = sum(batch.size for batch, _ in walk(data, "batches", cut=True))
-        if whole:
-            yield data[:whole]
-        left = data[whole:]
-    if left:
-        raise BackupError(f"{len(left)} bytes of a cut batch at its end")

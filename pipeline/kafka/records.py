@@ -36,12 +36,12 @@ def unpacked(batch: Batch, data: bytes | memoryview, where: str) -> list[Record]
 def _records(batch: Batch, content: bytes) -> list[Record]:
     found, at = [], 0
     for _ in range(batch.records):
-        size, at = _varint(content, at)
+        size, at = varint(content, at)
         end = at + size
         if size < 0 or end > len(content):
             raise ValueError(f"one of {size} bytes, {len(content) - at} are left")
-        later, at = _varint(content, at + 1)  # behind the attributes, of which there are none
-        delta, at = _varint(content, at)
+        later, at = varint(content, at + 1)  # behind the attributes, of which there are none
+        delta, at = varint(content, at)
         time = batch.max_timestamp if batch.append_time else batch.base_timestamp + later
         found.append(Record(batch.base_offset + delta, time, content[at:end]))
         at = end
@@ -55,8 +55,8 @@ def encoded(records: Sequence[Record], codec: Codec) -> bytes:
     first, times = records[0], [record.timestamp for record in records]
     content = bytearray()
     for number, (_, time, body) in enumerate(records):
-        record = b"\0" + _zigzag(time - first.timestamp) + _zigzag(number) + body
-        content += _zigzag(len(record)) + record
+        record = b"\0" + zigzag(time - first.timestamp) + zigzag(number) + body
+        content += zigzag(len(record)) + record
     header = Batch(
         base_offset=first.offset,
         length=0,
@@ -86,7 +86,8 @@ def runs(records: Sequence[Record]) -> list[list[Record]]:
     return found
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number that is written at `at`, and where it ends. Raises ValueError or IndexError."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -99,7 +100,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             raise ValueError(f"a number without an end at byte {at}")
 
 
-def _zigzag(value: int) -> bytes:
+def zigzag(value: int) -> bytes:
+    """Write a number as `varint` reads it."""
     value = (value << 1) ^ (value >> 63)
     found = bytearray()
     while value > 0x7F:

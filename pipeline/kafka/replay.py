@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import ConfigError, PipelineError, RecoveryRefused, RestoreError
+from pipeline.errors import PipelineError, RecoveryRefused, RestoreError
 from pipeline.kafka import preflight, target_topic
-from pipeline.kafka.offset_map import OBJECT, Moved, OffsetMap
-from pipeline.kafka.raw import Place
+from pipeline.kafka.brokers import Place
+from pipeline.kafka.offset_map import Moved, OffsetMap
 from pipeline.kafka.raw_produce import Producer, RawWriter
 from pipeline.kafka.replay_filling import means_to_fill, settled_end
+from pipeline.kafka.replay_journal import map_key
 from pipeline.kafka.replay_plan import PARALLEL, By, PartitionPlan, appended
 from pipeline.kafka.replay_proof import Proven, prove
 from pipeline.kafka.replay_wish import Plan
@@ -25,8 +26,6 @@ from pipeline.kafka.tally import Tally
 from pipeline.kafka.target_topic import RETENTION, Target
 from pipeline.kafka.topics import Topic, cluster_id
 from pipeline.recovery.journal import Journal
-
-FOLDER, PREFIX = "recoveries", "topic-"
 
 T = TypeVar("T")
 
@@ -187,7 +186,7 @@ class Replay:
         if any(plan.dense for plan in self.plan.partitions):
             backup, wish = self.plan.backup, self.plan.wish
             moves, store = OffsetMap(wish.topic, wish.target, backup.label, moved), backup.store
-            key = f"{FOLDER}/{self.journal.recovery}/{OBJECT}"
+            key = map_key(self.journal.recovery)
             store.put(key, moves.encoded())
             self.progress(f"offset map: {key}")
         self.journal.write("write", "done", bytes=total)
@@ -288,27 +287,3 @@ def _eaten(target: Target, proven: Sequence[Proven]) -> Iterator[str]:
         for each in proven:
             if each.bytes > limit:
                 yield f"[{each.partition}] {each.bytes:,} bytes, retention.bytes is {limit:,}"
-
-
-def new_journal(config: PipelineConfig, topic: str) -> Journal:
-    """Open the log of a new replay in the repository."""
-    name = f"{PREFIX}{topic}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
-    return Journal(config.repository.path / FOLDER / name)
-
-
-def reopened(config: PipelineConfig, name: str) -> tuple[Journal, dict[str, Any]]:
-    """The log of an interrupted replay, and what it says that was wished."""
-    journal = Journal(config.repository.path / FOLDER / name)
-    told = journal.done().get("plan")
-    if told is None:
-        raise ConfigError(f"{name} was refused before it began: start a new replay")
-    return journal, told
-
-
-def unfinished(config: PipelineConfig) -> Iterator[tuple[str, str]]:
-    """Replays that began and did not end, each with its topic: whoever reads that is misled."""
-    for path in sorted((config.repository.path / FOLDER).glob(f"{PREFIX}*/journal.jsonl")):
-        journal = Journal(path.parent)
-        done = journal.done()
-        if "target" in done and "replay" not in done:
-            yield journal.recovery, done["target"]["topic"]

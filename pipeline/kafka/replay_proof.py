@@ -10,7 +10,7 @@ from crc32c import crc32c
 
 from pipeline.errors import BackupError, RestoreError
 from pipeline.kafka.batches import HEADER, Batch, check_crc, walk
-from pipeline.kafka.raw import Place
+from pipeline.kafka.brokers import Place
 from pipeline.kafka.raw_produce import RawWriter
 from pipeline.kafka.reading import Archived
 from pipeline.kafka.records import unpacked

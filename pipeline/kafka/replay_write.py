@@ -7,14 +7,13 @@ from concurrent.futures import Future, wait
 from functools import cache
 from typing import NamedTuple
 
-from crc32c import crc32c
 from kafka.errors import KafkaError
 
 from pipeline.errors import RestoreError, ServerError
-from pipeline.kafka.batches import HEADER, Batch, Codec, walk
+from pipeline.kafka.batches import HEADER, Batch, Codec, packed, walk
+from pipeline.kafka.brokers import Place
 from pipeline.kafka.offset_map import Moved
-from pipeline.kafka.raw import Place
-from pipeline.kafka.raw_produce import Appended, Producer, RawWriter, Refused, passing
+from pipeline.kafka.raw_produce import GONE, Appended, Producer, RawWriter, Refused, passing
 from pipeline.kafka.reading import Archived
 from pipeline.kafka.records import NO_TIMESTAMP, Record, encoded
 from pipeline.kafka.replay_filling import Filling, settled_end
@@ -31,9 +30,8 @@ twice or out of order, and after an error the log's end tells which of them are 
 ATTEMPTS = 10
 FILLER = 100_000
 """Empty records in one batch of filler."""
-_COVERED_FROM, _SEQUENCES = 21, 1 << 31
+_SEQUENCES = 1 << 31
 _OUT_OF_STEP = frozenset({"OutOfOrderSequenceNumberError", "DuplicateSequenceNumberError"})
-_GONE = frozenset({"UnknownTopicIdError", "UnknownTopicOrPartitionError"})
 _NULLS = b"\x01\x01\x00"  # no key, no value, no headers
 
 
@@ -176,7 +174,7 @@ class PartitionWriter:
                 return str(refused)
             raise RestoreError(_explained(refused, self._place, sent)) from refused
         except (KafkaError, OSError) as error:
-            if type(error).__name__ in _GONE and self._acknowledged:
+            if type(error).__name__ in GONE and self._acknowledged:
                 raise RestoreError(f"{self._place}: the topic was deleted meanwhile") from error
             if not passing(error):
                 raise ServerError(f"{self._place}: {error!r}") from error
@@ -246,15 +244,12 @@ def _ours(header: Batch, payload: bytes | memoryview, producer: Producer, sequen
     """Bytes of the batch under our own name; brokers want it to begin at offset 0."""
     own = header._replace(
         base_offset=0,
-        length=HEADER.size - 12 + len(payload),
         leader_epoch=-1,
-        crc=0,
         producer_id=producer.producer_id,
         producer_epoch=producer.epoch,
         base_sequence=sequence,
     )
-    crc = crc32c(payload, crc32c(HEADER.pack(*own)[_COVERED_FROM:]))
-    return b"".join((HEADER.pack(*own._replace(crc=crc)), payload))
+    return packed(own, payload)
 
 
 def _explained(refused: Refused, place: Place, sent: _Sent) -> str:

@@ -25,13 +25,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from pipeline.errors import BackupError
 from pipeline.kafka.account import Content
 from pipeline.kafka.batches import Codec, walk
+from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Reason
-from pipeline.kafka.raw import Place
+from pipeline.store import HashedStream
 
 FORMAT = 2
 INDEX = "index.json"
 INVENTORY = ".inventory.json"
 _PACKED = ".zst"
+_BLOCK = 4 << 20
 
 
 class Stated(BaseModel):
@@ -248,21 +250,25 @@ def worth_packing(block: bytes | memoryview, where: str) -> bool:
     return first is not None and first.codec is Codec.NONE
 
 
-def packed(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    """Compress what the producer did not."""
-    packer = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj()
-    for block in blocks:
-        if ready := packer.compress(block):
-            yield ready
-    yield packer.flush()
+def blocks(stored: IO[bytes] | HashedStream, key: str) -> Iterator[bytes]:
+    """Whole batches of a segment, a few megabytes at a time, however it was stored.
 
-
-def unpacked(stream: IO[bytes], key: str) -> IO[bytes]:
-    """Read the batches of a segment, however it was stored."""
-    if not key.endswith(_PACKED):
-        return stream
-    reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-    return cast("IO[bytes]", reader)
+    Raises BackupError where the last batch is cut, or what was stored cannot be unpacked.
+    """
+    plain, left = cast("IO[bytes]", stored), b""
+    if key.endswith(_PACKED):
+        plain = zstandard.ZstdDecompressor().stream_reader(plain, read_across_frames=True)
+    try:
+        while block := plain.read(_BLOCK):
+            data = left + block
+            whole = sum(batch.size for batch, _ in walk(data, "batches", cut=True))
+            if whole:
+                yield data[:whole]
+            left = data[whole:]
+    except zstandard.ZstdError as error:
+        raise BackupError(str(error)) from error
+    if left:
+        raise BackupError(f"{len(left)} bytes of a cut batch at its end")
 
 
 def _sha256(*parts: object) -> str:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
+from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -16,7 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
-from pipeline.kafka.topics import SECONDS, Topic, describe
+from pipeline.kafka.topics import SECONDS, Topic, admin, describe
 from pipeline.wait import wait_until
 
 FOREVER = str(2**63 - 1)
@@ -46,11 +45,6 @@ def deleting(topic: Topic) -> dict[str, str]:
     """Settings that say what the topic deletes, its own or the brokers'."""
     configured = topic.defaults | topic.overrides
     return {name: configured[name] for name in ("cleanup.policy", *RETENTION) if name in configured}
-
-
-def admin(config: KafkaConfig) -> AdminClient:
-    """Open a client to hold: an answer never comes to one that was collected."""
-    return AdminClient({**config.client, "bootstrap.servers": config.bootstrap_servers})
 
 
 def existing(config: KafkaConfig, name: str) -> Topic | None:

@@ -14,7 +14,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
+from confluent_kafka.admin import (
     AdminClient,
     ConfigResource,
     ConfigSource,
@@ -24,7 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
-from pipeline.kafka.raw import Place
+from pipeline.kafka.brokers import Place
 from pipeline.wait import wait_until
 
 SECONDS = 30.0
@@ -73,12 +73,12 @@ def describe(config: KafkaConfig, names: Sequence[str] = ()) -> list[Topic]:
 
     Raises ServerError, naming the topic, when one is missing or no broker answers.
     """
-    admin = _admin(config)
+    client = admin(config)
     try:
-        wanted = list(names) or _all(admin)
-        described = admin.describe_topics(TopicCollection(wanted), request_timeout=SECONDS)
+        wanted = list(names) or _all(client)
+        described = client.describe_topics(TopicCollection(wanted), request_timeout=SECONDS)
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in wanted]
-        told = admin.describe_configs(resources, request_timeout=SECONDS) if resources else {}
+        told = client.describe_configs(resources, request_timeout=SECONDS) if resources else {}
         configs = {resource.name: future.result() for resource, future in told.items()}
         return [_topic(described[name].result(), configs[name]) for name in wanted]
     except KafkaException as error:
@@ -89,12 +89,12 @@ def describe(config: KafkaConfig, names: Sequence[str] = ()) -> list[Topic]:
 
 def extents(config: KafkaConfig, places: Sequence[Place]) -> dict[Place, Extent]:
     """All partitions' extents, asked for together: where a run begins and ends."""
-    admin, found = _admin(config), dict[Place, Extent]()
+    client, found = admin(config), dict[Place, Extent]()
 
     def moving() -> str | None:
         """While a partition gets another leader, its brokers answer no offset."""
         try:
-            found.update(_extents(admin, places))
+            found.update(_extents(client, places))
         except KafkaException as error:
             if error.args[0].code() not in _MOVING:
                 raise ServerError(f"offsets on {config.bootstrap_servers}: {error}") from error
@@ -105,40 +105,42 @@ def extents(config: KafkaConfig, places: Sequence[Place]) -> dict[Place, Extent]
     return found
 
 
-def _extents(admin: AdminClient, places: Sequence[Place]) -> dict[Place, Extent]:
-    first, last = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    starts = _offsets(admin, places, first, IsolationLevel.READ_UNCOMMITTED)
-    ends = _offsets(admin, places, last, IsolationLevel.READ_COMMITTED)
-    marks = _offsets(admin, places, last, IsolationLevel.READ_UNCOMMITTED)
+def _extents(client: AdminClient, places: Sequence[Place]) -> dict[Place, Extent]:
+    first: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library's
+    last: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the library's
+    starts = _offsets(client, places, first, IsolationLevel.READ_UNCOMMITTED)
+    ends = _offsets(client, places, last, IsolationLevel.READ_COMMITTED)
+    marks = _offsets(client, places, last, IsolationLevel.READ_UNCOMMITTED)
     return {place: Extent(starts[place], ends[place], marks[place]) for place in places}
 
 
 def cluster_id(config: KafkaConfig) -> str:
     """Tell the cluster's own name for itself."""
-    admin = _admin(config)
+    client = admin(config)
     try:
-        return str(admin.describe_cluster(request_timeout=SECONDS).result().cluster_id)
+        return str(client.describe_cluster(request_timeout=SECONDS).result().cluster_id)
     except KafkaException as error:
         raise ServerError(f"cluster on {config.bootstrap_servers}: {error}") from error
 
 
 def _offsets(
-    admin: AdminClient, places: Sequence[Place], spec: OffsetSpec, isolation: IsolationLevel
+    client: AdminClient, places: Sequence[Place], spec: OffsetSpec, isolation: IsolationLevel
 ) -> dict[Place, int]:
     if not places:
         return {}
     asked = {TopicPartition(place.topic, place.partition): spec for place in places}
-    told = admin.list_offsets(asked, isolation_level=isolation, request_timeout=SECONDS)
+    told = client.list_offsets(asked, isolation_level=isolation, request_timeout=SECONDS)
     found = {(at.topic, at.partition): future.result().offset for at, future in told.items()}
     return {place: int(found[place.topic, place.partition]) for place in places}
 
 
-def _admin(config: KafkaConfig) -> AdminClient:
+def admin(config: KafkaConfig) -> AdminClient:
+    """Open a client to hold: an answer never comes to one that was collected."""
     return AdminClient({**config.client, "bootstrap.servers": config.bootstrap_servers})
 
 
-def _all(admin: AdminClient) -> list[str]:
-    return sorted(name for name in admin.list_topics(timeout=SECONDS).topics if name[:2] != "__")
+def _all(client: AdminClient) -> list[str]:
+    return sorted(name for name in client.list_topics(timeout=SECONDS).topics if name[:2] != "__")
 
 
 def _topic(told: Any, config: Mapping[str, Any]) -> Topic:  # noqa: ANN401 - librdkafka's

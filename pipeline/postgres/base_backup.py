@@ -6,13 +6,12 @@ each into a folder, beside the backup sets, from where they are hashed and store
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC
 from typing import IO, Any
 
 import psycopg
-import zstandard
 from psycopg.rows import dict_row
 
 from pipeline.cdc.publications import find_publication
@@ -24,6 +23,7 @@ from pipeline.postgres.inventory import table_inventory
 from pipeline.postgres.tools import Tools, password_environment
 from pipeline.repository import BackupSet, Draft, Repository, total_size
 from pipeline.store import StoredObject, chunks_of
+from pipeline.zstd import packed
 
 KIND = "base"
 ARCHIVE = ".tar.zst"
@@ -165,12 +165,12 @@ class _Copy(ExitStack):
         """Store the stream as it comes, and the manifest that lies in it once more by itself."""
         with tempfile.TemporaryFile() as listed:
             tap = server_manifest.ManifestTap(self._blocks("-"), listed)
-            yield self._draft.put(OBJECT, _compressed(tap))
+            yield self._draft.put(OBJECT, packed(tap))
             if not listed.tell():
                 label = self._draft.label
                 raise BackupError(f"{label}: pg_basebackup sent no {server_manifest.NAME}")
             listed.seek(0)
-            yield self._draft.put(server_manifest.OBJECT, _compressed(chunks_of(listed)))
+            yield self._draft.put(server_manifest.OBJECT, packed(chunks_of(listed)))
 
     def staged(self) -> Iterator[StoredObject]:
         """Have it write an archive for each tablespace; each is removed as soon as it is stored."""
@@ -181,10 +181,10 @@ class _Copy(ExitStack):
                 folder.glob("*.tar"), key=lambda path: (path.stem != "base", path.stem)
             ):
                 with path.open("rb") as archive:
-                    yield self._draft.put(f"{path.name}.zst", _compressed(chunks_of(archive)))
+                    yield self._draft.put(f"{path.name}.zst", packed(chunks_of(archive)))
                 path.unlink()
             with (folder / server_manifest.NAME).open("rb") as listed:
-                yield self._draft.put(server_manifest.OBJECT, _compressed(chunks_of(listed)))
+                yield self._draft.put(server_manifest.OBJECT, packed(chunks_of(listed)))
 
     def positions(self) -> dict[str, Any]:
         """Where the backup starts and ends, in the words of pg_basebackup."""
@@ -211,11 +211,3 @@ class _Copy(ExitStack):
             yield from blocks
         except ToolError as error:
             raise BackupError(f"{self._draft.label}: no backup was taken: {error}") from error
-
-
-def _compressed(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    packer = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj()
-    for block in blocks:
-        if packed := packer.compress(block):
-            yield packed
-    yield packer.flush()

@@ -33,7 +33,7 @@ from pipeline.errors import (
 )
 from pipeline.kafka import archive, groups, proof, target_topic
 from pipeline.kafka.group_restore import restore
-from pipeline.kafka.topics import SECONDS, cluster_id
+from pipeline.kafka.topics import SECONDS, admin, cluster_id
 from pipeline.recovery import reread, topic_offsets
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.reconnect import connectors, problems
@@ -195,14 +195,14 @@ class TopicRecovery:
 
     def remove(self) -> Facts:
         """Delete what will be made again: the operator named it, and it was kept."""
-        admin, gone = target_topic.admin(self.config.kafka), []
+        client, gone = admin(self.config.kafka), []
         ids = {one["topic"]: one["topic_id"] for one in self.done["salvage"]["harmed"]}
         for name in self.topics:
             found = target_topic.existing(self.config.kafka, name)
             if found is None or str(found.topic_id) != ids[name]:
                 continue
             try:
-                admin.delete_topics([name], request_timeout=SECONDS)[name].result()
+                client.delete_topics([name], request_timeout=SECONDS)[name].result()
             except KafkaException as error:
                 raise ServerError(f"cannot delete {name}: {error}") from error
             wait_until(f"{name} is gone", partial(self._there, name), within=WITHIN)

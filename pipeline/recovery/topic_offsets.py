@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.errors import ObjectMissing
 from pipeline.kafka.group_moves import Exact, Moves
-from pipeline.kafka.offset_map import OBJECT, OffsetMap
-from pipeline.kafka.replay import FOLDER
+from pipeline.kafka.offset_map import OffsetMap
+from pipeline.kafka.replay_journal import map_key
 from pipeline.recovery.topic_evidence import Evidence
 from pipeline.repository import Repository
 
@@ -35,7 +35,7 @@ def moves(
         return Exact({(topic, int(partition)): 0 for partition in then})
     for name in replays:
         try:
-            found = OffsetMap.load(repository.store, f"{FOLDER}/{name}/{OBJECT}")
+            found = OffsetMap.load(repository.store, map_key(name))
         except ObjectMissing:
             continue
         if found.topic == topic:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from pipeline.config import PipelineConfig
 from pipeline.kafka import target_topic
-from pipeline.kafka.replay import FOLDER, Replay, new_journal
+from pipeline.kafka.replay import Replay
+from pipeline.kafka.replay_journal import journal_of, new_journal
 from pipeline.kafka.replay_plan import Mode, Range
 from pipeline.kafka.replay_wish import Wish, make
 from pipeline.recovery.journal import Journal
@@ -61,7 +62,7 @@ class Replays:
         """Go on with the replay that an interrupted run began, else begin one."""
         told = repr(wish)
         if told in began:
-            return Journal(self.config.repository.path / FOLDER / began[told])
+            return journal_of(self.config, began[told])
         journal = new_journal(self.config, wish.topic)
         self.journal.write("replay", "began", wish=told, name=journal.recovery)
         return journal

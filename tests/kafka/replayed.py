@@ -1,6 +1,7 @@
 """What tests of a replay look at: consumers' view, raw batches; and how they bring a topic back."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from fixtures.stacks.protocol import Stack
 from pipeline.config import KafkaConfig, PipelineConfig
-from pipeline.kafka import archive, replay, replay_wish
+from pipeline.kafka import archive, replay, replay_journal, replay_wish
 from pipeline.kafka.batches import Batch, walk
 from pipeline.kafka.raw import RawReader
 from pipeline.kafka.replay_plan import By
@@ -117,7 +118,7 @@ class Restored(NamedTuple):
     run: replay.Replay
 
 
-class Place:
+class Site:
     """A broker, and a repository of this test's own."""
 
     def __init__(self, broker: Stack, folder: Path) -> None:
@@ -147,16 +148,17 @@ class Place:
         **wish: object,
     ) -> Restored:
         """Replay, into another name by default; the keywords are those of a wish."""
-        asked = replay_wish.Wish(topic, **{"name": f"{topic}-back", **wish})  # type: ignore[arg-type]
+        plain = replay_wish.Wish(topic, name=f"{topic}-back")
+        asked = replace(plain, **wish)  # type: ignore[arg-type]  # they are a wish's own
         said: list[str] = []
         plan = replay_wish.make(self.config, self.repository, asked, by)
-        journal = replay.new_journal(self.config, topic)
+        journal = replay_journal.new_journal(self.config, topic)
         one = replay.Replay(self.config, plan, journal, give_back_retention, said.append)
         return Restored(one.run(), said, one)
 
     def resume(self, name: str, *, give_back_retention: bool = False) -> Restored:
         """Go on with an interrupted one."""
-        journal, told = replay.reopened(self.config, name)
+        journal, told = replay_journal.reopened(self.config, name)
         plan, said = replay_wish.resumed(self.config, self.repository, told), list[str]()
         one = replay.Replay(self.config, plan, journal, give_back_retention, said.append)
         return Restored(one.run(), said, one)

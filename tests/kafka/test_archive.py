@@ -1,7 +1,7 @@
 """An archive of topics on a real broker holds what consumers see, and proves it at rest."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,29 +11,17 @@ from fixtures.stacks.protocol import Stack
 from pipeline.cli import app
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
-from pipeline.kafka import archive, proof
+from pipeline.kafka import archive
 from pipeline.kafka.batches import walk
+from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Gap, Reason
-from pipeline.kafka.reading import Archived, archived
-from pipeline.kafka.segments import Index
 from pipeline.kafka.topics import extents
 from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
 from pipeline.wait import wait_until
 from tests.kafka import topics
+from tests.kafka.archives import held, index_of, problems
 
 pytestmark = pytest.mark.stack
-COMPACTED = {
-    "cleanup.policy": "compact",
-    "segment.ms": "100",
-    "min.cleanable.dirty.ratio": "0.01",
-    "max.compaction.lag.ms": "100",
-}
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository(FolderStore(tmp_path))
 
 
 @pytest.fixture(autouse=True)
@@ -42,20 +30,8 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.kafka.archive.FETCH", 20_000)
 
 
-def index_of(backup: BackupSet, topic: str, partition: int = 0) -> Index:
-    return held(backup, topic, partition).index
-
-
-def held(backup: BackupSet, topic: str, partition: int = 0) -> Archived:
-    return next(each for each in archived(backup, [topic]) if each.index.partition == partition)
-
-
 def gaps(backup: BackupSet, topic: str, partition: int = 0) -> list[Gap]:
     return list(held(backup, topic, partition).gaps())
-
-
-def problems(backup: BackupSet) -> list[str]:
-    return [f"{found.subject}: {found.problem}" for found in proof.walk(backup) if found.problem]
 
 
 def offsets(backup: BackupSet, topic: str, partition: int = 0) -> Iterator[int]:
@@ -113,7 +89,7 @@ def test_committed_and_aborted_transactions_are_told_apart(
 
 def test_a_compacted_topic_keeps_its_offsets(broker: Stack, repository: Repository) -> None:
     kafka = broker.config.kafka
-    topic = topics.create(kafka, "compacted", config=COMPACTED)
+    topic = topics.create(kafka, "compacted", config=topics.COMPACTED)
     writer = topics.producer(kafka)
     topics.fill(writer, topic, 3_000, keys=7)
 
@@ -149,11 +125,11 @@ def test_what_retention_deletes_under_the_reader_is_told(
     topic = plain(kafka, "lz4")
     asked: list[object] = []
 
-    def extents_then_retention(*args: object) -> object:
-        found = true_extents(*args)  # type: ignore[arg-type]
+    def extents_then_retention(kafka: KafkaConfig, places: Sequence[Place]) -> object:
+        found = true_extents(kafka, places)
         if not asked:
             topics.delete_before(kafka, topic, 2_000)
-        asked.append(args)
+        asked.append(places)
         return found
 
     monkeypatch.setattr(archive, "extents", extents_then_retention)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
+from confluent_kafka.admin import (
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -17,6 +17,7 @@ from fixtures.stacks.protocol import Stack
 from pipeline.cli import app
 from pipeline.kafka import archive, consistency, exports
 from pipeline.kafka.batches import walk
+from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Reason
 from pipeline.kafka.raw import Fetched, RawReader
 from pipeline.repository import Repository
@@ -76,8 +77,10 @@ def test_lost_offsets_end_the_command_with_1_and_the_set_names_them(
     true_fetch = RawReader._fetch_whole
     lost: list[int] = []
 
-    def without_the_second(*args: object) -> tuple[Fetched, int]:
-        fetched, reached = true_fetch(*args)  # type: ignore[arg-type]
+    def without_the_second(
+        self: RawReader, place: Place, position: int, end: int
+    ) -> tuple[Fetched, int]:
+        fetched, reached = true_fetch(self, place, position, end)
         batches = list(walk(fetched.data, topic))
         lost.append(batches[1][0].last_offset_delta + 1)
         kept = b"".join(view for index, (_, view) in enumerate(batches) if index != 1)

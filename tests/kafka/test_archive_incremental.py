@@ -7,23 +7,19 @@ import pytest
 from fixtures.stacks.protocol import Stack
 from pipeline.config import KafkaConfig
 from pipeline.errors import BackupError
-from pipeline.kafka import archive, proof
+from pipeline.kafka import archive
+from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Reason
 from pipeline.kafka.partition import Partition
 from pipeline.kafka.raw import RawReader
 from pipeline.kafka.reading import archived
-from pipeline.kafka.segments import Index
 from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.store import StoredObject
 from tests.kafka import topics
+from tests.kafka.archives import index_of, problems
 
 pytestmark = pytest.mark.stack
 WRITTEN = 5_000
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository(FolderStore(tmp_path))
 
 
 @pytest.fixture(autouse=True)
@@ -34,14 +30,6 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(kafka: KafkaConfig, topic: str, records: int = WRITTEN) -> None:
     topics.fill(topics.producer(kafka, **{"batch.size": 4_000}), topic, records)
-
-
-def index_of(backup: BackupSet, topic: str) -> Index:
-    return next(archived(backup, [topic])).index
-
-
-def problems(backup: BackupSet) -> list[str]:
-    return [f"{found.subject}: {found.problem}" for found in proof.walk(backup) if found.problem]
 
 
 def own(backup: BackupSet) -> list[str]:
@@ -116,9 +104,9 @@ def test_a_log_that_was_cut_begins_anew(
     archive.take(broker.config, repository, [topic])
     said: list[str] = []
 
-    def cut(*args: object) -> tuple[int, int]:
-        epoch, end = true_end(*args)  # type: ignore[arg-type]
-        return epoch, end - 1
+    def cut(self: RawReader, place: Place, epoch: int) -> tuple[int, int]:
+        known, end = true_end(self, place, epoch)
+        return known, end - 1
 
     monkeypatch.setattr(RawReader, "_epoch_end", cut)
     backup = archive.take(broker.config, repository, [topic], said.append)
@@ -149,9 +137,9 @@ def interrupted(
     """A run that ends after its third segment, as one that is killed there."""
     true_close, closed = Partition._close, []
 
-    def close(*args: object) -> None:
-        true_close(*args)  # type: ignore[arg-type]
-        closed.append(args)
+    def close(self: Partition, put: StoredObject, end: int | None = None) -> None:
+        true_close(self, put, end)
+        closed.append(put)
         if len(closed) == 3:
             raise BackupError("killed")
 

@@ -103,8 +103,8 @@ def peak(kafka: KafkaConfig, topic: str, folder: Path) -> int:
     """The most memory that a run of the command ever held, in KiB."""
     folder.mkdir()
     words = command(topic, configured(kafka, folder))
-    place = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, **place) as process:  # type: ignore[call-overload]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, cwd=folder, env=env) as process:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0

@@ -5,28 +5,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import NewTopic
 
 from fixtures.stacks.kafka import KafkaServer
 from fixtures.stacks.protocol import Stack
 from pipeline.config import KafkaConfig, PipelineConfig, PostgresConfig, RepositoryConfig
 from pipeline.errors import BackupError, ServerError
-from pipeline.kafka import archive, proof
+from pipeline.kafka import archive
+from pipeline.kafka.brokers import Place
 from pipeline.kafka.raw import Fetched, RawReader
 from pipeline.kafka.reading import archived
 from pipeline.kafka.segments import FORMAT, INDEX, Index
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore, read
+from pipeline.repository import Repository
+from pipeline.store import read
 from tests.kafka import topics
+from tests.kafka.archives import problems
 from tests.kafka.brokers import pair
 
 pytestmark = pytest.mark.stack
 WRITTEN = 5_000
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository(FolderStore(tmp_path))
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +42,11 @@ def after(fetches: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch
     """Act once, between two fetches; the list tells the offsets that were fetched."""
     true_fetch, seen = RawReader.fetch, list[int]()
 
-    def fetch(*args: object) -> Fetched:
-        seen.append(args[2])  # type: ignore[arg-type]
+    def fetch(self: RawReader, place: Place, offset: int) -> Fetched:
+        seen.append(offset)
         if len(seen) == fetches:
             act()
-        return true_fetch(*args)  # type: ignore[arg-type]
+        return true_fetch(self, place, offset)
 
     monkeypatch.setattr(RawReader, "fetch", fetch)
     return seen
@@ -57,10 +54,6 @@ def after(fetches: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 
 def write(kafka: KafkaConfig, topic: str) -> None:
     topics.fill(topics.producer(kafka, **{"batch.size": 2_000}), topic, WRITTEN)
-
-
-def problems(backup: BackupSet) -> list[str]:
-    return [f"{found.subject}: {found.problem}" for found in proof.walk(backup) if found.problem]
 
 
 def test_a_leader_that_dies_in_the_middle_is_followed(

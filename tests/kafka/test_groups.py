@@ -1,13 +1,13 @@
 """Groups on a real broker: backed up whole, and brought back to the record they would have read."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import NewTopic
 from typer.testing import CliRunner
 
+from fixtures.kafka_story import commit
 from fixtures.stacks.protocol import Stack
 from pipeline.cli import app
 from pipeline.config import KafkaConfig
@@ -15,23 +15,20 @@ from pipeline.errors import RecoveryRefused, RestoreError
 from pipeline.kafka import archive, groups
 from pipeline.kafka.group_moves import Exact, Fate, Moves
 from pipeline.kafka.group_restore import Restored, restore
-from pipeline.kafka.groups import Position, committed
-from pipeline.kafka.offset_map import OBJECT, OffsetMap
-from pipeline.kafka.replay import FOLDER, Replay, new_journal
+from pipeline.kafka.groups import Position
+from pipeline.kafka.offset_map import OffsetMap
+from pipeline.kafka.replay import Replay
+from pipeline.kafka.replay_journal import map_key, new_journal
 from pipeline.kafka.replay_plan import Mode
 from pipeline.kafka.replay_wish import Wish, make
 from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
 from pipeline.wait import wait_until
 from tests.kafka import topics
+from tests.kafka.readers import forget, forget_if_there, held, member, read
+from tests.kafka.replayed import delete
 
 pytestmark = pytest.mark.stack
 VERBATIM = Exact({})
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository(FolderStore(tmp_path))
 
 
 @pytest.fixture
@@ -41,31 +38,6 @@ def topic(broker: Stack) -> str:
     for partition in range(2):
         topics.fill(writer, name, 100, partition=partition)
     return name
-
-
-def commit(kafka: KafkaConfig, group: str, *places: TopicPartition) -> None:
-    """Commit as an operator does: the group has no members."""
-    asked = [ConsumerGroupTopicPartitions(group, list(places))]
-    admin = groups.client(kafka)
-
-    def refused() -> str | None:  # by a new broker, until it has made its topic of offsets
-        told = admin.alter_consumer_group_offsets(asked)[group].result()
-        return next((str(place.error) for place in told.topic_partitions if place.error), None)
-
-    wait_until(f"a commit for {group}", refused, within=topics.WITHIN)
-
-
-def forget(kafka: KafkaConfig, group: str) -> None:
-    admin = groups.client(kafka)
-    admin.delete_consumer_groups([group])[group].result()
-
-
-def held(kafka: KafkaConfig, group: str) -> list[tuple[str, int, int, str]]:
-    return [
-        (p.topic, p.partition, p.offset, p.metadata)
-        for found in committed(kafka, (group,))
-        for p in found.positions
-    ]
 
 
 def put_back(
@@ -112,18 +84,18 @@ def test_a_group_reads_on_where_it_was(
     broker: Stack, topic: str, repository: Repository, protocol: str
 ) -> None:
     kafka, group = broker.config.kafka, f"{protocol}-{topic}"
-    first = _read(kafka, group, topic, 30, protocol)
+    first = read(kafka, group, topic, 30, protocol)
     backup = groups.take(broker.config, repository)
     told = next(found for found in groups.read(backup) if found.name == group)
     assert (told.state, told.protocol, told.simple) == ("empty", protocol, False)
     forget(kafka, group)
     put_back(broker, backup, group)
-    assert set(_read(kafka, group, topic, 170, protocol)).isdisjoint(first)
+    assert set(read(kafka, group, topic, 170, protocol)).isdisjoint(first)
 
 
 def test_groups_with_members_are_refused(broker: Stack, topic: str, backup: BackupSet) -> None:
     kafka, group = broker.config.kafka, f"of-{topic}"
-    consumer = _consumer(kafka, group, "classic")
+    consumer = member(kafka, group, "classic")
     consumer.subscribe([topic])
     wait_until(
         "a message", lambda: None if consumer.poll(0.1) else "none yet", within=topics.WITHIN
@@ -145,19 +117,9 @@ def test_other_offsets_are_given_up_only_by_name(
     assert held(kafka, group)[0] == (topic, 0, 40, "half way")
 
 
-def _delete(kafka: KafkaConfig, topic: str) -> None:
-    admin = topics.admin(kafka)
-    admin.delete_topics([topic])[topic].result()
-    wait_until(
-        f"{topic} is gone",
-        lambda: "there" if topic in admin.list_topics(timeout=10).topics else None,
-        within=topics.WITHIN,
-    )
-
-
 def _remake(kafka: KafkaConfig, topic: str, values: int, first: int = 0) -> None:
     """The topic of another life: the broker forgets the offsets that groups had in it."""
-    _delete(kafka, topic)
+    delete(kafka, topic)
     admin = topics.admin(kafka)
     kept = {"retention.ms": "-1"}  # its timestamps are of 1970
     new = NewTopic(topic, num_partitions=2, replication_factor=1, config=kept)
@@ -213,13 +175,13 @@ def test_after_a_replay_groups_read_on_at_the_same_record(
     commit(kafka, group, TopicPartition(topic, 0, 9, "in the third"))
     backup = groups.take(config, repository)
     archived = archive.take(config, repository, [topic])
-    _delete(kafka, topic)
+    delete(kafka, topic)
     plan = make(config, repository, Wish(topic, archived.label, mode=Mode(mode)))
     journal = new_journal(config, topic)
     Replay(config, plan, journal).run()
     moves: Moves = Exact.of(archived)
     if mode == "dense":
-        moves = OffsetMap.load(repository.store, f"{FOLDER}/{journal.recovery}/{OBJECT}")
+        moves = OffsetMap.load(repository.store, map_key(journal.recovery))
     (one,) = restore(kafka, backup, moves=moves, groups=[group])[group]
     assert (one.fate, one.to.offset) == (Fate.PROVEN, {"exact": 9, "dense": 4}[mode])
     assert held(kafka, group) == [(topic, 0, one.to.offset, "in the third")]
@@ -285,39 +247,3 @@ def test_the_commands(broker: Stack, topic: str, tmp_path: Path) -> None:
     assert f"{topic}[0]@40 -> {topic}[0]@40: the next record is the one" in done.output
     assert "2 offsets of 1 group" in done.output
     assert held(kafka, group)[0] == (topic, 0, 40, "half way")
-
-
-def forget_if_there(kafka: KafkaConfig, group: str) -> None:
-    if list(committed(kafka, (group,))):
-        forget(kafka, group)
-
-
-def _consumer(kafka: KafkaConfig, group: str, protocol: str) -> Consumer:
-    return Consumer(
-        {
-            "bootstrap.servers": kafka.bootstrap_servers,
-            "group.id": group,
-            "group.protocol": protocol,
-            "auto.offset.reset": "earliest",
-            "enable.auto.commit": False,
-        }
-    )
-
-
-def _read(
-    kafka: KafkaConfig, group: str, topic: str, count: int, protocol: str
-) -> Sequence[tuple[int, int]]:
-    """Read on as a member of the group, commit, and leave."""
-    consumer = _consumer(kafka, group, protocol)
-    consumer.subscribe([topic])
-    seen: list[tuple[int, int]] = []
-
-    def missing() -> str | None:
-        told = consumer.consume(count - len(seen), 0.2)
-        seen.extend((message.partition() or 0, message.offset() or 0) for message in told)
-        return f"{len(seen)} of {count}" if len(seen) < count else None
-
-    wait_until(f"{count} records for {group}", missing, within=topics.WITHIN)
-    consumer.commit(asynchronous=False)
-    consumer.close()
-    return seen

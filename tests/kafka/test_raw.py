@@ -5,14 +5,16 @@ import ssl
 import uuid
 
 import pytest
-from kafka.net import KafkaConnectionManager, KafkaSSLTransport, KafkaTCPTransport
+from kafka.net import KafkaConnectionManager, KafkaNetSocket, KafkaSSLTransport, KafkaTCPTransport
 
 from fixtures.stacks.protocol import Stack
 from pipeline.config import KafkaConfig
 from pipeline.errors import ConfigError, ServerError
 from pipeline.kafka.batches import Codec, check_crc, walk
+from pipeline.kafka.brokers import Place
+from pipeline.kafka.connections import _Direct
 from pipeline.kafka.gaps import Aborted
-from pipeline.kafka.raw import OffsetGone, Place, RawReader, settings
+from pipeline.kafka.raw import OffsetGone, RawReader, settings
 from pipeline.kafka.topics import describe
 from tests.kafka import topics
 
@@ -25,6 +27,17 @@ def test_kafka_python_still_has_the_names_that_are_replaced() -> None:
         assert "self._sock.recv(4096)" in source
         assert "return recvd_data, err" in source
     assert "self._sock_recv()" in inspect.getsource(KafkaTCPTransport._read_from_sock)
+
+
+def test_kafka_python_still_has_the_names_that_writing_uses() -> None:
+    assert KafkaConnectionManager.DEFAULT_CONFIG["max_in_flight_requests_per_connection"] == 5
+    assert KafkaConnectionManager.DEFAULT_CONFIG["reconnect_backoff_max_ms"] == 30_000
+    assert "proxy_url=self.config['proxy_url']" in inspect.getsource(KafkaConnectionManager)
+    assert type(KafkaNetSocket("direct://")) is _Direct
+    parameters = inspect.signature(KafkaNetSocket.sock_connect).parameters
+    assert list(parameters) == ["self", "net", "sock", "sockaddr", "timeout_at"]
+    for name in ("run", "send", "call_soon", "least_loaded_node"):
+        assert callable(getattr(KafkaConnectionManager, name))
 
 
 def test_kafka_python_still_makes_the_tls_context_that_is_borrowed() -> None:

@@ -1,36 +1,22 @@
 """A topic comes back as it was: offsets, times, headers, codec, log start, configuration."""
 
-from pathlib import Path
-
 import pytest
 
-from fixtures.stacks.protocol import Stack
 from pipeline.config import KafkaConfig
 from pipeline.kafka.target_topic import configure
 from pipeline.kafka.topics import describe
 from pipeline.wait import wait_until
 from tests.kafka import topics
-from tests.kafka.replayed import Place, Seen, batches, consumed, delete, eventful, place_extent
+from tests.kafka.replayed import Seen, Site, batches, consumed, delete, eventful, place_extent
 
 pytestmark = pytest.mark.stack
-COMPACTED = {
-    "cleanup.policy": "compact",
-    "segment.ms": "100",
-    "min.cleanable.dirty.ratio": "0.01",
-    "max.compaction.lag.ms": "100",
-}
 READS = 5
 SLOW = pytest.mark.slow
 CODECS = ("none", "lz4", *(pytest.param(codec, marks=SLOW) for codec in ("gzip", "snappy", "zstd")))
 
 
-@pytest.fixture
-def here(broker: Stack, tmp_path: Path) -> Place:
-    return Place(broker, tmp_path)
-
-
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_plain_topic_comes_back_byte_for_byte(here: Place, codec: str) -> None:
+def test_a_plain_topic_comes_back_byte_for_byte(here: Site, codec: str) -> None:
     kafka = here.kafka
     own = {"retention.ms": "-1", "max.message.bytes": "2000000"}
     topic = topics.create(kafka, f"replayed-{codec}", 3, own)
@@ -49,7 +35,7 @@ def test_a_plain_topic_comes_back_byte_for_byte(here: Place, codec: str) -> None
     assert not any("retention" in line for line in said)
 
 
-def test_a_transactional_topic_keeps_its_offsets(here: Place) -> None:
+def test_a_transactional_topic_keeps_its_offsets(here: Site) -> None:
     kafka = here.kafka
     topic = topics.create(kafka, "replayed-transactions")
     topics.transactions(kafka, topic, "caacaca")
@@ -61,7 +47,7 @@ def test_a_transactional_topic_keeps_its_offsets(here: Place) -> None:
 
 def compacted(kafka: KafkaConfig, codec: str) -> str:
     """A topic with holes inside of batches, after the cleaner went over it."""
-    topic = topics.create(kafka, "replayed-compacted", config=COMPACTED)
+    topic = topics.create(kafka, "replayed-compacted", config=topics.COMPACTED)
     writer = topics.producer(kafka, **{"compression.type": codec})
     topics.fill(writer, topic, 500, keys=450)
     topics.fill(writer, topic, 1_000, keys=40)
@@ -72,7 +58,7 @@ def compacted(kafka: KafkaConfig, codec: str) -> str:
         return None if holes > 30 else f"{holes} holes"
 
     wait_until("the cleaner", uncleaned, within=topics.WITHIN)
-    configure(kafka, topic, {**COMPACTED, "cleanup.policy": "delete"})
+    configure(kafka, topic, {**topics.COMPACTED, "cleanup.policy": "delete"})
     last: list[list[Seen]] = []
 
     def cleaning() -> str | None:
@@ -85,7 +71,7 @@ def compacted(kafka: KafkaConfig, codec: str) -> str:
 
 
 @pytest.mark.parametrize("codec", ["lz4", pytest.param("snappy", marks=SLOW)])
-def test_a_compacted_topic_keeps_its_offsets(here: Place, codec: str) -> None:
+def test_a_compacted_topic_keeps_its_offsets(here: Site, codec: str) -> None:
     kafka = here.kafka
     topic = compacted(kafka, codec)
     here.archive(topic)
@@ -99,7 +85,7 @@ def test_a_compacted_topic_keeps_its_offsets(here: Place, codec: str) -> None:
 
 
 @pytest.mark.parametrize("start", [1_234, pytest.param(250_000, marks=SLOW)])
-def test_the_log_starts_where_it_did(here: Place, start: int) -> None:
+def test_the_log_starts_where_it_did(here: Site, start: int) -> None:
     kafka = here.kafka
     topic = topics.create(kafka, "replayed-start")
     writer = topics.producer(kafka, **{"compression.type": "zstd", "batch.size": "100000"})

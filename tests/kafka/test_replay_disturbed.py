@@ -2,31 +2,25 @@
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import NewTopic
 
 from fixtures.stacks.kafka import KafkaServer
 from fixtures.stacks.protocol import Component, Stack
 from pipeline.config import KafkaConfig
 from pipeline.errors import RestoreError, ServerError
-from pipeline.kafka import raw_produce, replay, replay_write
+from pipeline.kafka import raw_produce, replay_journal, replay_write
 from pipeline.kafka.raw_produce import RawWriter
 from tests.kafka import topics
 from tests.kafka.brokers import pair
-from tests.kafka.replayed import Place, consumed, place_extent
+from tests.kafka.replayed import Site, consumed, place_extent
 
 pytestmark = pytest.mark.stack
 FOREVER = {"retention.ms": "-1"}
 
 
-@pytest.fixture
-def here(broker: Stack, tmp_path: Path) -> Place:
-    return Place(broker, tmp_path)
-
-
-def archived(here: Place) -> str:
+def archived(here: Site) -> str:
     """Many small batches, and gaps between them."""
     topic = topics.create(here.kafka, "disturbed", config=FOREVER)
     writer = topics.producer(here.kafka, **{"batch.size": "1000", "linger.ms": "0"})
@@ -59,7 +53,7 @@ def at_call(call: Call, act: Callable[[], object], patch: pytest.MonkeyPatch) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("call", [RECORDS, MARKER], ids=["records", "markers"])
 def test_a_broker_that_is_started_anew_gets_nothing_twice(
-    here: Place, broker: Stack, monkeypatch: pytest.MonkeyPatch, call: Call
+    here: Site, broker: Stack, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     topic = archived(here)
 
@@ -76,7 +70,7 @@ def test_a_broker_that_is_started_anew_gets_nothing_twice(
 
 @pytest.mark.slow
 def test_a_broker_that_stays_away_is_one_error_and_the_replay_goes_on_later(
-    here: Place, broker: Stack, monkeypatch: pytest.MonkeyPatch
+    here: Site, broker: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic = archived(here)
     with monkeypatch.context() as patch:
@@ -85,15 +79,15 @@ def test_a_broker_that_stays_away_is_one_error_and_the_replay_goes_on_later(
         at_call(RECORDS, lambda: broker.kill(Component.KAFKA), patch)
         with pytest.raises(ServerError, match=rf"{topic}-back\[0\]: its offsets: not within 2 s"):
             here.bring(topic)
-    ((name, _),) = replay.unfinished(here.config)
+    ((name, _),) = replay_journal.unfinished(here.config)
     broker.start(Component.KAFKA)
     here.resume(name)
     assert consumed(here.kafka, f"{topic}-back") == consumed(here.kafka, topic)
-    assert list(replay.unfinished(here.config)) == []
+    assert list(replay_journal.unfinished(here.config)) == []
 
 
 def test_a_topic_that_is_deleted_before_a_marker_is_one_error(
-    here: Place, monkeypatch: pytest.MonkeyPatch
+    here: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic = archived(here)
     client = topics.admin(here.kafka)
@@ -104,7 +98,7 @@ def test_a_topic_that_is_deleted_before_a_marker_is_one_error(
     at_call(MARKER, delete, monkeypatch)
     with pytest.raises(RestoreError, match=r"-back\[0\]: the topic was deleted meanwhile"):
         here.bring(topic)
-    assert len(list(replay.unfinished(here.config))) == 1
+    assert len(list(replay_journal.unfinished(here.config))) == 1
 
 
 @pytest.fixture
@@ -115,7 +109,7 @@ def two() -> Iterator[tuple[KafkaConfig, KafkaServer]]:
 
 @pytest.mark.slow
 def test_a_leader_that_dies_hands_over(
-    here: Place, two: tuple[KafkaConfig, KafkaServer], monkeypatch: pytest.MonkeyPatch
+    here: Site, two: tuple[KafkaConfig, KafkaServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kafka, second = two
     here.connect(kafka)

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.stacks.protocol import Stack
 from pipeline.errors import ConfigError, RecoveryRefused, RestoreError
-from pipeline.kafka import replay
+from pipeline.kafka import replay_journal
+from pipeline.kafka.brokers import Place
 from pipeline.kafka.raw_produce import RawWriter
 from tests.kafka import topics
-from tests.kafka.replayed import Place, batches, consumed, delete, place_extent
+from tests.kafka.replayed import Site, batches, consumed, delete, place_extent
 
 pytestmark = pytest.mark.stack
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.kafka import replay, replay_wish, replay_write, target_topic
+from pipeline.kafka import replay, replay_journal, replay_wish, replay_write, target_topic
 from pipeline.kafka.raw_produce import RawWriter
 from pipeline import config as configuration
 from pipeline.repository import Repository
@@ -42,17 +42,12 @@ replay_write.WINDOW = 8  # of 17 batches at least 9 are in place
 config = configuration.load(Path(file))
 plan = replay_wish.make(config, Repository(FolderStore(config.repository.path)),
                         replay_wish.Wish(topic, name=topic + "-back"))
-replay.Replay(config, plan, replay.new_journal(config, topic)).run()
+replay.Replay(config, plan, replay_journal.new_journal(config, topic)).run()
 """
 
 
 @pytest.fixture
-def here(broker: Stack, tmp_path: Path) -> Place:
-    return Place(broker, tmp_path)
-
-
-@pytest.fixture
-def topic(here: Place) -> str:
+def topic(here: Site) -> str:
     """Many batches, transactions of both kinds, a log that does not start at 0."""
     name = topics.create(here.kafka, "killed", config={"retention.ms": "-1"})
     writer = topics.producer(here.kafka, **{"batch.size": "2000", "linger.ms": "0"})
@@ -64,7 +59,7 @@ def topic(here: Place) -> str:
     return name
 
 
-def killed(here: Place, topic: str, tmp_path: Path, *where: str) -> str:
+def killed(here: Site, topic: str, tmp_path: Path, *where: str) -> str:
     """Kill -9 a replay there; returns its name."""
     file = tmp_path / "pipeline.toml"
     file.write_text(
@@ -76,7 +71,7 @@ def killed(here: Place, topic: str, tmp_path: Path, *where: str) -> str:
         check=False,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},  # noqa: PTH109
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     (journal,) = (tmp_path / "recoveries").iterdir()
@@ -96,21 +91,21 @@ def killed(here: Place, topic: str, tmp_path: Path, *where: str) -> str:
     ids="-".join,
 )
 def test_what_was_killed_goes_on_without_a_duplicate(
-    here: Place, topic: str, tmp_path: Path, where: tuple[str, ...]
+    here: Site, topic: str, tmp_path: Path, where: tuple[str, ...]
 ) -> None:
     name = killed(here, topic, tmp_path, *where)
     begun = where[0] != "topic" or where[1] != "create"
     told = [(name, f"{topic}-back")] if begun else []
-    assert list(replay.unfinished(here.config)) == told
+    assert list(replay_journal.unfinished(here.config)) == told
     proven, _, _ = here.resume(name)
     assert consumed(here.kafka, f"{topic}-back") == consumed(here.kafka, topic)
     assert place_extent(here.kafka, f"{topic}-back") == place_extent(here.kafka, topic)
     assert proven[0].records == len(consumed(here.kafka, topic))
-    assert list(replay.unfinished(here.config)) == []
+    assert list(replay_journal.unfinished(here.config)) == []
 
 
 def test_somebody_elses_record_is_found_before_more_is_written(
-    here: Place, topic: str, tmp_path: Path
+    here: Site, topic: str, tmp_path: Path
 ) -> None:
     name = killed(here, topic, tmp_path, "writer", "_send", "17")
     topics.fill(topics.producer(here.kafka), f"{topic}-back", 1)
@@ -118,11 +113,11 @@ def test_somebody_elses_record_is_found_before_more_is_written(
     with pytest.raises(RestoreError, match=r"killed-\d+-back\[0\]"):
         here.resume(name)
     assert place_extent(here.kafka, f"{topic}-back") == end
-    assert list(replay.unfinished(here.config)) == [(name, f"{topic}-back")]
+    assert list(replay_journal.unfinished(here.config)) == [(name, f"{topic}-back")]
 
 
 def test_a_strange_batch_that_fits_in_size_is_found_by_its_content(
-    here: Place, topic: str, tmp_path: Path
+    here: Site, topic: str, tmp_path: Path
 ) -> None:
     name = killed(here, topic, tmp_path, "writer", "_send", "17")
     end = place_extent(here.kafka, f"{topic}-back")[1]
@@ -133,7 +128,7 @@ def test_a_strange_batch_that_fits_in_size_is_found_by_its_content(
 
 
 def test_a_topic_that_was_deleted_meanwhile_is_named(
-    here: Place, topic: str, tmp_path: Path
+    here: Site, topic: str, tmp_path: Path
 ) -> None:
     name = killed(here, topic, tmp_path, "writer", "_send", "17")
     delete(here.kafka, f"{topic}-back")
@@ -142,16 +137,16 @@ def test_a_topic_that_was_deleted_meanwhile_is_named(
 
 
 def test_a_lost_request_or_answer_neither_drops_nor_doubles_a_batch(
-    here: Place, topic: str, monkeypatch: pytest.MonkeyPatch
+    here: Site, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     true, calls = RawWriter._produce, [0]
 
-    async def losing(self: RawWriter, *given: object) -> object:
+    async def losing(self: RawWriter, place: Place, batch: bytes) -> object:
         calls[0] += 1
         number = calls[0]
         if number == 3:
             raise ConnectionResetError("the request was lost; those behind it were not")
-        told = await true(self, *given)  # type: ignore[arg-type]
+        told = await true(self, place, batch)
         if number in {20, 21}:
             raise ConnectionResetError("the answer was lost")
         return told
@@ -162,7 +157,7 @@ def test_a_lost_request_or_answer_neither_drops_nor_doubles_a_batch(
     assert consumed(here.kafka, f"{topic}-back") == consumed(here.kafka, topic)
 
 
-def test_two_at_a_time_are_refused(here: Place, topic: str) -> None:
+def test_two_at_a_time_are_refused(here: Site, topic: str) -> None:
     done = here.bring(topic)
     with done.run._alone(), pytest.raises(RecoveryRefused, match="is running already"):
         here.resume(done.run.journal.recovery)

@@ -6,29 +6,23 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fixtures.stacks.protocol import Stack
 from pipeline.cli import app
 from pipeline.config import KafkaConfig
 from pipeline.errors import BackupError, ConfigError, RecoveryRefused
-from pipeline.kafka import replay
+from pipeline.kafka import replay_journal
 from pipeline.kafka.offset_map import OffsetMap
 from pipeline.kafka.replay_plan import Mode, Range
 from pipeline.kafka.surroundings import Spot
 from pipeline.kafka.target_topic import RETENTION, configure
 from pipeline.kafka.topics import describe
 from tests.kafka import topics
-from tests.kafka.replayed import Place, consumed, eventful, place_extent
+from tests.kafka.replayed import Site, consumed, eventful, place_extent
 
 pytestmark = pytest.mark.stack
 FOREVER = {"retention.ms": "-1"}
 
 
-@pytest.fixture
-def here(broker: Stack, tmp_path: Path) -> Place:
-    return Place(broker, tmp_path)
-
-
-def written(here: Place, *, partitions: int = 1, config: dict[str, str] | None = None) -> str:
+def written(here: Site, *, partitions: int = 1, config: dict[str, str] | None = None) -> str:
     topic = topics.create(here.kafka, "parts", partitions, FOREVER if config is None else config)
     for partition in range(partitions):
         eventful(here.kafka, topic, 500, partition, **{"compression.type": "lz4"})
@@ -36,7 +30,7 @@ def written(here: Place, *, partitions: int = 1, config: dict[str, str] | None =
     return topic
 
 
-def test_a_range_of_offsets_keeps_them(here: Place) -> None:
+def test_a_range_of_offsets_keeps_them(here: Site) -> None:
     topic = written(here, partitions=2)
     here.bring(topic, partitions=(1,), offsets=Range(101, 333))
     wanted = [each for each in consumed(here.kafka, topic, 1) if 101 <= each.offset < 333]
@@ -45,7 +39,7 @@ def test_a_range_of_offsets_keeps_them(here: Place) -> None:
     assert place_extent(here.kafka, f"{topic}-back", 0) == (0, 0)
 
 
-def test_a_range_of_time_begins_where_a_broker_would(here: Place) -> None:
+def test_a_range_of_time_begins_where_a_broker_would(here: Site) -> None:
     topic = written(here)
     since, until = (datetime.fromtimestamp(1_600_000_000 + s, UTC) for s in (100, 200))
     here.bring(topic, since=since, until=until)
@@ -57,7 +51,7 @@ def test_a_range_of_time_begins_where_a_broker_would(here: Place) -> None:
     assert consumed(here.kafka, f"{topic}-back") == everything[first:end]
 
 
-def test_dense_mode_writes_where_each_offset_went(here: Place) -> None:
+def test_dense_mode_writes_where_each_offset_went(here: Site) -> None:
     topic = topics.create(here.kafka, "dense", config=FOREVER)
     topics.transactions(here.kafka, topic, "caacac", size=5)
     topics.delete_before(here.kafka, topic, 3)
@@ -76,7 +70,7 @@ def test_dense_mode_writes_where_each_offset_went(here: Place) -> None:
     assert moves.end((topic, 0)) == end
 
 
-def test_a_topic_that_holds_something_is_refused_unless_appended(here: Place) -> None:
+def test_a_topic_that_holds_something_is_refused_unless_appended(here: Site) -> None:
     topic = written(here)
     here.bring(topic, offsets=Range(None, 200))
     with pytest.raises(RecoveryRefused, match=r"partition 0 holds 200 offsets: --append"):
@@ -89,7 +83,7 @@ def test_a_topic_that_holds_something_is_refused_unless_appended(here: Place) ->
     assert len(consumed(here.kafka, f"{topic}-back")) == 1_000
 
 
-def test_broker_times_are_kept_as_the_records_own(here: Place) -> None:
+def test_broker_times_are_kept_as_the_records_own(here: Site) -> None:
     config = FOREVER | {"message.timestamp.type": "LogAppendTime"}
     topic = topics.create(here.kafka, "append-time", config=config)
     writer = topics.producer(here.kafka, **{"compression.type": "zstd"})
@@ -102,7 +96,7 @@ def test_broker_times_are_kept_as_the_records_own(here: Place) -> None:
     assert describe(here.kafka, [f"{topic}-back"])[0].overrides == config
 
 
-def test_retention_that_would_delete_it_stays_held_until_told(here: Place) -> None:
+def test_retention_that_would_delete_it_stays_held_until_told(here: Site) -> None:
     topic = topics.create(here.kafka, "old", config={"retention.ms": "86400000"})
     here_config = {"retention.ms": "86400000"}
     configure(here.kafka, topic, FOREVER)
@@ -115,12 +109,12 @@ def test_retention_that_would_delete_it_stays_held_until_told(here: Place) -> No
     )
     (held,) = describe(here.kafka, [f"{topic}-back"])
     assert held.overrides == here_config | RETENTION
-    assert list(replay.unfinished(here.config)) == []
+    assert list(replay_journal.unfinished(here.config)) == []
     here.resume(done.run.journal.recovery, give_back_retention=True)
     assert describe(here.kafka, [f"{topic}-back"])[0].overrides == here_config
 
 
-def test_what_a_target_would_refuse_is_said_first(here: Place) -> None:
+def test_what_a_target_would_refuse_is_said_first(here: Site) -> None:
     topic = written(here, partitions=2)
     small = topics.create(here.kafka, "small", 2, {"max.message.bytes": "1000"})
     with pytest.raises(RecoveryRefused, match=r"batch of [\d,]+ bytes, max.message.bytes is 1,000"):
@@ -136,26 +130,24 @@ def test_what_a_target_would_refuse_is_said_first(here: Place) -> None:
         here.bring("nothing")
 
 
-def test_a_plan_can_be_made_before_there_is_a_broker(here: Place) -> None:
+def test_a_plan_can_be_made_before_there_is_a_broker(here: Site) -> None:
     topic = written(here)
     here.connect(KafkaConfig(bootstrap_servers="127.0.0.1:1", client={"log_level": "0"}))
     lines = list(here.plan(topic).lines())
     assert "the brokers do not answer: counted as if they let us write markers" in lines
 
 
-def test_a_cut_segment_leaves_a_topic_that_is_called_unfinished(
-    here: Place, tmp_path: Path
-) -> None:
+def test_a_cut_segment_leaves_a_topic_that_is_called_unfinished(here: Site, tmp_path: Path) -> None:
     topic = written(here)
     (segment,) = tmp_path.rglob("*.batches*")
     segment.write_bytes(segment.read_bytes()[:-100])
     with pytest.raises(BackupError, match=r"\.batches: .* cut batch at its end"):
         here.bring(topic)
-    ((_, name),) = replay.unfinished(here.config)
+    ((_, name),) = replay_journal.unfinished(here.config)
     assert name == f"{topic}-back"
 
 
-def test_the_command_plans_restores_and_says_what_is_next(here: Place, tmp_path: Path) -> None:
+def test_the_command_plans_restores_and_says_what_is_next(here: Site, tmp_path: Path) -> None:
     topic = written(here, partitions=2)
     config = tmp_path / "pipeline.toml"
     config.write_text(

@@ -1,16 +1,13 @@
 """A plan is exact where that meets the objective, and gives up the dearest partition first."""
 
-import inspect
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from kafka.net import KafkaConnectionManager, KafkaNetSocket
 
 from pipeline.errors import ConfigError
 from pipeline.kafka.gaps import Gap, Reason
 from pipeline.kafka.offset_map import Moved
-from pipeline.kafka.raw_produce import _Direct
 from pipeline.kafka.replay_plan import (
     By,
     Mode,
@@ -101,14 +98,3 @@ def test_a_map_leads_to_the_record_or_the_next_one() -> None:
         11,
         11,
     ]
-
-
-def test_kafka_python_still_has_the_names_that_writing_uses() -> None:
-    assert KafkaConnectionManager.DEFAULT_CONFIG["max_in_flight_requests_per_connection"] == 5
-    assert KafkaConnectionManager.DEFAULT_CONFIG["reconnect_backoff_max_ms"] == 30_000
-    assert "proxy_url=self.config['proxy_url']" in inspect.getsource(KafkaConnectionManager)
-    assert type(KafkaNetSocket("direct://")) is _Direct
-    parameters = inspect.signature(KafkaNetSocket.sock_connect).parameters
-    assert list(parameters) == ["self", "net", "sock", "sockaddr", "timeout_at"]
-    for name in ("run", "send", "call_soon", "least_loaded_node"):
-        assert callable(getattr(KafkaConnectionManager, name))

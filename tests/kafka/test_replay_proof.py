@@ -1,26 +1,20 @@
 """The proof of a replay is not blind: whatever is written otherwise than archived is named."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from fixtures.stacks.protocol import Stack
 from pipeline.errors import RestoreError
-from pipeline.kafka import replay, replay_units, replay_write
+from pipeline.kafka import replay_journal, replay_units, replay_write
 from pipeline.kafka.batches import Batch
+from pipeline.kafka.raw_produce import Producer
 from pipeline.kafka.records import Record, encoded
 from tests.kafka import topics
-from tests.kafka.replayed import Place, eventful
+from tests.kafka.replayed import Site, eventful
 
 pytestmark = pytest.mark.stack
 FOREVER = {"retention.ms": "-1"}
 Fault = Callable[[Batch, bytes], tuple[Batch, bytes]]
-
-
-@pytest.fixture
-def here(broker: Stack, tmp_path: Path) -> Place:
-    return Place(broker, tmp_path)
 
 
 def a_bit_of_a_value(header: Batch, payload: bytes) -> tuple[Batch, bytes]:
@@ -38,23 +32,23 @@ def a_millisecond(header: Batch, payload: bytes) -> tuple[Batch, bytes]:
     [(a_bit_of_a_value, "keys, values or headers differ"), (a_millisecond, "base time")],
 )
 def test_what_was_sent_otherwise_is_found(
-    here: Place, monkeypatch: pytest.MonkeyPatch, fault: Fault, told: str
+    here: Site, monkeypatch: pytest.MonkeyPatch, fault: Fault, told: str
 ) -> None:
     topic = topics.create(here.kafka, "blind", config=FOREVER)
     eventful(here.kafka, topic, 300)
     here.archive(topic)
     true, sent = replay_write._ours, list[int]()
 
-    def faulty(header: Batch, payload: bytes, *more: object) -> bytes:
+    def faulty(header: Batch, payload: bytes, producer: Producer, sequence: int) -> bytes:
         sent.append(header.records)
         changed = fault(header, bytes(payload)) if len(sent) == 3 else (header, payload)
-        return true(*changed, *more)  # type: ignore[arg-type]
+        return true(*changed, producer, sequence)
 
     monkeypatch.setattr(replay_write, "_ours", faulty)
     with pytest.raises(RestoreError, match=told):
         here.bring(topic)
     assert len(sent) > 3
-    assert [name for _, name in replay.unfinished(here.config)] == [f"{topic}-back"]
+    assert [name for _, name in replay_journal.unfinished(here.config)] == [f"{topic}-back"]
 
 
 def swapped(records: list[Record]) -> list[Record]:
@@ -70,7 +64,7 @@ def later(records: list[Record]) -> list[Record]:
 
 @pytest.mark.parametrize("fault", [swapped, later])
 def test_what_was_written_anew_is_compared_record_by_record(
-    here: Place, monkeypatch: pytest.MonkeyPatch, fault: Callable[[list[Record]], list[Record]]
+    here: Site, monkeypatch: pytest.MonkeyPatch, fault: Callable[[list[Record]], list[Record]]
 ) -> None:
     config = FOREVER | {"message.timestamp.type": "LogAppendTime"}
     topic = topics.create(here.kafka, "anew", config=config)
@@ -82,7 +76,7 @@ def test_what_was_written_anew_is_compared_record_by_record(
 
 
 def test_a_topic_that_is_deleted_while_it_is_written_is_one_error(
-    here: Place, monkeypatch: pytest.MonkeyPatch
+    here: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic = topics.create(here.kafka, "vanishing", config=FOREVER)
     eventful(here.kafka, topic, 500)
@@ -90,8 +84,10 @@ def test_a_topic_that_is_deleted_while_it_is_written_is_one_error(
     true, sent = replay_write.PartitionWriter._send, list[int]()
     monkeypatch.setattr(replay_write, "WINDOW", 1)
 
-    def deleting(self: replay_write.PartitionWriter, *given: object) -> None:
-        true(self, *given)  # type: ignore[arg-type]
+    def deleting(
+        self: replay_write.PartitionWriter, header: Batch, payload: bytes, target: int
+    ) -> None:
+        true(self, header, payload, target)
         sent.append(1)
         if len(sent) == 4:
             client = topics.admin(here.kafka)

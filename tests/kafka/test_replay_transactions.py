@@ -1,10 +1,10 @@
 """Where brokers let us write no markers, transactions without a record fill the same offsets."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
+from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
     AclPermissionType,
@@ -13,27 +13,21 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from kafka.protocol.admin import ListTransactionsRequest
 
-from fixtures.stacks.protocol import Stack
 from pipeline.config import KafkaConfig
 from pipeline.errors import RestoreError
-from pipeline.kafka import empty_transactions, replay
+from pipeline.kafka import empty_transactions, replay_journal
+from pipeline.kafka.brokers import Place
 from pipeline.kafka.empty_transactions import _Transactional
-from pipeline.kafka.raw import Place as At
 from pipeline.kafka.raw_produce import RawWriter
 from pipeline.kafka.replay_plan import By
 from tests.kafka import topics
 from tests.kafka.brokers import listening
-from tests.kafka.replayed import Place, consumed, eventful, place_extent
+from tests.kafka.replayed import Site, consumed, eventful, place_extent
 
 pytestmark = pytest.mark.stack
 
 
-@pytest.fixture
-def here(broker: Stack, tmp_path: Path) -> Place:
-    return Place(broker, tmp_path)
-
-
-def gappy(here: Place, partitions: int = 1) -> str:
+def gappy(here: Site, partitions: int = 1) -> str:
     """Gaps of every length, a log that starts late."""
     topic = topics.create(here.kafka, "gappy", partitions, {"retention.ms": "-1"})
     for partition in range(partitions):
@@ -45,12 +39,12 @@ def gappy(here: Place, partitions: int = 1) -> str:
     return topic
 
 
-def equal(here: Place, topic: str) -> None:
+def equal(here: Site, topic: str) -> None:
     assert consumed(here.kafka, f"{topic}-back") == consumed(here.kafka, topic)
     assert place_extent(here.kafka, f"{topic}-back") == place_extent(here.kafka, topic)
 
 
-def test_empty_transactions_fill_the_same_offsets(here: Place) -> None:
+def test_empty_transactions_fill_the_same_offsets(here: Site) -> None:
     topic = gappy(here, partitions=2)
     done = here.bring(topic, by=By.TRANSACTIONS)
     equal(here, topic)
@@ -69,21 +63,21 @@ def ongoing(kafka: KafkaConfig, name: str) -> list[str]:
 
 
 def test_what_an_interrupted_run_left_open_ends_before_it_goes_on(
-    here: Place, monkeypatch: pytest.MonkeyPatch
+    here: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic, true, asked = gappy(here), _Transactional._until, list[str]()
 
-    def dying(self: _Transactional, request: object, code: object) -> object:
+    def dying(self: _Transactional, request: object, code: Callable[[Any], int]) -> object:
         asked.append(type(request).__name__)
         if asked.count("EndTxnRequest") > 50:
             raise RestoreError("the end, with transactions open")
-        return true(self, request, code)  # type: ignore[arg-type]
+        return true(self, request, code)
 
     with monkeypatch.context() as patched:
         patched.setattr(_Transactional, "_until", dying)
         with pytest.raises(RestoreError, match="with transactions open"):
             here.bring(topic, by=By.TRANSACTIONS)
-    ((name, _),) = replay.unfinished(here.config)
+    ((name, _),) = replay_journal.unfinished(here.config)
     assert ongoing(here.kafka, name)
     monkeypatch.setattr(RawWriter, "mark", None)  # it goes on as it began
     here.resume(name)
@@ -91,10 +85,10 @@ def test_what_an_interrupted_run_left_open_ends_before_it_goes_on(
     assert not ongoing(here.kafka, name)
 
 
-def test_a_marker_too_many_is_one_error(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_marker_too_many_is_one_error(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     topic, true = gappy(here), _Transactional.mark
 
-    def twice(self: _Transactional, place: At, count: int) -> None:
+    def twice(self: _Transactional, place: Place, count: int) -> None:
         true(self, place, count + 1)
 
     monkeypatch.setattr(_Transactional, "mark", twice)
@@ -147,7 +141,7 @@ def forbid(kafka: KafkaConfig, operation: AclOperation) -> None:
 
 @pytest.mark.slow
 def test_a_broker_that_refuses_markers_gets_transactions(
-    here: Place, guarded: tuple[KafkaConfig, KafkaConfig]
+    here: Site, guarded: tuple[KafkaConfig, KafkaConfig]
 ) -> None:
     administrator, application = guarded
     elsewhere = gappy(here)

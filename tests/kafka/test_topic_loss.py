@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
+from confluent_kafka.admin import NewPartitions
 from typer.testing import CliRunner, Result
 
 from fixtures.faults.outages import Outage
@@ -17,55 +17,21 @@ from fixtures.faults.topics import (
     delete_topics,
     recreate_topic,
 )
-from fixtures.ledger import Found, Ledger, classify
+from fixtures.kafka_story import commit
 from fixtures.stacks.protocol import Stack
-from fixtures.topic_reading import topic_survivors
-from fixtures.workload.producer import clients
-from fixtures.workload.topics import OWN_TOPICS, SYSTEM, create_topics
-from fixtures.workload.workload import Clients
+from fixtures.workload.topics import OWN_TOPICS
 from pipeline.cli import app
 from pipeline.errors import LossNotAccepted, RecoveryRefused, RestoreError
 from pipeline.kafka import archive, groups
 from pipeline.kafka.target_topic import existing
 from pipeline.recovery.topic_evidence import Facts
-from pipeline.recovery.topic_extent import survey
-from pipeline.recovery.topic_loss import TopicRecovery, new_recovery
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.recovery.topic_loss import TopicRecovery
 from pipeline.wait import wait_until
 from tests.kafka import topics
-from tests.kafka.test_groups import commit, forget_if_there
+from tests.kafka.readers import forget_if_there
+from tests.kafka.shop import Shop
 
 pytestmark = pytest.mark.stack
-
-
-class Shop:
-    """The services' topics on a broker, with a ledger of what they were told."""
-
-    def __init__(self, broker: Stack, folder: Path, seed: int) -> None:
-        self.broker, self.config = broker, broker.config
-        self.repository = Repository(FolderStore(self.config.repository.path))
-        self.ledger = Ledger(folder)
-        create_topics(self.config.kafka)
-        tally, made = clients(
-            self.config.kafka, list(OWN_TOPICS.values()), self.ledger, seed=seed, rate=400
-        )
-        self.clients = Clients(self.ledger, tally, made)
-
-    def back_up(self) -> BackupSet:
-        groups.take(self.config, self.repository)
-        return archive.take(self.config, self.repository, list(OWN_TOPICS))
-
-    def recovery(self, *names: str) -> TopicRecovery:
-        return TopicRecovery(self.config, names, new_recovery(self.config), self.broker.nonce)
-
-    def findings(self, backup: BackupSet) -> str:
-        return "; ".join(line for one in survey(self.config, backup) for line in one.lines())
-
-    def damage(self) -> dict[str, int]:
-        survivors = {SYSTEM: topic_survivors(self.config.kafka)}
-        keys = classify(self.ledger, survivors, system=SYSTEM).systems[SYSTEM].keys
-        return {str(name): n for name, n in keys.items() if n and name is not Found.SOUND}
 
 
 @pytest.fixture

@@ -5,13 +5,20 @@ from datetime import timedelta
 from itertools import count
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from pipeline.config import KafkaConfig
 from pipeline.wait import wait_until
 
 _NUMBERS = count()  # a topic outlives its test: no two share one
 WITHIN = timedelta(seconds=60)
+COMPACTED = {
+    "cleanup.policy": "compact",
+    "segment.ms": "100",
+    "min.cleanable.dirty.ratio": "0.01",
+    "max.compaction.lag.ms": "100",
+}
+"""Cleaned as soon as the broker looks."""
 
 
 def admin(kafka: KafkaConfig) -> AdminClient:
@@ -82,7 +89,7 @@ def delete_before(kafka: KafkaConfig, topic: str, offset: int) -> None:
 
 def log_start(kafka: KafkaConfig, topic: str) -> int:
     place = TopicPartition(topic, 0)
-    earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+    earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library's
     client = admin(kafka)
     found = client.list_offsets({place: earliest})[place].result()
     return int(found.offset)

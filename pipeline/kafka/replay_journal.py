@@ -1,0 +1,50 @@
+"""The logs of replays in the repository: opened, opened again, looked through."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import ConfigError
+from pipeline.kafka.offset_map import OBJECT
+from pipeline.recovery.journal import FILE, Journal
+
+FOLDER, PREFIX = "recoveries", "topic-"
+
+
+def new_journal(config: PipelineConfig, topic: str) -> Journal:
+    """Open the log of a new replay."""
+    return journal_of(config, f"{PREFIX}{topic}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
+
+
+def journal_of(config: PipelineConfig, name: str) -> Journal:
+    """The log of the replay of this name."""
+    return Journal(config.repository.path / FOLDER / name)
+
+
+def reopened(config: PipelineConfig, name: str) -> tuple[Journal, dict[str, Any]]:
+    """The log of an interrupted replay, and what it says that was wished."""
+    journal = journal_of(config, name)
+    told = journal.done().get("plan")
+    if told is None:
+        raise ConfigError(f"{name} was refused before it began: start a new replay")
+    return journal, told
+
+
+def journals(config: PipelineConfig) -> Iterator[Journal]:
+    """Every replay's log, of one topic in the order of their beginning."""
+    for path in sorted((config.repository.path / FOLDER).glob(f"{PREFIX}*/{FILE}")):
+        yield Journal(path.parent)
+
+
+def unfinished(config: PipelineConfig) -> Iterator[tuple[str, str]]:
+    """Replays that began and did not end, each with its topic: whoever reads that is misled."""
+    for journal in journals(config):
+        done = journal.done()
+        if "target" in done and "replay" not in done:
+            yield journal.recovery, done["target"]["topic"]
+
+
+def map_key(name: str) -> str:
+    """Key of the offset map that a replay wrote."""
+    return f"{FOLDER}/{name}/{OBJECT}"
