@@ -1,6 +1,7 @@
 """`python -m bench`: measure against the others, and write the tables into docs/."""
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +9,15 @@ import typer
 
 from bench.cluster import bench
 from bench.detection import Detection
-from bench.measure import write_block, write_raw
+from bench.dumps import Dumps
+from bench.measure import machine, write_block, write_raw
 from bench.packages import fetched
-from bench.postgres import PostgresBench, machine
+from bench.postgres import PostgresBench
 
 ROOT = Path(__file__).parents[1]
 REPORTS, DOCUMENT = ROOT / "reports", ROOT / "docs" / "benchmarks.md"
 MATRIX = ROOT / "docs" / "detection-matrix.md"
+DUMPS = "Dumps, which pgBackRest and Barman do not take:"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -36,7 +39,7 @@ def postgres(
     told = ", ".join(versions.values())
     head = (
         f"{datetime.now(UTC):%Y-%m-%d}, {machine()}. {told}. {rounds} rounds, in turn; "
-        f"{run.facts['database_bytes'] / 1e6:,.0f} MB of databases, "  # type: ignore[operator]
+        f"{run.database_bytes / 1e6:,.0f} MB of databases, "
         f"{segments} segments of WAL. Ratios are medians of the ratios in each round."
     )
     text = "\n\n".join([head, *tables])
@@ -55,13 +58,18 @@ def detection(
     """Put the same damage before pg_verifybackup, pgBackRest, Barman and this suite."""
     programs = fetched()
     memory = "/dev/shm"  # noqa: S108 - mkdtemp below it; nothing is timed here
-    with bench(programs, initdb=("--wal-segsize=1",), within=memory) as made:
-        run = Detection(made, typer.echo)
-        table = run.run(only)
+    make = partial(bench, programs, initdb=("--wal-segsize=1",), within=memory)
+    run = Detection(make, typer.echo)
+    table = run.run(only)
+    with make() as made:
+        dumped = Dumps(made, typer.echo)
+        dumps_table = dumped.run(only)
     versions = programs.versions()
-    text = f"{datetime.now(UTC):%Y-%m-%d}. {', '.join(versions.values())}.\n\n{table}"
+    head = f"{datetime.now(UTC):%Y-%m-%d}. {', '.join(versions.values())}."
+    text = f"{head}\n\n{table}\n\n{DUMPS}\n\n{dumps_table}"
     typer.echo(text)
-    write_raw(REPORTS, "bench-detection", {"versions": versions, "cases": run.raw})
+    facts = {"versions": versions, "cases": run.raw, "dumps": dumped.raw}
+    write_raw(REPORTS, "bench-detection", facts)
     if document:
         write_block(MATRIX, "detection", text)
 

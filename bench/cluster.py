@@ -98,11 +98,14 @@ class Bench:
             row = cursor.fetchone() if cursor.description else None
         return row[0] if row else None
 
-    def create(self, archive: Sequence[str], more: Mapping[str, str] = {}) -> None:
+    def create(
+        self, archive: Sequence[str], more: Mapping[str, str] = {}, *, checksums: bool = True
+    ) -> None:
         """Make the source server; `archive` are the shell lines that take a segment `$1`."""
         account = ("--auth=trust", f"--username={self.config.postgres.user}", "--no-sync")
-        locale = ("--encoding=UTF8", "--locale=C", "--data-checksums")
-        self.tools.run("initdb", *locale, *account, *self.initdb, f"--pgdata={self.data}")
+        pages = ("--data-checksums",) if checksums else ()
+        locale = ("--encoding=UTF8", "--locale=C")
+        self.tools.run("initdb", *locale, *pages, *account, *self.initdb, f"--pgdata={self.data}")
         script = self.folder / "for-pgbackrest-too.sh"  # it asks for its name
         script.write_text("set -e\n" + "\n".join(archive) + "\n")
         settings = {

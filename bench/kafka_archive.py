@@ -20,10 +20,9 @@ from typing import Annotated
 
 import typer
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, NewTopic
 
-from bench.measure import Series, interleaved, write_block, write_raw
-from bench.postgres import machine
+from bench.measure import Series, interleaved, machine, write_block, write_raw
 from fixtures.stacks import training
 from fixtures.stacks.artifacts import Artifacts
 from fixtures.stacks.native import NativeStack

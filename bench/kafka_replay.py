@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 from confluent_kafka import Producer
-from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import NewTopic
 
 from bench.measure import Series, interleaved, table, timed, write_raw
 from fixtures.stacks import training
@@ -24,8 +24,8 @@ from fixtures.stacks.artifacts import Artifacts
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 from pipeline.config import PipelineConfig
-from pipeline.kafka import archive, replay, replay_wish
-from pipeline.kafka.target_topic import admin
+from pipeline.kafka import archive, replay, replay_journal, replay_wish
+from pipeline.kafka.topics import admin
 from pipeline.repository import Repository
 from pipeline.store import FolderStore
 
@@ -75,7 +75,7 @@ class Rig:
     def replay(self) -> float:
         """Seconds with everything: reading the archive, making the topic, proof."""
         wish = replay_wish.Wish(self.topic, name=f"{self.topic}-{next(_NUMBERS)}")
-        journal = replay.new_journal(self._config, self.topic)
+        journal = replay_journal.new_journal(self._config, self.topic)
 
         def run() -> None:
             plan = replay_wish.make(self._config, self._repository, wish)
@@ -86,12 +86,11 @@ class Rig:
             (line["step"], line["result"]): datetime.fromisoformat(line["utc"])
             for line in journal.lines()
         }
-        self.steps.append(
-            tuple(  # type: ignore[arg-type]
-                (at[step, "done"] - at[step, "started"]).total_seconds()
-                for step in ("write", "prove")
-            )
-        )
+
+        def seconds(step: str) -> float:
+            return (at[step, "done"] - at[step, "started"]).total_seconds()
+
+        self.steps.append((seconds("write"), seconds("prove")))
         return taken
 
     def replay_write(self) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+Say = Callable[[str], None]
 BEGIN, END = "<!-- bench: {} begins -->", "<!-- bench: {} ends -->"
 
 
@@ -74,6 +75,11 @@ def table(title: str, series: Mapping[str, Series], reference: str, note: str = 
         size = "" if each.size is None else f"{each.size / 1e6:,.0f}"
         lines.append(f"| {each.name} | {each} | {each.over(series[reference]):.2f} | {size} |")
     return "\n".join([*lines, *(["", note] if note else [])])
+
+
+def machine() -> str:
+    """What the figures depend on, without a name."""
+    return f"{len(os.sched_getaffinity(0))} cores, one disk"
 
 
 def write_block(document: Path, name: str, text: str) -> None:

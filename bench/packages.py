@@ -50,7 +50,9 @@ class Programs:
             "pgBackRest": [self.pgbackrest, "version"],
             "Barman": [str(self.barman / "barman"), "--version"],
         }
-        return {name: self._first_line(command) for name, command in words.items()}
+        told = {name: self._first_line(command) for name, command in words.items()}
+        number, _, _ = told["Barman"].partition(" ")  # "3.19.1 Barman by …"
+        return told | {"Barman": f"Barman {number}"}
 
     def _first_line(self, command: list[str]) -> str:
         told = subprocess.run(
@@ -88,7 +90,7 @@ def _found(program: str) -> str:
 
 
 def _install_barman(venv: Path) -> None:
-    uv = cache.ensure(cache.folder() / "tools" / f"uv-{bootstrap.UV}", bootstrap._fetch_uv) / "uv"  # noqa: SLF001
+    uv = bootstrap.pinned_uv()
     environment = os.environ | {"UV_CACHE_DIR": str(cache.folder() / "uv")}
     for words in (
         ("venv", "--allow-existing", "--python", "/usr/bin/python3", venv),

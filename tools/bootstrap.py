@@ -74,11 +74,12 @@ def _uv_on_the_lock(arguments: list[str]) -> int:
         for name, value in os.environ.items()
         if name not in {"UV_DEFAULT_INDEX", "UV_INDEX_URL"}
     }
-    command = [str(_uv()), *arguments, "--python", str(PYTHON)]
+    command = [str(pinned_uv()), *arguments, "--python", str(PYTHON)]
     return subprocess.run(command, cwd=CLONE, env=environment, check=False).returncode
 
 
-def _uv() -> Path:
+def pinned_uv() -> Path:
+    """The program, brought into the cache once."""
     return cache.ensure(cache.folder() / "tools" / f"uv-{UV}", _fetch_uv, _say) / "uv"
 
 
@@ -91,7 +92,7 @@ def _key() -> str:
 
 def _fill(venv: Path) -> None:
     """Create the environment, and put the locked packages into it."""
-    uv = _uv()
+    uv = pinned_uv()
     wanted = venv / "requirements.txt"
     _say(f"installing the locked packages into {venv}")
     _run(uv, "venv", "--allow-existing", "--python", PYTHON, venv)

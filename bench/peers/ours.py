@@ -29,9 +29,13 @@ class Ours:
         return [archiving.push_command(self._bench.config).replace("%p", '"$1"')]
 
     def prepare(self) -> None:
+        self.configure(self._bench.config)
+
+    def configure(self, config: PipelineConfig) -> None:
+        """Write the file that its commands are told of."""
         password = self.toml.with_name("password")  # every connection here is trusted
         password.touch()
-        toml.write(self._bench.config, self.toml, password_file=password)
+        toml.write(config, self.toml, password_file=password)
 
     def run(self, *words: str) -> tuple[int, str]:
         done = subprocess.run(

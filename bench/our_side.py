@@ -1,0 +1,105 @@
+"""This suite's repository, to be damaged, and what its checks and its recovery say of it."""
+
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, cast
+
+import psycopg
+
+from bench.peers.ours import Ours
+from bench.sides import Change, changed, exchanged
+from checks import rules
+from checks.check import Check, Outcome
+from checks.subjects import BackupRepository, BaseBackup, WalArchive
+from fixtures.faults import backups
+from fixtures.scratch import Scratch
+from pipeline.config import PipelineConfig
+from pipeline.errors import RestoreError
+from pipeline.postgres.base_backup import KIND
+from pipeline.postgres.proof import amcheck
+from pipeline.postgres.receiver import ExpectedEnd
+from pipeline.repository import MANIFEST, Repository
+from pipeline.store import FolderStore
+
+
+class OurSide(Ours):
+    """Files are inside an object; it and its manifest are sealed anew: only content tells."""
+
+    @property
+    def _config(self) -> PipelineConfig:
+        return self._bench.config
+
+    @property
+    def _scratch(self) -> Scratch[BaseBackup]:
+        return Scratch(BaseBackup, self._bench.folder, self._config, "")
+
+    def back_up(self) -> None:
+        """One of each kind that the checks ask for."""
+        super().back_up()
+        code, told = self.run("backup", "logical")
+        if code:
+            raise RuntimeError(told)
+
+    @property
+    def _sets(self) -> list[Path]:
+        repository = Repository(FolderStore(self.repository))
+        return [self.repository / found.prefix for found in repository.sets(KIND)]
+
+    def change_file(self, name: str, change: Change) -> None:
+        backups.repack(
+            self._scratch, lambda each, content: change(content) if each == name else content
+        )
+
+    def add_file(self, name: str) -> None:
+        (self._sets[-1] / Path(name).name).write_bytes(b"nobody took this")
+
+    def stale_manifest(self) -> None:
+        first, *_, last = (folder / MANIFEST for folder in self._sets)
+        last.write_bytes(first.read_bytes())
+
+    def replace_backups(self, other: Path) -> None:
+        exchanged(self.repository / "sets/base", other / "sets/base")
+
+    def change_segment(self, name: str, change: Change) -> None:
+        changed(self.repository / "wal" / name, change)
+
+    def agree_with_segment(self, name: str) -> None:
+        """Nothing is noted of a segment when it comes: what it says must be right."""
+
+    def add_history(self, name: str, content: bytes) -> None:
+        (self.repository / "wal" / name).write_bytes(content)
+
+    def drop_history(self, name: str) -> None:
+        (self.repository / "wal" / name).unlink()
+
+    def restore(self, into: Path) -> None:
+        """Run the steps of `pipeline recover postgres` up to amcheck's, on a server of ours."""
+        super().restore(into)
+        with self._bench.restored(into) as conninfo:
+            self._bench.promoted(conninfo)
+            with psycopg.connect(**conninfo, autocommit=True) as connection:
+                broken, _, _ = amcheck(connection)
+        if broken:
+            raise RestoreError("; ".join(broken))
+
+    def at_rest(self) -> list[str]:
+        """Run the checks that read a repository."""
+        end = ExpectedEnd.read(self.repository)  # the receiver would have written it a second ago
+        replace(end, time=datetime.now(UTC)).write(self.repository)
+        kinds = {BackupRepository, BaseBackup, WalArchive}
+        return list(complaints(self._config, (c for c in rules.CATALOGUE if c.on in kinds)))
+
+
+def complaints(config: PipelineConfig, checks: Iterable[Check[Any]]) -> Iterator[str]:
+    """What checks say of a repository, each problem or trouble behind the check's name."""
+    opened = cache(lambda kind: kind.of(config))  # one reading serves all its checks
+    for check in checks:
+        seen = check.run(partial(opened, cast("Hashable", check.on)))
+        if seen.outcome in {Outcome.FAIL, Outcome.UNKNOWN}:
+            for problem in seen.problems:
+                yield f"{check.id}: {problem.subject}: {problem.problem}"
+            if seen.trouble is not None:
+                yield f"{check.id}: {seen.trouble}"
