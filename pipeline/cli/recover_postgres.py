@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.shared import DEFAULT, Config, say
+from pipeline.cli.resumable import resumable
+from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, accepted_end, say
 from pipeline.errors import ConfigError
-from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.targets import SPELLINGS, Target
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.plan import make
@@ -19,9 +19,7 @@ def recover_postgres(
     config: Config = DEFAULT,
     to: Annotated[str, typer.Option(help="the recovery target, see below")] = "latest",
     plan: Annotated[bool, typer.Option("--plan", help="only say what would be done")] = False,
-    accept_end: Annotated[
-        str | None, typer.Option(help="accept that it ends at this LSN, as a refusal named it")
-    ] = None,
+    accept_end: AcceptEnd = None,
     identity: Annotated[
         str | None, typer.Option(help="system identifier of what is replaced; asked otherwise")
     ] = None,
@@ -30,11 +28,17 @@ def recover_postgres(
         bool,
         typer.Option("--amcheck/--no-amcheck", help="read every table and index before opening"),
     ] = True,
+    digests: Annotated[
+        bool,
+        typer.Option(
+            "--digests", help="hold every table against the backup's digests, where it has any"
+        ),
+    ] = False,
 ) -> None:
     """Recover the database to a target, and CDC with it; clients get in last."""
     loaded = configuration.load(config)
     target = Target.parse(to)
-    accepted = _lsn(accept_end) if accept_end else None
+    accepted = accepted_end(accept_end)
     shown = make(loaded, target, accept_end=accepted) if plan or resume is None else None
     for line in shown.lines() if shown else ():
         say(line)
@@ -52,23 +56,18 @@ def recover_postgres(
         typed,
         accept_end=accepted,
         structure=structure,
+        digests=digests,
         shown=shown,
         progress=say,
     )
-    try:
+    again = (f" --accept-end {accepted}" if accepted else "") + (" --digests" if digests else "")
+    with resumable(
+        journal,
+        "check_identity",
+        f"to go on: pipeline recover postgres --resume {journal.recovery}{again}",
+    ):
         recovery.run()
-    except BaseException:
-        if _began(journal):
-            again = f" --accept-end {accepted}" if accepted else ""
-            say(f"to go on: pipeline recover postgres --resume {journal.recovery}{again}")
-        raise
-    say(f"journal: {journal.path}")
     say("next: pipeline backup base")
-
-
-def _began(journal: Journal) -> bool:
-    """Whether the recovery was told whom it replaces: before that it has touched nothing."""
-    return journal.path.exists() and "check_identity" in journal.done()
 
 
 def _target_of(journal: Journal) -> Target:
@@ -76,13 +75,6 @@ def _target_of(journal: Journal) -> Target:
     if "check_identity" not in done:
         raise ConfigError(f"{journal.recovery} was refused before it began: start a new recovery")
     return Target.parse(done["check_identity"]["target"])
-
-
-def _lsn(text: str) -> Lsn:
-    try:
-        return Lsn.parse(text)
-    except ValueError as error:
-        raise ConfigError(f"--accept-end: {error}") from error
 
 
 recover_postgres.__doc__ = f"{recover_postgres.__doc__}\n\n\b\nTargets:\n{SPELLINGS}"
