@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from checks.check import Catalogue, Check, Examination
 from checks.proof import Closing, Injection, Proof, opened, prove
-from fixtures.scratch import Material, Subject
+from fixtures.scratch import Material, Scratch, Subject
 from pipeline.config import PipelineConfig
 
 
@@ -37,6 +37,7 @@ class Bench:
         self._notes = notes
         self._seed = seed
         self._subjects: dict[type[Subject], Subject] = {}
+        self._scratches: list[Scratch[Any]] = []
         self._copies = ExitStack()
 
     def __enter__(self) -> Self:
@@ -52,6 +53,8 @@ class Bench:
 
     def examine(self, check: Check[Any]) -> Examination:
         """Run a check on what it is about."""
+        for scratch in self._scratches:
+            scratch.keep_up()
         return check.run(lambda: self._subject(check.on))
 
     def prove(self, injection: Injection[Any], catalogue: Catalogue) -> Proof:
@@ -68,6 +71,7 @@ class Bench:
     def _open(self, kind: type[Subject]) -> Subject:
         if self._config is None:
             scratch = self._copies.enter_context(self._material().scratch(kind))
+            self._scratches.append(scratch)
             return self._copies.enter_context(opened(scratch))()
         subject = kind.of(self._config)
         if isinstance(subject, Closing):

@@ -65,7 +65,10 @@ class Examination:
 
 @dataclass(frozen=True)
 class Check(Generic[S]):
-    """A rule about one kind of subject. `advice` says what to do when it does not hold."""
+    """A rule about one kind of subject. `advice` says what to do when it does not hold.
+
+    `chained` names the faults that need a newest base backup that is incremental.
+    """
 
     id: str
     on: type[S]
@@ -73,6 +76,7 @@ class Check(Generic[S]):
     advice: str
     severity: Severity
     faults: dict[str, Fault[S]] = field(default_factory=dict)
+    chained: set[str] = field(default_factory=set)
 
     @property
     def component(self) -> str:
@@ -90,6 +94,11 @@ class Check(Generic[S]):
             raise CatalogueError(f"{self.id}: two faults are called {name!r}")
         self.faults[name] = fault
         return fault
+
+    def detects_in_a_chain(self, fault: Fault[S]) -> Fault[S]:
+        """Add a fault that befalls a full base backup and the incremental ones on it."""
+        self.chained.add(getattr(fault, "__name__", repr(fault)))
+        return self.detects(fault)
 
     def run(self, open_subject: Callable[[], S]) -> Examination:
         """Examine to the end; whatever went wrong, the rule was not verified then."""

@@ -19,19 +19,41 @@ _PAGES = "base.page-checksums"
 _FILES = "base.files-match-server-manifest"
 _CONTROL = "base.control-data-agrees"
 _OBJECTS = "backup.objects-match-manifest"
+_CHAINS = "backup.chains-unbroken"
+_LABEL = "base.label-agrees-with-manifest"
 _CATALOGUE = "logical.restores-the-catalogue"
 _DRILL = "drills/test_postgres_corruption.py"
 
 LOSSES = (
-    Loss(1, "page damaged, checksums on", (f"{_PAGES}-page_bit_flipped",)),
+    Loss(
+        1,
+        "page damaged, checksums on",
+        (
+            f"{_PAGES}-page_bit_flipped",
+            f"{_PAGES}-page_of_a_parent_flipped",
+            f"{_PAGES}-block_of_an_increment_flipped",
+        ),
+    ),
     Loss(
         2,
         "row damaged, checksum right",
         ("logical.restores-every-row-letter_changed_in_the_dump",),
         f"in a base backup only digests that were taken earlier tell: {_DRILL}",
     ),
-    Loss(3, "bit flipped in a stored object", (f"{_OBJECTS}-object_bit_flipped",)),
-    Loss(4, "file cut", (f"{_OBJECTS}-object_truncated", f"{_FILES}-file_truncated")),
+    Loss(
+        3,
+        "bit flipped in a stored object",
+        (f"{_OBJECTS}-object_bit_flipped", f"{_OBJECTS}-object_of_a_parent_damaged"),
+    ),
+    Loss(
+        4,
+        "file cut",
+        (
+            f"{_OBJECTS}-object_truncated",
+            f"{_FILES}-file_truncated",
+            "base.increments-combine-increment_cut",
+        ),
+    ),
     Loss(5, "file longer than it was", (f"{_OBJECTS}-object_longer",)),
     Loss(6, "file missing", (f"{_OBJECTS}-object_missing", f"{_FILES}-file_left_out")),
     Loss(
@@ -42,14 +64,18 @@ LOSSES = (
     Loss(
         9,
         "lost write: an older page, its checksum right",
-        ("restore.indexes-complete-lost_write_of_an_index_page",),
+        (
+            "restore.indexes-complete-lost_write_of_an_index_page",
+            "restore.indexes-complete-block_left_out_of_an_increment",
+            "base.increments-hold-every-change-changed_block_left_out",
+        ),
         "of a table page: where a reference or a digest breaks; a later page: "
         "`base.page-headers-page_from_the_future`",
     ),
     Loss(
         10,
         "pages exchanged",
-        (f"{_PAGES}-pages_exchanged",),
+        (f"{_PAGES}-pages_exchanged", f"{_PAGES}-block_of_an_increment_misplaced"),
         "same block of another relation: its checksum is right, and amcheck or a digest tells",
     ),
     Loss(11, "frozen page damaged", ("restore.tables-sound-frozen_page_damaged",)),
@@ -94,8 +120,29 @@ LOSSES = (
     ),
     Loss(19, "backup_label missing", ("base.label-agrees-with-manifest-label_left_out",)),
     Loss(21, "pg_control reset", (f"{_CONTROL}-control_file_reset",)),
-    Loss(22, "link of a chain missing", (f"{_OBJECTS}-parent_of_an_incremental_missing",)),
-    Loss(23, "chain in a wrong order", (f"{_OBJECTS}-parents_in_the_wrong_order",)),
+    Loss(
+        22,
+        "link of a chain missing",
+        (
+            f"{_CHAINS}-parent_removed",
+            f"{_OBJECTS}-parent_of_an_incremental_missing",
+            f"{_LABEL}-link_taken_out_of_the_chain",
+            f"{_LABEL}-increment_that_passes_for_a_full_backup",
+            "restore.base-backup-starts-file_of_the_full_backup_left_out",
+        ),
+    ),
+    Loss(
+        23,
+        "chain in a wrong order, or with a link that is not its own",
+        (
+            f"{_CHAINS}-links_in_the_wrong_order",
+            f"{_CHAINS}-parent_exchanged",
+            f"{_CHAINS}-parent_edited",
+            f"{_CHAINS}-parent_that_ends_too_late",
+            f"{_CHAINS}-parent_of_another_branch",
+            f"{_CONTROL}-parent_of_another_server",
+        ),
+    ),
     Loss(
         24,
         "backup without its end",

@@ -27,13 +27,23 @@ CHECKSUM = slice(8, 10)  # of a page: its checksum, which counts as zero
 
 def page_checksums(pages: bytes, first_block: int) -> Iterator[int]:
     """Yield the checksum that each page should carry, as block number `first_block` and on."""
+    for block, folded in enumerate(folded_sums(pages), first_block):
+        yield checksum_in(block, folded)
+
+
+def folded_sums(pages: bytes) -> Iterator[int]:
+    """Yield for each page what its checksum is made of, wherever it lies."""
     for start in range(0, len(pages), _AT_A_TIME * PAGE_SIZE):
         part = bytearray(pages[start : start + _AT_A_TIME * PAGE_SIZE])
         count = len(part) // PAGE_SIZE
         for page in range(count):
             part[page * PAGE_SIZE + CHECKSUM.start : page * PAGE_SIZE + CHECKSUM.stop] = b"\0\0"
-        for page, folded in enumerate(_sums(bytes(part), count)):
-            yield (folded ^ (first_block + start // PAGE_SIZE + page)) % 0xFFFF + 1
+        yield from _sums(bytes(part), count)
+
+
+def checksum_in(block: int, folded: int) -> int:
+    """The checksum of a page that is that block of its relation."""
+    return (folded ^ block) % 0xFFFF + 1
 
 
 def _sums(part: bytes, count: int) -> Iterator[int]:

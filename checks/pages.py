@@ -2,9 +2,11 @@
 
 import re
 import struct
+from collections.abc import Iterable
+from itertools import count
 from typing import NamedTuple
 
-from checks.page_checksums import page_checksums
+from checks.page_checksums import checksum_in, folded_sums
 from pipeline.postgres.lsn import PAGE_SIZE
 
 # PageHeaderData: position in two halves, checksum, flags, lower, upper, special, size and version
@@ -17,6 +19,7 @@ _NOTHING = bytes(PAGE_SIZE)
 _RELATION = re.compile(
     r"(?:base/\d+|global|pg_tblspc/\d+/PG_[^/]+/\d+)/\d+(?:_(?:fsm|vm|init))?(?:\.(\d+))?"
 )
+_INCREMENT = "INCREMENTAL."
 SEGMENT_BLOCKS = 131_072  # RELSEG_SIZE: a relation goes on in a new file after 1 GB
 SHOWN = 20  # pages of one file that are told; more would say the same
 
@@ -44,15 +47,31 @@ def first_block(name: str) -> int | None:
     return None if found is None else int(found[1] or 0) * SEGMENT_BLOCKS
 
 
+def changed_file(name: str) -> str | None:
+    """Name of the relation's file of which an increment holds the changed blocks, else None."""
+    folder, _, last = name.rpartition("/")
+    changed = f"{folder}/{last.removeprefix(_INCREMENT)}"
+    return changed if last.startswith(_INCREMENT) and first_block(changed) is not None else None
+
+
 class PageWalk:
     """Takes a file block by block, each of whole pages but for the last.
 
     A page newer than `torn_from`, the start of the backup, may have been torn while it was copied:
-    replay writes it anew, and pg_basebackup does not judge it either.
+    replay writes it anew, and pg_basebackup does not judge it either. `numbers` are those of the
+    pages from `first` on, where they are not in a row: one for each page.
     """
 
-    def __init__(self, first: int, *, checksums: bool, torn_from: int) -> None:
+    def __init__(
+        self,
+        first: int,
+        *,
+        checksums: bool,
+        torn_from: int,
+        numbers: Iterable[int] | None = None,
+    ) -> None:
         self._block = first
+        self._blocks = count(first) if numbers is None else (first + n for n in numbers)
         self._checksums = checksums
         self._torn_from = torn_from
         self._pages = self._newest = self._newest_block = 0
@@ -61,16 +80,17 @@ class PageWalk:
 
     def feed(self, block: bytes) -> None:
         """Look at the next pages."""
-        if rest := len(block) % PAGE_SIZE:
-            told = f"the file ends with {rest} bytes that are no page"
-            self._bad_headers.append(PageTrouble(self._block + len(block) // PAGE_SIZE, told))
-            block = block[:-rest]
-        sums = page_checksums(block, self._block) if self._checksums else None
-        for offset in range(0, len(block), PAGE_SIZE):
-            due = None if sums is None else next(sums)
-            self._look(block, offset, due)
+        rest = len(block) % PAGE_SIZE
+        whole = block[:-rest] if rest else block
+        sums = folded_sums(whole) if self._checksums else None
+        for offset in range(0, len(whole), PAGE_SIZE):
+            self._block = next(self._blocks)
+            due = None if sums is None else checksum_in(self._block, next(sums))
+            self._look(whole, offset, due)
             self._pages += 1
-            self._block += 1
+        if rest:
+            told = f"the file ends with {rest} bytes that are no page"
+            self._bad_headers.append(PageTrouble(next(self._blocks, self._block), told))
 
     def report(self) -> PageReport:
         """All that was found."""

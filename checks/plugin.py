@@ -16,8 +16,9 @@ from checks.settle import CheckFailed
 from checks.summary import MARKUP, write_summary
 from checks.verdicts import Verdict, verdicts
 from fixtures import cache
+from fixtures.histories import BRANCHED, CHAINED
 from fixtures.kafka_material import EitherMaterial, KafkaMaterial
-from fixtures.material import GeneratedMaterial
+from fixtures.material import GeneratedMaterial, History
 from fixtures.scratch import Material
 from fixtures.stacks import training
 from fixtures.stacks.artifacts import installed
@@ -92,14 +93,14 @@ def material(run_folder: Path) -> Iterator[Material]:
     """What faults are injected into copies of, made by the first worker that needs it."""
 
     @functools.cache
-    def postgres() -> Material:
-        generated = GeneratedMaterial.at(run_folder, installed())
+    def made(history: History) -> Material:
+        generated = GeneratedMaterial.at(run_folder, installed(), history)
         cache.ensure(generated.template, generated.make)
         return generated
 
     kafka = KafkaMaterial(run_folder, training.prepared)
     try:
-        yield EitherMaterial(postgres, kafka)
+        yield EitherMaterial(partial(made, BRANCHED), partial(made, CHAINED), kafka)
     finally:
         kafka.close()
 

@@ -36,6 +36,9 @@ WRITTEN = (
         (
             "restore.base-backup-starts",
             "backup.objects-match-manifest",
+            "backup.chains-unbroken",
+            "base.increments-combine",
+            "base.increments-hold-every-change",
             "base.files-match-server-manifest",
             "base.label-agrees-with-manifest",
             "base.control-data-agrees",

@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, runtime_checkable
 
 from checks.check import Catalogue, Check, Examination, Outcome
 from fixtures.scratch import (
+    Chained,
     Damage,
     Fault,
     FaultRefused,
@@ -40,6 +41,14 @@ class Injection(Generic[S]):
     @property
     def fault(self) -> Fault[S]:
         return self.check.faults[self.name]
+
+    def chosen(self, material: Material) -> Material:
+        """What the fault is injected into copies of; InjectionFailed where that is not at hand."""
+        if self.name not in self.check.chained:
+            return material
+        if not isinstance(material, Chained):
+            raise InjectionFailed(f"{self.id}: this material holds no chain of base backups")
+        return material.chained
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ class Proof:
 
 def prove(injection: Injection[S], catalogue: Catalogue, material: Material, rng: Random) -> Proof:
     """Run the check on a copy, damage the copy, and run every check of its kind again."""
-    with material.scratch(injection.check.on) as scratch:
+    with injection.chosen(material).scratch(injection.check.on) as scratch:
         with opened(scratch) as copy:
             control = injection.check.run(copy)
         if control.outcome is not Outcome.PASS:

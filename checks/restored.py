@@ -1,5 +1,6 @@
 """What checks examine of backups that were brought back on this machine, and are thrown away."""
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,10 +10,15 @@ from typing import Any, ClassVar, Self
 import psycopg
 
 from checks import logical_dump
-from checks.subjects import BaseBackup, LogicalBackup
+from checks.check import NotRun
+from checks.subjects import BackupRepository, BaseBackup, LogicalBackup
 from checks.trial import Connect, brought_back, enough_room, loaded, room_of
 from pipeline.config import PipelineConfig
 from pipeline.errors import PipelineError
+from pipeline.postgres import base_backup
+from pipeline.postgres.row_digests import RowDigests
+from pipeline.recovery.plan import make
+from pipeline.recovery.side import SideServer
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,37 @@ class TrialRestore:
             )
         except PipelineError as error:
             return error
+
+
+@dataclass(frozen=True)
+class DigestRestore:
+    """The newest base backup that has digests of its tables, replayed to where they were taken."""
+
+    live: ClassVar[bool] = False
+    restores: ClassVar[bool] = True
+    trial: ClassVar[bool] = True
+    config: PipelineConfig
+    path: Path
+    digests: RowDigests
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> Self:
+        for backup in reversed(list(BackupRepository.of(config).sets.sets(base_backup.KIND))):
+            if (digests := RowDigests.of(backup.manifest.facts)) is not None:
+                return cls(config, room_of(config), digests)
+        raise NotRun("no base backup has digests of its tables: `pipeline backup base --digests`")
+
+    @cached_property
+    def tables(self) -> list[tuple[str, str | None]]:
+        """Each table, and what is wrong with it; RestoreError where replay does not get there."""
+        plan = make(self.config, self.digests.target)
+        side = SideServer(self.config, self.path / f"trial-digests-{os.getpid()}")
+        try:
+            side.unpack(plan)
+            with side.at_target(plan, lambda _lsn: None) as (_, connect), connect() as connection:
+                return list(self.digests.compared(connection))
+        finally:
+            side.forget()
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import psycopg
 from psycopg.rows import dict_row
 
 from checks import logical_dump
-from checks.contents import Contents, read, read_once
+from checks.contents import Contents, read_anew, read_once
 from pipeline.config import PipelineConfig, PlanConfig
 from pipeline.errors import ObjectMissing, RestoreError
-from pipeline.postgres import base_backup, logical
+from pipeline.postgres import base_backup, chain, logical
 from pipeline.postgres.lsn import Lsn, is_segment, segment_start, segments_between
 from pipeline.postgres.receiver import ExpectedEnd
 from pipeline.postgres.segments import MergedWal, reading_view
@@ -43,7 +43,7 @@ class BackupRepository:
 
 @dataclass(frozen=True)
 class BaseBackup:
-    """The newest base backup, every byte of it.
+    """The newest base backup, every byte of it, and of the sets that it builds on.
 
     `notes` is a folder where workers of a session share what one of them read.
     """
@@ -72,7 +72,31 @@ class BaseBackup:
 
     @cached_property
     def contents(self) -> Contents:
-        return read(self.backup) if self.notes is None else read_once(self.backup, self.notes)
+        return read_anew(self.backup) if self.notes is None else read_once(self.backup, self.notes)
+
+    @property
+    def start(self) -> Lsn:
+        """Where its replay starts: what is older is in its files."""
+        return Lsn.parse(self.facts["start_lsn"])
+
+    @cached_property
+    def below(self) -> "BaseBackup | None":
+        """What an incremental backup builds on; None below a full one.
+
+        Raises RestoreError naming that set where it is gone, bad or another one.
+        """
+        parent = chain.parent(self.backup)
+        return None if parent is None else BaseBackup(parent, self.tools, self.notes)
+
+    def links(self) -> "Iterator[BaseBackup]":
+        """Itself, then what it builds on, down to the full one.
+
+        Raises RestoreError where the chain is broken, behind the sets that were found.
+        """
+        link: BaseBackup | None = self
+        while link is not None:
+            yield link
+            link = link.below
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from checks import logical_dump
 from checks.check import NotRun
 from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError, ServerError
+from pipeline.postgres import chain, logical
 from pipeline.postgres import globals as server_globals
-from pipeline.postgres import logical
+from pipeline.postgres.base_backup import archives
 from pipeline.postgres.replay import private_server
 from pipeline.postgres.restore import unpack
 from pipeline.postgres.server import LocalServer, private_socket
 from pipeline.postgres.tools import Tools
-from pipeline.repository import BackupSet
+from pipeline.repository import BackupSet, total_size
 from pipeline.wait import wait_until
 
 Connect = Callable[[str], psycopg.Connection[Any]]
@@ -30,6 +31,7 @@ Connect = Callable[[str], psycopg.Connection[Any]]
 
 START = timedelta(minutes=10)
 PORT = 5432  # names the socket in a private folder; nothing listens on it
+GROWS = 5  # times the size of packed increments
 OWNER = "trial_restore"  # of the new server: roles of the backup keep their names
 # durability is not needed for what is thrown away, and a small machine must hold it
 SETTINGS = {"fsync": "off", "shared_buffers": "64MB", "ssl": "off", "shared_preload_libraries": ""}
@@ -45,7 +47,20 @@ def room_of(config: PipelineConfig) -> Path:
 
 def enough_room(path: Path, size: int) -> None:
     """Raise NotRun where the volume has not twice that many bytes."""
-    needed, free = 2 * size, shutil.disk_usage(path).free
+    _free(path, 2 * size)
+
+
+def enough_room_to_combine(path: Path, backup: BackupSet) -> None:
+    """Raise NotRun where a chain, all of it unpacked beside what comes of it, does not fit."""
+    full, *increments = chain.links(backup)
+    if increments:
+        packed = sum(total_size(archives(link)) for link in increments)
+        whole, result = (one.manifest.facts["database_bytes"] for one in (full, backup))
+        _free(path, whole + GROWS * packed + 2 * result)
+
+
+def _free(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path).free
     if free < needed:
         raise NotRun(f"[scratch] path: {needed:,} bytes are needed, {free:,} are free")
 
@@ -53,6 +68,7 @@ def enough_room(path: Path, size: int) -> None:
 @contextmanager
 def brought_back(backup: BackupSet, path: Path, tools: Tools, *, user: str) -> Iterator[Connect]:
     """Unpack a base backup below `path` and let its server replay its own WAL, in private."""
+    enough_room_to_combine(path, backup)
     with _folder(path, tools) as folder:
         server = LocalServer(folder / "data", tools, folder / "postgresql.log")
         unpack(backup, server.data, tools)

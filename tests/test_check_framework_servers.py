@@ -3,15 +3,20 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from checks.bench import Bench
+from checks.check import Outcome
+from checks.rules.wal_receiver import SILENT, receiver_streams
 from checks.subjects import SourceServer
 from fixtures.faults import server
 from fixtures.material import server_of
-from fixtures.scratch import FaultRefused, Material, Scratch
+from fixtures.scratch import FaultRefused, Material, S, Scratch
+from pipeline.postgres.receiver_status import ReceiverStatus
 
 pytestmark = pytest.mark.stack
 ROOT = Path(__file__).parents[1]
@@ -49,6 +54,27 @@ def test_a_server_with_another_data_folder_is_not_damaged(
     assert server_of(source.config).pid()
 
 
+def test_a_copy_that_is_examined_late_is_of_a_pipeline_that_went_on(
+    material: Material, tmp_path: Path
+) -> None:
+    """All checks of a worker share one copy, and they take longer than a receiver is silent."""
+    made: list[Path] = []
+
+    class Noting:
+        @contextmanager
+        def scratch(self, kind: type[S]) -> Iterator[Scratch[S]]:
+            with material.scratch(kind) as scratch:
+                made.append(scratch.repository)
+                yield scratch
+
+    with Bench(Noting, config=None, notes=tmp_path, seed=1) as bench:
+        assert bench.examine(receiver_streams).outcome is Outcome.PASS
+        (repository,) = made
+        said = ReceiverStatus.read(repository)
+        replace(said, time=said.time - 2 * SILENT).write(repository)
+        assert bench.examine(receiver_streams).outcome is Outcome.PASS
+
+
 @pytest.mark.parametrize(
     ("room", "code", "told"),
     [("[scratch]\npath = '{}'", 0, "PASS    restore."), ("", 11, "NOT RUN restore.")],
@@ -59,14 +85,15 @@ def test_a_configured_pipeline_is_examined_where_it_is(
 ) -> None:
     """Every check holds on a pipeline that only its configuration names, on two workers."""
     config = tmp_path / "pipeline.toml"
-    postgres = source.config.postgres
+    postgres, repository = source.config.postgres, source.config.repository
     config.write_text(
         f"""
         [postgres]
         port = {postgres.port}
         bin = "{postgres.bin}"
         [repository]
-        path = "{source.repository}"
+        path = "{repository.path}"
+        wal_command = "{repository.wal_command}"
         """
         + room.format(source.folder)
     )
@@ -81,6 +108,7 @@ def test_a_configured_pipeline_is_examined_where_it_is(
         "--config",
         f"{config}",
     ]
+    source.keep_up()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout
     assert told in done.stdout

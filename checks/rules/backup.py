@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from checks.check import Observation, check
-from checks.contents import carriers
+from checks.links import of_every_link
 from checks.subjects import BackupRepository, BaseBackup
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RestoreError
 from pipeline.postgres import base_backup, chain
 from pipeline.postgres.lsn import Lsn
 from pipeline.repository import MANIFEST
@@ -43,9 +43,17 @@ FACTS: dict[str, type] = {
 )
 def objects_match_manifest(base: BaseBackup) -> Iterator[Observation]:
     """Every object of the newest base backup, and of those below it, is as its manifest says."""
-    yield Observation(base.manifest.label, chain.broken(base.backup))
-    links = [*carriers(base.backup), base.backup]
-    for entry in (entry for link in links for entry in link.manifest.objects):
+    try:
+        for link in base.links():
+            yield from _objects(link)
+    except RestoreError as error:
+        yield Observation(base.manifest.label, str(error))
+    else:
+        yield Observation(base.manifest.label, None)
+
+
+def _objects(base: BaseBackup) -> Iterator[Observation]:
+    for entry in base.manifest.objects:
         found = base.contents.objects.get(entry.key)
         if found is None:
             problem = "missing"
@@ -91,6 +99,7 @@ def _object(scratch: Scratch[BaseBackup], rng: Random) -> str:
     on=BaseBackup,
     advice="A restore would have to guess what is missing: take a new backup with this version.",
 )
+@of_every_link
 def facts_complete(base: BaseBackup) -> Iterator[Observation]:
     """The manifest tells everything that a restore must know, and it makes sense together."""
     for name, kind in FACTS.items():
@@ -100,6 +109,10 @@ def facts_complete(base: BaseBackup) -> Iterator[Observation]:
     yield Observation("end_lsn", _order(base))
     ends_first = base.manifest.finished < base.manifest.started
     yield Observation("finished", "it is earlier than the start" if ends_first else None)
+    if (stated := base.facts.get(chain.PARENT)) is not None:
+        lacking = [name for name in ("label", "manifest", "start_lsn") if not stated.get(name)]
+        problem = f"it does not tell: {', '.join(lacking)}" if lacking else None
+        yield Observation(chain.PARENT, problem)
 
 
 def _order(base: BaseBackup) -> str | None:

@@ -11,16 +11,20 @@ from random import Random
 from typing import Any
 
 from checks.check import Observation, check
+from checks.links import named, of_every_link
 from checks.subjects import BaseBackup
-from fixtures.faults import backups, control
+from fixtures.faults import backups, control, files
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError
+from pipeline.postgres import chain
 from pipeline.postgres.lsn import Lsn
+from pipeline.repository import BackupSet
 
 SERVER_MANIFEST, LABEL, CONTROL = "backup_manifest", "backup_label", "global/pg_control"
 _LABEL_START = re.compile(r"START WAL LOCATION: (\S+)")
 _LABEL_TIMELINE = re.compile(r"START TIMELINE: (\d+)")
 _LABEL_NAME = re.compile(r"LABEL: (.*)")
+_LABEL_SINCE = re.compile(r"INCREMENTAL FROM LSN: (\S+)")
 _OWN_SUM = re.compile(rb'"Manifest-Checksum": "([0-9a-f]{64})"\}\s*$')
 
 
@@ -31,6 +35,7 @@ _OWN_SUM = re.compile(rb'"Manifest-Checksum": "([0-9a-f]{64})"\}\s*$')
     advice="The backup was wrong before it was stored, or was rewritten with its seal: take a new "
     "one, restore from the one before it, and look for who can write to the repository.",
 )
+@of_every_link
 def files_match_server_manifest(base: BaseBackup) -> Iterator[Observation]:
     """Every file in the base backup is the one that PostgreSQL listed while it was copied."""
     for key, trouble in base.contents.trouble.items():
@@ -72,14 +77,8 @@ def _own_sum(manifest: bytes) -> str | None:
 @files_match_server_manifest.detects
 def file_bit_flipped_before_storing(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """Bad memory on the way: our own digest was taken of the damaged bytes."""
-    name = _some_file(scratch, rng)
-
-    def flip(content: bytes) -> bytes:
-        changed = bytearray(content)
-        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
-        return bytes(changed)
-
-    return change_file(scratch, name, flip, "one bit was flipped, all digests of ours agree")
+    name, what = _some_file(scratch, rng), "one bit was flipped, all digests of ours agree"
+    return change_file(scratch, name, lambda content: files.flipped(content, rng), what)
 
 
 @files_match_server_manifest.detects
@@ -116,14 +115,19 @@ def change_file(
     what: str = "it was changed",
     *,
     forged: bool = False,
+    backup: BackupSet | None = None,
 ) -> Damage:
-    """Change one file in the backup; `forged` changes PostgreSQL's list of files with it."""
+    """Change one file in the backup; `forged` changes PostgreSQL's list of files with it.
+
+    In the newest base backup, unless one below it is named.
+    """
     backups.repack(
         scratch,
         lambda found, content: change(content) if found == name else content,
         forged=forged,
+        backup=backup,
     )
-    return Damage(name, what)
+    return Damage(name if backup is None else named(backup.label, name), what)
 
 
 @check(
@@ -133,6 +137,7 @@ def change_file(
     advice="Do not start a server from it: without the right backup_label PostgreSQL replays from "
     "the wrong place and reports nothing. Restore from the set before it.",
 )
+@of_every_link
 def label_agrees_with_manifest(base: BaseBackup) -> Iterator[Observation]:
     """The backup_label says where replay must start, and it is the one of this backup."""
     content = base.contents.kept.get(LABEL)
@@ -144,9 +149,12 @@ def label_agrees_with_manifest(base: BaseBackup) -> Iterator[Observation]:
     yield _agrees("start_lsn", facts["start_lsn"], _LABEL_START.search(text))
     yield _agrees("timeline", str(facts["timeline"]), _LABEL_TIMELINE.search(text))
     yield _agrees("label", base.manifest.label, _LABEL_NAME.search(text))
+    stated = facts.get(chain.PARENT)
+    since = None if stated is None else stated["start_lsn"]
+    yield _agrees(chain.PARENT, since, _LABEL_SINCE.search(text))
 
 
-def _agrees(name: str, expected: str, found: re.Match[str] | None) -> Observation:
+def _agrees(name: str, expected: str | None, found: re.Match[str] | None) -> Observation:
     told = found[1] if found else None
     problem = None if told == expected else f"expected {expected} in {LABEL}, found {told}"
     return Observation(name, problem)
@@ -185,6 +193,7 @@ def manifest_of_another_backup(scratch: Scratch[BaseBackup], rng: Random) -> Dam
     advice="This is not a copy of that server as it was then. Never use pg_resetwal on it; restore "
     "from the set before it.",
 )
+@of_every_link
 def control_data_agrees(base: BaseBackup) -> Iterator[Observation]:
     """The control file is intact and belongs to the server and the moment of the manifest."""
     if CONTROL not in base.contents.kept:
@@ -243,9 +252,7 @@ def control_file_bit_flipped(scratch: Scratch[BaseBackup], rng: Random) -> Damag
     """Damage in the part that its checksum covers."""
 
     def flip(content: bytes) -> bytes:
-        changed = bytearray(content)
-        changed[rng.randrange(48, 200)] ^= 1 << rng.randrange(8)
-        return bytes(changed)
+        return files.flipped(content, rng, start=48, stop=200)
 
     return change_file(scratch, CONTROL, flip, "one bit was flipped")
 

@@ -6,17 +6,16 @@ from random import Random
 from typing import Any
 
 from checks.check import Observation, check
-from checks.rules.backup import objects_match_manifest
+from checks.links import of_every_link
 from checks.rules.base import CONTROL, SERVER_MANIFEST, change_file, control_told
 from checks.subjects import BaseBackup
 from checks.wal_pages import FirstPage, first_page
 from fixtures.faults import backups, control
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError
-from pipeline.postgres import chain, tablespaces
+from pipeline.postgres import tablespaces
 from pipeline.postgres.base_backup import archives, tablespace_of
 from pipeline.postgres.lsn import PAGE_SIZE, Lsn, is_segment, parse_segment, segments_between
-from pipeline.repository import Repository
 
 VERSION = "PG_VERSION"
 SINCE_17 = 2  # version of PostgreSQL's manifest that names the server
@@ -37,6 +36,7 @@ def _server_list(base: BaseBackup) -> dict[str, Any]:
     advice="PostgreSQL's list of files is that of another backup, and vouches for nothing here: "
     "do not restore from this set; take a new one, and find out what copies into the sets.",
 )
+@of_every_link
 def server_manifest_is_its_own(base: BaseBackup) -> Iterator[Observation]:
     """PostgreSQL's list of files names this server, and the WAL from start to end of this set."""
     listed, facts = _server_list(base), base.facts
@@ -82,6 +82,7 @@ def list_of_another_server(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     advice="The programs at hand cannot start this backup. Restore it with PostgreSQL of the "
     "version and build that took it (postgres.bin), and keep that build for as long as the set.",
 )
+@of_every_link
 def version_and_sizes(base: BaseBackup) -> Iterator[Observation]:
     """Files, manifest and programs at hand are of one major version and one size of pages."""
     major = base.facts["server_version_num"] // 10_000
@@ -132,6 +133,7 @@ def built_with_other_pages(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     advice="Without it the backup is consistent only where the archive has the same segments: "
     "check them (`-k wal.archive-complete`), and take a new base backup.",
 )
+@of_every_link
 def own_wal_complete(base: BaseBackup) -> Iterator[Observation]:
     """The WAL from start to end of the backup lies in it, in whole segments of this server."""
     facts = base.facts
@@ -195,6 +197,7 @@ def _change_wal(scratch: Scratch[BaseBackup], change: backups.Change, what: str)
     advice="The tables of that tablespace would be lost, and a restore stops at its link: do not "
     "restore from this set; take a new one.",
 )
+@of_every_link
 def tablespaces_complete(base: BaseBackup) -> Iterator[Observation]:
     """Every tablespace of the server is in the newest base backup, and no other."""
     stated = {each["oid"] for each in base.facts.get(tablespaces.FACT, [])}
@@ -231,26 +234,3 @@ def listed_files_of_an_unknown_tablespace(scratch: Scratch[BaseBackup], rng: Ran
 
     backups.change_server_list(scratch, add)
     return Damage(oid, "PostgreSQL lists its files, the set has none of them")
-
-
-@objects_match_manifest.detects
-def parent_of_an_incremental_missing(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
-    """A retention that counts sets, and not what they build on."""
-    label = f"base-20260101T000000Z-{rng.randrange(1 << 16):04x}"
-    stated = {"label": label, "manifest": "0" * 64, "start_lsn": "0/28"}
-    backups.change_fact(scratch, chain.PARENT, stated)
-    return Damage(scratch.copy.manifest.label, f"it builds on {label}, which is not there")
-
-
-@objects_match_manifest.detects
-def parents_in_the_wrong_order(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
-    """An incremental backup whose parent is younger than itself."""
-    backup = scratch.copy.backup
-    label = f"base-20260101T000000Z-{rng.randrange(1 << 16):04x}"
-    parent = backup.manifest.model_copy(update={"label": label})
-    path = scratch.path(f"sets/base/{label}/manifest.json")
-    path.parent.mkdir()
-    path.write_bytes(parent.sealed())
-    stated = chain.as_fact(Repository(backup.store).get(label))
-    backups.change_fact(scratch, chain.PARENT, stated)
-    return Damage(backup.label, f"it builds on {label}, which ends after it starts")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from random import Random
 
 from checks.check import Observation, check
+from checks.links import of_every_link
 from checks.page_checksums import page_checksums
 from checks.pages import PageTrouble
 from checks.subjects import BaseBackup
@@ -19,6 +20,7 @@ from pipeline.postgres.lsn import PAGE_SIZE, Lsn
     advice="Rows in this page are damaged. Find its table (oid2name, or pg_filenode_relation on "
     "the server), restore that table from the set before this one, and test disk and memory.",
 )
+@of_every_link
 def page_checksums_agree(base: BaseBackup) -> Iterator[Observation]:
     """Every page of every table and index in the newest base backup carries its own checksum."""
     if not base.facts["data_checksums"]:
@@ -64,10 +66,12 @@ def old_half_of_a_page(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
 
 
 def _table_file(scratch: Scratch[BaseBackup], rng: Random) -> str:
+    return table_file(scratch.copy, rng)
+
+
+def table_file(base: BaseBackup, rng: Random) -> str:
     """The file of a table of several pages, none of them newer than the backup."""
-    copy = scratch.copy
-    start = Lsn.parse(copy.facts["start_lsn"])
-    found = copy.contents.pages.items()
+    start, found = base.start, base.contents.pages.items()
     return rng.choice(
         [name for name, seen in found if seen.pages > 3 and "_" not in name and seen.newest < start]
     )
@@ -80,6 +84,7 @@ def _table_file(scratch: Scratch[BaseBackup], rng: Random) -> str:
     advice="The file is not what PostgreSQL wrote, or comes from another moment than this backup: "
     "restore from the set before it, and find out what else writes to that volume.",
 )
+@of_every_link
 def page_headers_make_sense(base: BaseBackup) -> Iterator[Observation]:
     """Every page of the newest base backup is laid out as a page, and is not from its future."""
     end = Lsn.parse(base.facts["end_lsn"])
@@ -92,14 +97,11 @@ def page_headers_make_sense(base: BaseBackup) -> Iterator[Observation]:
 @page_headers_make_sense.detects
 def page_from_the_future(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """A file of a later day, copied in by hand: its checksums are right."""
-    later = Lsn.parse(scratch.copy.facts["end_lsn"]) + rng.randrange(1 << 20, 1 << 30)
-
-    def rewrite(page: bytearray, number: int) -> None:
-        high, low = later >> 32, later & 0xFFFFFFFF
-        page[pages.POSITION : pages.POSITION + 8] = _little(high, 4) + _little(low, 4)
-        _seal(page, number)
-
-    return pages.change_page(scratch, _table_file(scratch, rng), rng, rewrite)
+    end = Lsn.parse(scratch.copy.facts["end_lsn"])
+    later = Lsn(end + rng.randrange(1 << 20, 1 << 30))
+    return pages.change_page(
+        scratch, _table_file(scratch, rng), rng, lambda page, number: date(page, number, later)
+    )
 
 
 @page_headers_make_sense.detects
@@ -123,6 +125,13 @@ def last_page_cut(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
 
     backups.repack(scratch, cut, forged=True)
     return Damage(name, f"its last {lost} bytes are gone, all lists agree")
+
+
+def date(page: bytearray, number: int, position: Lsn) -> None:
+    """Have a page say that it was written at that position, with a checksum that is right."""
+    high, low = position >> 32, position & 0xFFFFFFFF
+    page[pages.POSITION : pages.POSITION + 8] = _little(high, 4) + _little(low, 4)
+    _seal(page, number)
 
 
 def _seal(page: bytearray, number: int) -> None:

@@ -11,6 +11,7 @@ from checks.subjects import BackupRepository
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
 from pipeline.config import DAY
+from pipeline.postgres import chain
 from pipeline.repository import BackupSet, total_size
 
 FOLDERS = ("sets", "wal")
@@ -104,9 +105,14 @@ def room_for_the_next_backup(repository: BackupRepository) -> Iterator[Observati
     newest = {backup.kind: backup for backup in repository.sets}
     free = shutil.disk_usage(repository.path).free
     for kind, backup in newest.items():
-        needed = KEEPS * total_size(backup.manifest.objects)
+        needed = KEEPS * _largest(backup)
         tight = f"{free:,} bytes are free, {needed:,} are needed after {backup.label}"
         yield Observation(kind, tight if free < needed else None)
+
+
+def _largest(backup: BackupSet) -> int:
+    """Bytes of the next backup, which may be a full one after many that were incremental."""
+    return max(total_size(link.manifest.objects) for link in chain.links(backup))
 
 
 @room_for_the_next_backup.detects
@@ -114,6 +120,16 @@ def database_outgrew_the_volume(scratch: Scratch[BackupRepository], rng: Random)
     """The last backup was as large as what is left."""
     free = shutil.disk_usage(scratch.repository).free
     return _grow(scratch, free // KEEPS * rng.randrange(2, 100))
+
+
+@room_for_the_next_backup.detects_in_a_chain
+def next_full_backup_outgrew_the_volume(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
+    """Increments fit for weeks, until a full backup is due."""
+    full, *_ = backups.links(scratch)
+    free = shutil.disk_usage(scratch.repository).free
+    damage = _grow(scratch, free // KEEPS * rng.randrange(2, 100), full)
+    backups.built_on_what_is_there(scratch)
+    return damage
 
 
 @room_for_the_next_backup.detects
@@ -146,7 +162,8 @@ def room_for_the_plan(repository: BackupRepository) -> Iterator[Observation]:
         if not sets:
             continue
         due = max(0, kept // DAY + 1 - len(sets))
-        needed += due * total_size(sets[-1].manifest.objects)
+        if due:  # one of them is as large as the largest, whatever the newest is
+            needed += _largest(sets[-1]) + (due - 1) * total_size(sets[-1].manifest.objects)
         tight = f"{free:,} bytes are free, {needed:,} are needed for {due} more, and those above"
         yield Observation(kind, tight if needed > free else None)
 

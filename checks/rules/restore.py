@@ -49,7 +49,7 @@ def _reading(connection: psycopg.Connection[Any], schema: str, name: str) -> Obs
 def wal_of_the_backup_zeroed(scratch: Scratch[TrialRestore], _rng: Random) -> Damage:
     """The WAL inside of a base backup is in no list of files: only replaying it tells."""
     label = scratch.copy.base.manifest.label
-    backups.repack(scratch, lambda name, content: bytes(len(content)) if _is_wal(name) else content)
+    backups.repack(scratch, lambda name, content: bytes(len(content)) if is_wal(name) else content)
     return Damage(label, "its own WAL is zero, and all digests agree")
 
 
@@ -57,7 +57,7 @@ def wal_of_the_backup_zeroed(scratch: Scratch[TrialRestore], _rng: Random) -> Da
 def wal_of_the_backup_left_out(scratch: Scratch[TrialRestore], _rng: Random) -> Damage:
     """A copy that skipped pg_wal, because the archive has it all."""
     label = scratch.copy.base.manifest.label
-    backups.repack(scratch, lambda name, content: None if _is_wal(name) else content)
+    backups.repack(scratch, lambda name, content: None if is_wal(name) else content)
     return Damage(label, "its own WAL was left out, and all digests agree")
 
 
@@ -78,5 +78,6 @@ def table_not_in_the_backup(scratch: Scratch[TrialRestore], rng: Random) -> Dama
     return Damage(f"shop.{name}", "the source had it, the backup has not")
 
 
-def _is_wal(name: str) -> bool:
+def is_wal(name: str) -> bool:
+    """Whether a file of an archive is WAL."""
     return name.removeprefix("./").startswith("pg_wal/0")

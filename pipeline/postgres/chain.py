@@ -33,22 +33,29 @@ def links(backup: BackupSet) -> list[BackupSet]:
 
     Raises RestoreError naming the set that is missing, was exchanged or does not belong there.
     """
-    repository, found = Repository(backup.store), [backup]
-    while (stated := found[0].manifest.facts.get(PARENT)) is not None:
-        child, needed = found[0], str(stated["label"])
-        try:
-            parent = repository.get(needed)
-        except ObjectMissing as error:
-            raise RestoreError(f"{child.label} builds on {needed}, which is gone: {error}") from (
-                error
-            )
-        except BackupError as error:
-            raise RestoreError(f"{child.label} builds on {needed}, which is bad: {error}") from (
-                error
-            )
-        if problem := _mismatch(child, parent, stated):
-            raise RestoreError(f"{child.label} builds on {needed}, but {problem}")
-        found.insert(0, parent)  # ends: each starts before the one that it carries
+    found = [backup]
+    while (below := parent(found[0])) is not None:
+        found.insert(0, below)  # ends: each starts before the one that it carries
+    return found
+
+
+def parent(backup: BackupSet) -> BackupSet | None:
+    """The set on which this one was taken, proven to be that one; None below a full backup.
+
+    Raises RestoreError as `links` does.
+    """
+    stated = backup.manifest.facts.get(PARENT)
+    if stated is None:
+        return None
+    needed = str(stated["label"])
+    try:
+        found = Repository(backup.store).get(needed)
+    except ObjectMissing as error:
+        raise RestoreError(f"{backup.label} builds on {needed}, which is gone: {error}") from error
+    except BackupError as error:
+        raise RestoreError(f"{backup.label} builds on {needed}, which is bad: {error}") from error
+    if problem := _mismatch(backup, found, stated):
+        raise RestoreError(f"{backup.label} builds on {needed}, but {problem}")
     return found
 
 

@@ -1,0 +1,66 @@
+"""What was there when a base backup was taken, and what its restore shows of it."""
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+from checks.check import Observation, check
+from checks.page_checksums import CHECKSUM, page_checksums
+from checks.restored import DigestRestore
+from fixtures.faults import backups, pages, server, sources
+from fixtures.scratch import Damage, Scratch
+
+_LETTERS = b"customer "
+_STATUS, _ABORTED = 0b11, 0b10  # two bits of the commit log for each transaction (clog.h)
+
+
+@check(
+    "restore.rows-as-digested",
+    on=DigestRestore,
+    severity="blocker",
+    advice="The backup or the WAL behind it holds other rows than the server did, and no checksum "
+    "tells: hold an older set against its digests, and the live table against both, before "
+    "anything is restored from this one.",
+)
+def rows_as_digested(restored: DigestRestore) -> Iterator[Observation]:
+    """Replayed to the LSN of its digests, the base backup shows every table as it was there."""
+    for table, problem in restored.tables:
+        yield Observation(table, problem)
+
+
+@rows_as_digested.detects
+def letter_changed_under_a_good_checksum(scratch: Scratch[DigestRestore], rng: Random) -> Damage:
+    """Memory or a disk turned a bit before the page's checksum was taken: all lists agree."""
+
+    def change(page: bytearray, number: int) -> None:
+        places = [at for at in range(len(page)) if page.startswith(_LETTERS, at)]
+        page[rng.choice(places)] ^= 0x20  # the bit that makes it a capital
+        page[CHECKSUM] = next(page_checksums(bytes(page), number)).to_bytes(2, "little")
+
+    pages.change_page(scratch, _file_of(scratch, "customers"), rng, change)
+    return Damage("shop.customers", "the name of a customer begins with another letter")
+
+
+@rows_as_digested.detects
+def commit_forgotten_by_the_commit_log(scratch: Scratch[DigestRestore], rng: Random) -> Damage:
+    """The commit log has no checksum: a lost write of it makes a transaction an aborted one."""
+    del rng
+    with sources.running(scratch), server.connected(scratch) as connection:
+        query = "select xmin::text::bigint from shop.orders order by id limit 1"
+        (xid,) = connection.execute(query).fetchone() or (0,)
+
+    def forget(name: str, content: bytes) -> bytes:
+        if name.removeprefix("./") != "pg_xact/0000":
+            return content
+        changed, shift = bytearray(content), 2 * (xid % 4)
+        changed[xid // 4] = changed[xid // 4] & ~(_STATUS << shift) | _ABORTED << shift
+        return bytes(changed)
+
+    backups.repack(scratch, forget, forged=True)
+    return Damage("shop.orders", f"the commit log says that transaction {xid} was rolled back")
+
+
+def _file_of(scratch: Scratch[Any], table: str) -> str:
+    facts = backups.latest_base(scratch).manifest.facts
+    node = next(one["relfilenode"] for one in facts["tables"] if one["name"] == table)
+    return f"base/{facts['database_oid']}/{node}"

@@ -1,0 +1,165 @@
+"""A base backup's digests are those of one LSN, whatever is written meanwhile."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from random import Random
+
+import psycopg
+import pytest
+
+from fixtures.stacks.native import NativeStack
+from pipeline.config import PipelineConfig, ScratchConfig
+from pipeline.errors import BackupError, RestoreError
+from pipeline.postgres import row_digests
+from pipeline.postgres.row_digests import FACT, RowDigests, digested, snapshot, take
+from pipeline.recovery.plan import make
+from pipeline.recovery.point_in_time import new_recovery
+from pipeline.recovery.side import SideServer
+from pipeline.repository import MANIFEST, Repository
+from pipeline.store import FolderStore
+from tests.recovery.history import SOON, Source
+from tests.recovery.interrupted import Power
+from tests.recovery.without_connect import recovery
+
+WRITERS = 4
+
+
+@contextmanager
+def _written_to(source: Source, seed: int) -> Iterator[None]:
+    """Clients that commit, roll back and delete, in transactions of one row and of many."""
+    stop, failures = threading.Event(), list[BaseException]()
+
+    def write(number: int) -> None:
+        rng = Random(f"{seed}-{number}")
+        try:
+            with source.connect() as connection:
+                while not stop.is_set():
+                    with connection.transaction(force_rollback=rng.random() < 0.2):
+                        for _ in range(rng.choice([1, 1, 30])):
+                            connection.execute(
+                                "insert into notes (note) values (%s)", [f"{rng.random()}"]
+                            )
+                        connection.execute(
+                            "delete from notes where id %% 97 = %s", [rng.randrange(97)]
+                        )
+        except BaseException as error:  # noqa: BLE001 - raised again where it is seen
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=[number]) for number in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
+def _with_room(source: Source) -> PipelineConfig:
+    scratch = ScratchConfig(path=source.stack.folder / "scratch")
+    return source.config.model_copy(update={"scratch": scratch})
+
+
+def test_replay_to_their_lsn_shows_the_very_rows(source: Source, seed: int) -> None:
+    with _written_to(source, seed):
+        backup = source.back_up("one", digests=True)
+        taken = [RowDigests.of(backup.manifest.facts)]
+        taken += [take(source.config.postgres, SOON) for _ in range(2)]
+    source.archive()
+    source.expect(source.position())
+    assert len({one.rows for one in taken if one}) > 1, "nobody wrote between them"
+    config = _with_room(source)
+    for digests in taken:
+        assert digests is not None
+        plan, side = make(config, digests.target), SideServer.named(config, "digests")
+        try:
+            side.unpack(plan)
+            with side.at_target(plan, lambda _: None) as (_, connect), connect() as connection:
+                found = dict(digests.compared(connection))
+        finally:
+            side.forget()
+        assert found == {"public.documents": None, "public.notes": None}
+
+
+def test_a_recovery_compares_them_on_its_way_and_goes_on(source: Source) -> None:
+    source.back_up("one", digests=True)
+    source.expect(source.write("after").after)
+    journal, told = new_recovery(source.config), list[str]()
+    cut = recovery(source, journal, "latest")
+    cut.digests, cut.cut_after, cut.progress = True, "compare_digests", told.append
+    with pytest.raises(Power):
+        cut.run()
+    resumed = recovery(source, journal, "latest")
+    resumed.digests = True
+    resumed.run()
+    assert any("2 tables are as they were digested at" in line for line in told), told
+    assert source.run("select string_agg(note, ',') from notes") == "after"
+
+
+def test_rows_that_are_not_as_digested_end_a_recovery_before_it_opens(source: Source) -> None:
+    source.write("kept")
+    backup = source.back_up("one", digests=True)
+    facts = backup.manifest.facts
+    tables = [{**t, "rows": 7} if t["name"] == "notes" else t for t in facts[FACT]["tables"]]
+    other = {**facts, FACT: {**facts[FACT], "tables": tables}}
+    manifest = backup.manifest.model_copy(update={"facts": other})
+    path = source.config.repository.path / backup.prefix / MANIFEST
+    path.write_bytes(manifest.sealed())
+    source.expect(source.write("after").after)
+    running = recovery(source, new_recovery(source.config), "latest")
+    running.digests = True
+    with pytest.raises(RestoreError, match=r"public.notes: expected 7 rows .*, found 1 with"):
+        running.run()
+    assert "open" not in running.journal.done()
+
+
+def test_a_target_before_their_lsn_is_said_not_to_be_compared(source: Source) -> None:
+    source.back_up("one", digests=True)
+    source.expect(source.write("after").after)
+    running = recovery(source, new_recovery(source.config), "immediate")
+    running.digests = True
+    running.run()
+    (said,) = running.journal.done()["compare_digests"]["not_examined"]
+    assert "replay ends at" in said
+
+
+def test_a_transaction_that_stays_open_ends_the_wait_and_costs_no_backup(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_digests, "PATIENCE", timedelta(seconds=1))
+    with source.connect() as connection, connection.transaction():
+        connection.execute("insert into notes (note) values ('open')")
+        with pytest.raises(BackupError, match=r"is whole, without digests: .*lock timeout"):
+            source.back_up("one", digests=True)
+    kept = Repository(FolderStore(source.config.repository.path)).latest("base")
+    assert RowDigests.of(kept.manifest.facts) is None
+    assert source.run("select count(*) from pg_replication_slots") == 0
+
+
+def test_a_table_that_was_emptied_behind_the_snapshot_has_no_digest(source: Source) -> None:
+    with snapshot(source.config.postgres, SOON) as (connection, lsn):
+        source.run("truncate notes")
+        with pytest.raises(BackupError, match=r"public.notes was rewritten"):
+            digested(connection, lsn)
+
+
+def test_what_no_restore_brings_back_is_left_out_by_name(source: Source) -> None:
+    source.run("create unlogged table passing as select 1 as n")
+    found = take(source.config.postgres, SOON)
+    assert found.left_out == ("databases other than postgres", "public.passing: unlogged")
+    assert {table["name"] for table in found.tables} == {"documents", "notes"}
+
+
+def test_without_a_free_slot_the_server_says_so(breakable: NativeStack, source: Source) -> None:
+    slots = int(source.run("show max_replication_slots"))
+    with psycopg.connect(**breakable.config.postgres.conninfo(), autocommit=True) as connection:
+        for number in range(slots):
+            connection.execute(
+                "select pg_create_physical_replication_slot(%s, false, true)", [f"slot{number}"]
+            )
+        with pytest.raises(BackupError, match=r"all replication slots are in use"):
+            take(source.config.postgres, SOON)
