@@ -216,6 +216,7 @@ class PointInTimeRecovery:
             self.observe("replayed", facts)
             with connect() as connection:
                 timeline = promote(connection, order.target, timedelta(minutes=5))
+            self.observe("promoted", {"timeline": timeline})
         return facts | {"timeline": timeline}
 
     def _stands_at(self, lsn: Lsn) -> None:
