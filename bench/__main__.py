@@ -17,6 +17,7 @@ from bench.postgres import PostgresBench
 ROOT = Path(__file__).parents[1]
 REPORTS, DOCUMENT = ROOT / "reports", ROOT / "docs" / "benchmarks.md"
 MATRIX = ROOT / "docs" / "detection-matrix.md"
+ENOUGH = 5  # rounds below that are a trial
 DUMPS = "Dumps, which pgBackRest and Barman do not take:"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -24,7 +25,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__d
 
 @app.command()
 def postgres(
-    rounds: Annotated[int, typer.Option(min=1, help="runs of each contestant")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="runs of each contestant")] = ENOUGH,
     scale: Annotated[int, typer.Option(min=1, help="of pgbench; 1 is 15 MB")] = 35,
     segments: Annotated[int, typer.Option(min=1, help="of WAL to replay")] = 40,
     *,
@@ -40,12 +41,14 @@ def postgres(
     head = (
         f"{datetime.now(UTC):%Y-%m-%d}, {machine()}. {told}. {rounds} rounds, in turn; "
         f"{run.database_bytes / 1e6:,.0f} MB of databases, "
-        f"{segments} segments of WAL. Ratios are medians of the ratios in each round."
+        f"{segments} segments of WAL written. Ratios are medians of the ratios in each round."
     )
     text = "\n\n".join([head, *tables])
     typer.echo(text)
     write_raw(REPORTS, "bench-postgres", run.facts | {"versions": versions})
-    if document:
+    if not document or rounds < ENOUGH:
+        typer.echo(f"{DOCUMENT.name} stays: that takes {ENOUGH} rounds or more, and --document")
+    else:
         write_block(DOCUMENT, "postgres", text)
 
 
@@ -70,7 +73,9 @@ def detection(
     typer.echo(text)
     facts = {"versions": versions, "cases": run.raw, "dumps": dumped.raw}
     write_raw(REPORTS, "bench-detection", facts)
-    if document:
+    if not document or only is not None:
+        typer.echo(f"{MATRIX.name} stays: that takes every class, and --document")
+    else:
         write_block(MATRIX, "detection", text)
 
 

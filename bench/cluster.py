@@ -64,6 +64,13 @@ class Bench:
         identity = self.config.postgres.run_as
         return identity or Path("~").expanduser().owner()
 
+    @property
+    def where(self) -> tuple[str, ...]:
+        """The source server, as PostgreSQL's own programs are told of it."""
+        postgres = self.config.postgres
+        words = {"host": self.folder, "port": postgres.port, "username": postgres.user}
+        return tuple(f"--{name}={value}" for name, value in words.items())
+
     def path(self, name: str) -> Path:
         """A folder of the servers' owner."""
         made = self.folder / name
@@ -132,7 +139,7 @@ class Bench:
         return name
 
     @contextmanager
-    def restored(self, data: Path) -> Iterator[dict[str, Any]]:
+    def restored(self, data: Path, more: Mapping[str, str] = {}) -> Iterator[dict[str, Any]]:
         """Start a restored folder with the settings that all contestants get, and stop it."""
         port = self.ports.take()
         server = LocalServer(data, self.tools, data.with_suffix(".log"))
@@ -142,6 +149,7 @@ class Bench:
                 "listen_addresses": "",
                 "unix_socket_directories": str(self.folder),
                 "archive_mode": "off",
+                **more,
             }
         )
         try:

@@ -1,10 +1,12 @@
 """Runs side by side: in turn, round after round, so that a busy moment falls on all of them."""
 
+import contextlib
 import json
 import os
+import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,26 +42,39 @@ def timed(action: Callable[[], object]) -> float:
     return time.monotonic() - begun
 
 
+def processor_seconds() -> float:
+    """Seconds of CPU that this process has taken so far, and its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
 def interleaved(
     contestants: Mapping[str, Callable[[], float]],
     rounds: int,
-    say: Callable[[str], None],
+    say: Say,
 ) -> dict[str, Series]:
     """Let each run once a round, another one first each time; an action answers its seconds."""
-    names, taken = list(contestants), {name: list[float]() for name in contestants}
+    names, seconds = list(contestants), {name: list[float]() for name in contestants}
     for number in range(rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            taken[name].append(contestants[name]())
-        say(f"  round {number + 1}: " + ", ".join(f"{n} {taken[n][-1]:.2f} s" for n in names))
-    return {name: Series(name, tuple(seconds)) for name, seconds in taken.items()}
+            seconds[name].append(contestants[name]())
+        say(f"  round {number + 1}: " + ", ".join(f"{n} {seconds[n][-1]:.2f} s" for n in names))
+    return series(seconds)
+
+
+def series(seconds: Mapping[str, Sequence[float]]) -> dict[str, Series]:
+    """What was noted of each contestant, round by round."""
+    return {name: Series(name, tuple(each)) for name, each in seconds.items()}
 
 
 def cold(folder: Path) -> None:
     """Make the system forget what it has read of a folder: all contestants read from the disk."""
     os.sync()
     for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
+        if path.is_symlink() or not path.is_file():
+            continue
+        with contextlib.suppress(FileNotFoundError):  # a live server removes files meanwhile
             descriptor = os.open(path, os.O_RDONLY)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(descriptor)
@@ -75,6 +90,12 @@ def table(title: str, series: Mapping[str, Series], reference: str, note: str = 
         size = "" if each.size is None else f"{each.size / 1e6:,.0f}"
         lines.append(f"| {each.name} | {each} | {each.over(series[reference]):.2f} | {size} |")
     return "\n".join([*lines, *(["", note] if note else [])])
+
+
+def aim(what: str, most: float, found: float) -> str:
+    """Say whether an aim was reached, and by which figure."""
+    verdict = "reached" if found <= most else "missed"
+    return f"Aim: {what} at most {most:g}: {verdict} ({found:.4g})."
 
 
 def machine() -> str:

@@ -17,16 +17,24 @@ class PostgresBench(Contest):
         for peer in (self.ours, self.barman):
             peer.prepare()
         bench.archive_all()
-        tables = [backups.taken(), backups.hashing()]
+        tables = [backups.hashing(), backups.base()]
+        starts = self._last_backups()
         self._write(segments)
-        return [*tables, backups.verification(), *restores.promoted(), restores.commands()]
+        self._count(starts)
+        return [
+            *tables,
+            backups.verification(),
+            *restores.promoted(),
+            restores.replays(),
+            restores.commands(),
+        ]
 
     def _load(self, scale: int) -> None:
         bench = self.bench
         self.say(f"loading pgbench at scale {scale}, a table with TOAST, and 300 small ones")
-        where = ("-h", str(bench.folder), "-p", str(bench.config.postgres.port), "-U", "postgres")
         pgbench = bench.programs.postgres / "pgbench"
-        bench.run(pgbench, "-i", "-I", "dtGp", "-q", "-s", str(scale), *where, "postgres")
+        words = ("--initialize", "--init-steps=dtGp", "--quiet", f"--scale={scale}")
+        bench.run(pgbench, *words, *bench.where, "postgres")
         bench.sql(
             """
             create table documents as
@@ -43,8 +51,22 @@ class PostgresBench(Contest):
             "checkpoint",
         )
         size = bench.sql("select sum(pg_database_size(oid))::bigint from pg_database")
-        self.database_bytes = self.facts["database_bytes"] = size
+        self.database_bytes = size
         self.say(f"{size / 1e6:,.0f} MB of databases")
+
+    def _last_backups(self) -> dict[str, int]:
+        """One more of each, directly one after the other: all will replay nearly the same.
+
+        Answers the number of the segment in which each began, as the server noted it.
+        """
+        self.say("the backups that are restored")
+        starts = {}
+        for peer in self.peers:
+            peer.back_up()
+            noted = max(self.bench.data.glob("pg_wal/*.backup"))
+            starts[peer.name] = _number(noted.name)
+            peer.expire()
+        return starts
 
     def _write(self, segments: int) -> None:
         """Fill so many segments by inserts and scattered updates, and have them archived."""
@@ -67,4 +89,16 @@ class PostgresBench(Contest):
         self.ours.expect()
         bench.archive_all()
         self.barman.take_wal()
-        self.rows = self.facts["rows"] = bench.sql("select count(*) from pgbench_history")
+        self.rows = bench.sql("select count(*) from pgbench_history")
+
+    def _count(self, starts: dict[str, int]) -> None:
+        """Count what each one has to replay, up to the segment that was archived last."""
+        end = _number(str(self.bench.sql("select last_archived_wal from pg_stat_archiver")))
+        self.segments = {name: end - start + 1 for name, start in starts.items()}
+        self.facts["segments"] = self.segments
+        self.say(f"to replay: {self.segments}")
+
+
+def _number(segment: str) -> int:
+    """Where a segment of 16 MB stands in its timeline."""
+    return int(segment[8:16], 16) * 256 + int(segment[16:24], 16)

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 
 from bench.contest import Contest
-from bench.measure import Series, cold, interleaved, table, timed
+from bench.measure import aim, cold, interleaved, series, table, timed
 from bench.peers import Peer
 from pipeline.postgres import archiving
 
@@ -20,52 +20,71 @@ class Restores:
         self._contest = contest
 
     def promoted(self) -> list[str]:
+        """From an empty folder to promoted, and the part of it in which a server runs."""
         self._contest.say("restore to promoted")
-        replays: dict[str, list[float]] = {peer.name: [] for peer in self._contest.peers}
-        phases: list[tuple[float, float, float]] = []
+        ours, peers = self._contest.ours.name, self._contest.peers
+        stopped = f"{ours}, and its private server stopped"
+        replays: dict[str, list[float]] = {peer.name: [] for peer in peers}
+        stops: list[float] = []
+        phases: list[dict[str, float]] = []
 
-        def restore(peer: Peer) -> float:
+        def once(peer: Peer) -> float:
             into = self._contest.bench.folder / "restored"
             shutil.rmtree(into, ignore_errors=True)
             cold(peer.repository)
             begun = time.monotonic()
             if peer is self._contest.ours:
-                steps = self._contest.ours.steps(into)
-                planned = timed(steps.make_plan)
-                unpacked = timed(steps.restore)
-                fetched = time.monotonic()
-                steps.replay()
-                ended = time.monotonic()
-                phases.append((planned, unpacked, ended - fetched))
+                marks = self._contest.ours.recover(into)
+                fetched, ended = marks["restore"], marks["promoted"]
+                stops.append(marks["replay"] - begun)
+                phases.append({step: at - begun for step, at in marks.items()})
             else:
-                peer.restore(into)
-                fetched = time.monotonic()
-                with self._contest.bench.restored(into) as conninfo:
-                    self._contest.bench.promoted(conninfo)
-                    ended = time.monotonic()
+                fetched, ended = self._peer(peer, into)
             replays[peer.name].append(ended - fetched)
             self._complete(into)
             return ended - begun
 
-        found = interleaved(
-            {peer.name: (lambda peer=peer: restore(peer)) for peer in self._contest.peers},  # type: ignore[misc]
-            self._contest.rounds,
-            self._contest.say,
+        contestants = {peer.name: (lambda peer=peer: once(peer)) for peer in peers}
+        found = interleaved(contestants, self._contest.rounds, self._contest.say)
+        replayed = series(replays)
+        self._contest.record("restore", found)
+        self._contest.record("replay", replayed)
+        self._contest.facts["this suite: seconds until each step was done"] = phases
+        best = min((s for s in found.values() if s.name != ours), key=lambda each: each.median)
+        told = aim(
+            f"restore to promoted, as a ratio to {best.name}, the best of the others,",
+            0.8,
+            found[ours].over(best),
         )
-        replayed = {name: Series(name, tuple(seconds)) for name, seconds in replays.items()}
-        self._contest.keep("restore", found)
-        self._contest.keep("replay", replayed)
-        self._contest.facts["this suite: plan, unpack, replay"] = phases
-        note = (
-            "pgBackRest: two processes, asynchronous archive-get. Barman: without get-wal, its "
-            "fastest way. The time of this suite has in it what the others do not do: reading all "
-            "WAL to prove where it will end, comparing every file, asking the server for the end."
-        )
-        reference = self._contest.pgbackrest.name
         return [
-            table("empty folder to promoted at the end of the archive", found, reference, note),
-            table("of that: start of the server to promoted", replayed, reference),
+            table(
+                "empty folder to promoted at the end of the archive",
+                found | series({stopped: stops}),
+                best.name,
+                f"{self._notes()}\n\n{told}",
+            ),
+            table("of that: start of the server to promoted", replayed, best.name),
         ]
+
+    def _notes(self) -> str:
+        counts = ", ".join(f"{name} {n}" for name, n in self._contest.segments.items())
+        return (
+            f"Segments of WAL from the start of the backup on: {counts}. All are run as commands, "
+            "start included, and end when the server has left recovery. pgBackRest: two "
+            "processes, asynchronous archive-get. Barman: two processes, without get-wal, its "
+            "fastest way: it puts all WAL into pg_wal at once, so that fetching is a part of the "
+            "restore, and not of replay. The time of this suite has in it what the others do not "
+            "do: reading all WAL to prove where it will end, comparing every file, asking the "
+            "server for the end."
+        )
+
+    def _peer(self, peer: Peer, into: Path) -> tuple[float, float]:
+        """Restore and start; answer when all was fetched, and when the server was promoted."""
+        peer.restore(into)
+        fetched = time.monotonic()
+        with self._contest.bench.restored(into) as conninfo:
+            self._contest.bench.promoted(conninfo)
+            return fetched, time.monotonic()
 
     def _complete(self, data: Path) -> None:
         """Look whether the rows are all there: a contestant that lost some was not fast."""
@@ -73,8 +92,48 @@ class Restores:
             self._contest.bench.promoted(conninfo)
             with psycopg.connect(**conninfo) as connection:
                 row = connection.execute("select count(*) from pgbench_history").fetchone()
-        if row != (self._contest.facts["rows"],):
-            raise RuntimeError(f"{data}: {row} rows, expected {self._contest.facts['rows']}")
+        if row != (self._contest.rows,):
+            raise RuntimeError(f"{data}: {row} rows, expected {self._contest.rows}")
+
+    def replays(self) -> str:
+        """One base backup and one archive; only the command that fetches a segment differs."""
+        self._contest.say("replay by restore_command")
+        bench, wal = self._contest.bench, self._contest.ours.repository / "wal"
+        get, spool = archiving.get_command(bench.config, wal), bench.folder / "spool"
+        ours = f"{self._contest.ours.name}'s get"
+
+        def once(command: str, **more: str) -> float:
+            into = bench.folder / "replayed"
+            for folder in (into, spool):
+                shutil.rmtree(folder, ignore_errors=True)
+            self._contest.pgbackrest.restore(into)
+            cold(wal)
+            if str(spool) in command:
+                shutil.copytree(wal, spool)
+                bench.tools.own(spool)
+            begun = time.monotonic()
+            with bench.restored(into, {"restore_command": command, **more}) as conninfo:
+                bench.promoted(conninfo)
+                ended = time.monotonic()
+            self._complete(into)
+            return ended - begun
+
+        contestants = {
+            "cp": lambda: once(f"cp {wal}/%f %p"),
+            ours: lambda: once(get),
+            "mv from a spool": lambda: once(f"mv {spool}/%f %p"),
+            f"{ours}, fsync=off": lambda: once(get, fsync="off"),
+        }
+        found = interleaved(contestants, self._contest.rounds, self._contest.say)
+        self._contest.record("replay by restore_command", found)
+        count = self._contest.segments[self._contest.pgbackrest.name]
+        note = (
+            "From the start of the server to promoted, all after pgBackRest's restore. The archive "
+            "is cold; the spool lies in memory, as a prefetch leaves it, and filling it is outside "
+            "of the time. fsync=off leaves out the sync of each segment that was fetched, and that "
+            "of the data at the end too."
+        )
+        return table(f"replay of {count} segments by restore_command", found, "cp", note)
 
     def commands(self) -> str:
         """One segment, many times, each under a name of its own: nearly all of it is the start."""
@@ -86,7 +145,7 @@ class Restores:
         def pushed(lines: list[str]) -> float:
             nonlocal number
             number += 1
-            path = folder / f"00000001000000FF000000{number:02X}"
+            path = folder / f"00000001000000FF{number:08X}"
             shutil.copyfile(segment, path)
             bench.tools.own(path)
             script = "set -e\n" + "\n".join(lines)
@@ -94,36 +153,33 @@ class Restores:
             path.unlink()
             return seconds
 
-        into = folder / "got"
-        got = {
-            "cp": ["cp", str(segment), str(into)],
-            self._contest.ours.name: self._our_get(segment.name, into),
-            self._contest.pgbackrest.name: [
-                *self._contest.pgbackrest.words("archive-get"),
-                segment.name,
-                str(into),
-            ],
-            self._contest.barman.name: [
-                *self._contest.barman.words("get-wal"),
-                "-o",
-                str(folder),
-                segment.name,
-            ],
-        }
-        rounds = max(10, self._contest.rounds)
         contestants: dict[str, Callable[[], float]] = {
             "cp, not synced": lambda: pushed([f'cp "$1" {folder}/cp'])
         }
         for peer in self._contest.peers:
-            contestants[f"push: {peer.name}"] = lambda peer=peer: pushed(peer.archive_lines())  # type: ignore[misc]
-        for name, words in got.items():
-            contestants[f"get: {name}"] = lambda words=words: timed(lambda: bench.run(*words))  # type: ignore[misc]
-        found = interleaved(contestants, rounds, lambda _: None)
-        self._contest.keep("commands", found)
-        note = "Barman's push is the copy into its incoming folder, which does not sync."
+            contestants[f"push: {peer.name}"] = lambda peer=peer: pushed(peer.archive_lines())  # type: ignore[misc] # mypy infers no type for a default
+        for name, words in self._gets(segment, folder).items():
+            contestants[f"get: {name}"] = lambda words=words: timed(lambda: bench.run(*words))  # type: ignore[misc] # mypy infers no type for a default
+        found = interleaved(contestants, max(10, self._contest.rounds), lambda _: None)
+        self._contest.record("commands", found)
+        note = (
+            "Barman's push is the copy into its incoming folder, which does not sync. pgBackRest "
+            "compresses in its push, and unpacks in its get."
+        )
         return table("one segment of 16 MB", found, "cp, not synced", note)
 
-    def _our_get(self, name: str, into: Path) -> list[str]:
-        view = self._contest.ours.repository / "wal"
-        command = archiving.get_command(self._contest.bench.config, view)
-        return ["/bin/sh", "-c", command.replace("%f", name).replace("%p", str(into))]
+    def _gets(self, segment: Path, folder: Path) -> dict[str, list[str]]:
+        """The commands that fetch a segment, by contestant."""
+        into, name = str(folder / "got"), segment.name
+        ours, pgbackrest, barman = (
+            self._contest.ours,
+            self._contest.pgbackrest,
+            self._contest.barman,
+        )
+        get = archiving.get_command(self._contest.bench.config, segment.parent)
+        return {
+            "cp": ["cp", str(segment), into],
+            ours.name: ["/bin/sh", "-c", get.replace("%f", name).replace("%p", into)],
+            pgbackrest.name: [*pgbackrest.words("archive-get"), name, into],
+            barman.name: [*barman.words("get-wal"), "-o", str(folder), name],
+        }

@@ -19,8 +19,11 @@ class Peer(Protocol):
     def back_up(self) -> None:
         """Take a full backup."""
 
+    def expire(self) -> None:
+        """Let go of all backups but the newest, and of the WAL that only they needed."""
+
     def verify(self) -> tuple[int, str]:
-        """Look at the repository at rest: exit code, and what was said."""
+        """Look at the repository at rest: 0 where all is well, and what was said."""
 
     def restore(self, into: Path) -> None:
         """Bring the newest backup back, so that a start replays to the end of the archive."""

@@ -31,6 +31,7 @@ class Barman:
                     "backup_method=postgres",
                     "archiver=on",
                     "streaming_archiver=off",
+                    "parallel_jobs=2",
                     f"path_prefix={bench.programs.postgres}",
                 ]
             )
@@ -56,6 +57,15 @@ class Barman:
 
     def back_up(self) -> None:
         self._bench.run(*self.words("backup", "--immediate-checkpoint"))
+
+    @property
+    def folders(self) -> list[Path]:
+        """The backups, oldest first."""
+        return sorted((self.repository / "main/base").iterdir())
+
+    def expire(self) -> None:
+        for folder in self.folders[:-1]:
+            self._bench.run(*self.words("delete", folder.name))
 
     def verify(self) -> tuple[int, str]:
         """Run `verify-backup`, which is pg_verifybackup without WAL, and `check-backup`."""

@@ -28,11 +28,15 @@ class Core:
         """Nothing: folders are enough."""
 
     def back_up(self) -> None:
-        postgres = self._bench.config.postgres
         into = self.repository / f"base-{len(list(self.repository.glob('base-*')))}"
-        where = (f"--host={self._bench.folder}", f"--port={postgres.port}", "-Upostgres")
         options = ("--checkpoint=fast", "--wal-method=fetch", f"--pgdata={into}")
-        self._bench.run(self._bench.programs.postgres / "pg_basebackup", *options, *where)
+        program = self._bench.programs.postgres / "pg_basebackup"
+        self._bench.run(program, *options, *self._bench.where)
+
+    def expire(self) -> None:
+        for folder in self.repository.glob("base-*"):
+            if folder != self.base:
+                shutil.rmtree(folder)
 
     def verify(self) -> tuple[int, str]:
         program = self._bench.programs.postgres / "pg_verifybackup"

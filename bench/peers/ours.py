@@ -1,18 +1,21 @@
 """This suite, by its command line; a restore runs the steps of `pipeline recover` in order."""
 
+import json
 import subprocess
 import sys
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bench.cluster import Bench
 from fixtures.stacks import toml
+from pipeline import retention
 from pipeline.config import PipelineConfig
 from pipeline.postgres import archiving
 from pipeline.postgres.lsn import Lsn, as_record_end
 from pipeline.postgres.receiver import ExpectedEnd
-from pipeline.postgres.targets import Target
-from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
+from pipeline.store import FolderStore
+
+NEXT_MONTH = timedelta(days=30)
 
 
 class Ours:
@@ -38,18 +41,21 @@ class Ours:
         toml.write(config, self.toml, password_file=password)
 
     def run(self, *words: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "pipeline", *words, "--config", str(self.toml)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return self._python("-m", "pipeline", *words, "--config", str(self.toml))
+
+    def _python(self, *words: str) -> tuple[int, str]:
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
     def back_up(self) -> None:
         code, told = self.run("backup", "base")
         if code:
             raise RuntimeError(told)
+
+    def expire(self) -> None:
+        """Do what `pipeline retain --yes` will a month from now: it keeps nothing below a day."""
+        decision = retention.decide(self._bench.config, datetime.now(UTC) + NEXT_MONTH)
+        retention.carry_out(FolderStore(self.repository), decision)
 
     def expect(self) -> None:
         """Write what the receiver would: where the server has come to."""
@@ -71,18 +77,13 @@ class Ours:
 
     def restore(self, into: Path) -> None:
         """Up to promoted; a refusal on the way is an exception."""
-        steps = self.steps(into)
-        steps.make_plan()
-        steps.restore()
-        steps.replay()
+        self.recover(into)
 
-    def steps(self, into: Path) -> PointInTimeRecovery:
-        """A recovery into this folder, whose steps the caller runs."""
-        config: PipelineConfig = self._bench.config
-        postgres = config.postgres.model_copy(
-            update={"data": into, "port": self._bench.ports.take()}
-        )
-        aside = config.model_copy(update={"postgres": postgres})
-        journal = new_recovery(aside)
-        journal.write("bench", "started")  # makes its folder
-        return PointInTimeRecovery(aside, Target.parse("latest"), journal, "")
+    def recover(self, into: Path) -> dict[str, float]:
+        """Restore; answer when each step was done, by the clock of `time.monotonic`."""
+        port = str(self._bench.ports.take())
+        code, told = self._python("-m", "bench.recovering", str(self.toml), str(into), port)
+        if code:
+            raise RuntimeError(told)
+        marks: dict[str, float] = json.loads(told.splitlines()[-1])
+        return marks

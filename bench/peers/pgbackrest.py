@@ -10,7 +10,7 @@ class PgBackRest:
 
     name = "pgBackRest"
 
-    def __init__(self, bench: Bench, compression: str = "zst", keep: int = 1) -> None:
+    def __init__(self, bench: Bench, compression: str = "zst") -> None:
         self._bench = bench
         self.repository = bench.path("pgbackrest")
         work = bench.path("pgbackrest-work")
@@ -24,7 +24,7 @@ class PgBackRest:
             f"compress-type={compression}",
             *(["compress-level=1"] if compression == "zst" else []),
             "start-fast=y",
-            f"repo1-retention-full={keep}",
+            "repo1-retention-full=1",
         ]
         stanza = [
             "[main]",
@@ -49,12 +49,16 @@ class PgBackRest:
         self._bench.run(*self.words("stanza-create"))
 
     def back_up(self) -> None:
-        self._bench.run(*self.words("backup", "--type=full"))
+        self._bench.run(*self.words("backup", "--type=full", "--no-expire-auto"))
+
+    def expire(self) -> None:
+        self._bench.run(*self.words("expire"))
 
     def verify(self) -> tuple[int, str]:
-        """Run `verify`; its exit code is 0 whatever it found, so its words are needed too."""
+        """Run `verify`; its exit code is 0 whatever it found, so its words decide too."""
         done = self._bench.run(*self.words("verify", "--output=text", "--verbose"), check=False)
-        return done.returncode, done.stdout
+        complains = "status: error" in done.stdout or "ERROR" in done.stdout
+        return done.returncode or int(complains), done.stdout
 
     def check(self) -> tuple[int, str]:
         done = self._bench.run(*self.words("check"), check=False)
