@@ -37,7 +37,7 @@ class Seen:
     at_rest: str | None = None
     refused: str | None = None
     content: str | None = None
-    warned: str | None = None
+    warned: tuple[str, ...] = ()
 
     def cell(self, truth: str) -> str:
         if self.at_backup is not None:
@@ -47,8 +47,9 @@ class Seen:
         if self.refused is not None:
             return "at restore"
         came_back = outcome(self.content or "", truth)
-        if self.warned is not None:
-            return f"{came_back}; warns by `{self.warned.partition(':')[0]}`"
+        if self.warned:
+            rules = dict.fromkeys(words.partition(":")[0] for words in self.warned)
+            return f"{came_back}; warns by {', '.join(f'`{rule}`' for rule in rules)}"
         return came_back
 
 
@@ -127,11 +128,12 @@ class Detection:
             return Seen(at_backup=scene.refused[side.name][-600:])
         scene.reset(side)
         case.inject(scene, side)
-        told = side.at_rest()
+        # without the folder, which is another one for each scene
+        told = [words.replace(str(scene.bench.folder), "") for words in side.at_rest()]
         if not case.number:
             self._habits |= {(side.name, words) for words in told}
         new = "\n".join(words for words in told if (side.name, words) not in self._habits) or None
-        warned = next(iter(told), None) if not case.number else None
+        warned = () if case.number else tuple(told)
         into = scene.bench.folder / "restored"
         shutil.rmtree(into, ignore_errors=True)
         try:

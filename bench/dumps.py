@@ -21,12 +21,12 @@ from fixtures.faults import backups, dumps
 from fixtures.scratch import Scratch
 from pipeline.postgres import logical
 
-LIST, RESTORE, OURS = "`pg_restore --list`", "`pg_restore`", "this suite"
+LIST, RESTORE = "`pg_restore --list`", "`pg_restore`"
 Edit = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True)
-class Case:
+class DumpCase:
     """One damage: an edit of a dump, or words to the job that takes it.
 
     `packed`: pg_dump compresses as it does by default. `late`: after the digest was taken.
@@ -51,25 +51,25 @@ def _three_quarters(content: bytes) -> bytes:
     return content[: len(content) * 3 // 4]
 
 
-def _both(number: str, title: str, edit: Edit, *, packed: bool) -> list[Case]:
+def _late_and_early(number: str, title: str, edit: Edit, *, packed: bool) -> list[DumpCase]:
     """A damage in the storage, and one that was there before it was stored."""
     return [
-        Case(number, f"{title}, in the repository", edit, late=True, packed=packed),
-        Case(number, f"{title}, and stored so", edit, packed=packed),
+        DumpCase(number, f"{title}, in the repository", edit, late=True, packed=packed),
+        DumpCase(number, f"{title}, and stored so", edit, packed=packed),
     ]
 
 
 CASES = [
-    Case("", "nothing: the intact dump"),
-    Case("", "nothing: an intact dump that is not packed", packed=False),
-    *_both("55", "a dump cut", _three_quarters, packed=True),
-    *_both("56", "one bit of a packed dump", dumps.break_a_packed_block, packed=True),
-    *_both("57", "one bit of a dump that is not packed", _flipped, packed=False),
-    Case("58", "a dump of another database", database="template1"),
-    Case("58", "a dump of one table, by a filter left in the job", table="public.customers"),
-    Case("58", "a dump by an older program", dumps.by_an_older_program),
-    Case("58", "a file of no bytes, as a program leaves that gives up", lambda _: b""),
-    Case("58", "a dump after every table was emptied", before="truncate orders, customers"),
+    DumpCase("", "nothing: the intact dump"),
+    DumpCase("", "nothing: an intact dump that is not packed", packed=False),
+    *_late_and_early("55", "a dump cut", _three_quarters, packed=True),
+    *_late_and_early("56", "one bit of a packed dump", dumps.break_a_packed_block, packed=True),
+    *_late_and_early("57", "one bit of a dump that is not packed", _flipped, packed=False),
+    DumpCase("58", "a dump of another database", database="template1"),
+    DumpCase("58", "a dump of one table, by a filter left in the job", table="public.customers"),
+    DumpCase("58", "a dump by an older program", dumps.by_an_older_program),
+    DumpCase("58", "a file of no bytes, as a program leaves that gives up", lambda _: b""),
+    DumpCase("58", "a dump after every table was emptied", before="truncate orders, customers"),
 ]
 """The last one leaves the tables empty."""
 
@@ -96,7 +96,10 @@ class Dumps:
             """,
         )
         self._truth = self._content("postgres")
-        lines = [f"| class | damage | {LIST} | {RESTORE} | {OURS} |", "|---|---|---|---|---|"]
+        lines = [
+            f"| class | damage | {LIST} | {RESTORE} | {OurSide.name} |",
+            "|---|---|---|---|---|",
+        ]
         for case in CASES:
             if only not in {None, case.number}:
                 continue
@@ -105,7 +108,7 @@ class Dumps:
             lines.append(f"| {case.number} | {case.title} | {' | '.join(cells)} |")
         return "\n".join(lines)
 
-    def _row(self, case: Case) -> list[str]:
+    def _row(self, case: DumpCase) -> list[str]:
         bench = self._bench
         if case.before is not None:
             bench.sql(case.before)
@@ -116,13 +119,13 @@ class Dumps:
         self.raw.append({"class": case.number, "damage": case.title, "cells": cells, "said": said})
         return cells
 
-    def _dumped(self, case: Case) -> bytes:
+    def _dumped(self, case: DumpCase) -> bytes:
         """What pg_dump makes where the job says so."""
         path = self._bench.folder / "job.dump"
         packed = [] if case.packed else ["--compress=0"]
         chosen = [] if case.table is None else [f"--table={case.table}"]
         words = ["--format=custom", f"--file={path}", *packed, *chosen, case.database]
-        self._bench.run(self._program("pg_dump"), *self._where, *words)
+        self._bench.run(self._program("pg_dump"), *self._bench.where, *words)
         return path.read_bytes()
 
     def _theirs(self, dump: Path, said: list[str]) -> list[str]:
@@ -131,12 +134,12 @@ class Dumps:
         listed = bench.run(program, "--list", dump, check=False)
         bench.sql(f"create database {into} template template0")
         words = ("--exit-on-error", f"--dbname={into}", dump)
-        loaded = bench.run(program, *self._where, *words, check=False)
+        loaded = bench.run(program, *self._bench.where, *words, check=False)
         said += [listed.stdout[-300:], loaded.stdout[-300:]]
         came_back = "at restore" if loaded.returncode else outcome(self._content(into), self._truth)
         return ["at rest" if listed.returncode else "not seen", came_back]
 
-    def _by_us(self, case: Case, said: list[str]) -> str:
+    def _by_us(self, case: DumpCase, said: list[str]) -> str:
         """Have the job make the only set, damage it, look at it, and load it."""
         code, told = self._job(case)
         if code:
@@ -153,7 +156,7 @@ class Dumps:
             return "at rest"
         return "at restore" if code else outcome(self._content(into), self._truth)
 
-    def _job(self, case: Case) -> tuple[int, str]:
+    def _job(self, case: DumpCase) -> tuple[int, str]:
         shutil.rmtree(self._ours.repository / "sets", ignore_errors=True)
         config = self._bench.config
         postgres = config.postgres.model_copy(update={"dbname": case.database})
@@ -163,7 +166,7 @@ class Dumps:
         self._ours.prepare()
         return done
 
-    def _damage(self, case: Case) -> None:
+    def _damage(self, case: DumpCase) -> None:
         scratch = Scratch(LogicalBackup, self._bench.folder, self._bench.config, "")
         if not case.packed:
             dumps.change(scratch, logical.DUMP, lambda _: self._dumped(case))
@@ -180,11 +183,6 @@ class Dumps:
                 return "0"
             row = connection.execute(CONTENT.encode()).fetchone()
         return str(row[0]) if row else "no answer"
-
-    @property
-    def _where(self) -> tuple[str, ...]:
-        port = self._bench.config.postgres.port
-        return (f"--host={self._bench.folder}", f"--port={port}", "--username=postgres")
 
     def _program(self, name: str) -> Path:
         return self._bench.programs.postgres / name

@@ -1,5 +1,6 @@
 """This suite's repository, to be damaged, and what its checks and its recovery say of it."""
 
+import os
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from pipeline.errors import RestoreError
 from pipeline.postgres.base_backup import KIND
 from pipeline.postgres.proof import amcheck
 from pipeline.postgres.receiver import ExpectedEnd
+from pipeline.postgres.receiver_status import ReceiverStatus
 from pipeline.repository import MANIFEST, Repository
 from pipeline.store import FolderStore
 
@@ -36,9 +38,8 @@ class OurSide(Ours):
     def _scratch(self) -> Scratch[BaseBackup]:
         return Scratch(BaseBackup, self._bench.folder, self._config, "")
 
-    def back_up(self) -> None:
-        """One of each kind that the checks ask for."""
-        super().back_up()
+    def dump(self) -> None:
+        """Take the other kind of backup that the checks ask for."""
         code, told = self.run("backup", "logical")
         if code:
             raise RuntimeError(told)
@@ -54,7 +55,9 @@ class OurSide(Ours):
         )
 
     def add_file(self, name: str) -> None:
-        (self._sets[-1] / Path(name).name).write_bytes(b"nobody took this")
+        backups.repack(
+            self._scratch, lambda _name, content: content, added={name: b"nobody took this"}
+        )
 
     def stale_manifest(self) -> None:
         first, *_, last = (folder / MANIFEST for folder in self._sets)
@@ -81,16 +84,25 @@ class OurSide(Ours):
         with self._bench.restored(into) as conninfo:
             self._bench.promoted(conninfo)
             with psycopg.connect(**conninfo, autocommit=True) as connection:
-                broken, _, _ = amcheck(connection)
+                broken, unexamined, (_, heaps) = amcheck(connection)
         if broken:
             raise RestoreError("; ".join(broken))
+        if not heaps:  # no refusal, but a bench that does not do what its document says
+            raise LookupError("; ".join(unexamined))
 
     def at_rest(self) -> list[str]:
         """Run the checks that read a repository."""
-        end = ExpectedEnd.read(self.repository)  # the receiver would have written it a second ago
-        replace(end, time=datetime.now(UTC)).write(self.repository)
+        self._receiver_speaks()
         kinds = {BackupRepository, BaseBackup, WalArchive}
         return list(complaints(self._config, (c for c in rules.CATALOGUE if c.on in kinds)))
+
+    def _receiver_speaks(self) -> None:
+        """Write what a receiver would have a second ago."""
+        end, now = ExpectedEnd.read(self.repository), datetime.now(UTC)
+        replace(end, time=now).write(self.repository)
+        ReceiverStatus(now, os.getpid(), "", 0, end.timeline, end.lsn, end.lsn).write(
+            self.repository
+        )
 
 
 def complaints(config: PipelineConfig, checks: Iterable[Check[Any]]) -> Iterator[str]:

@@ -75,6 +75,7 @@ class Source:
             self.write()
             for side in self.sides:
                 side.back_up()
+            self.ours.dump()
         self.bench.archive_all()
 
     def archived(self, segments: int) -> list[str]:
@@ -92,7 +93,7 @@ class Source:
         """The file of the table, in the data folder."""
         return str(self.bench.sql("select pg_relation_filepath('orders')"))
 
-    def keep(self) -> None:
+    def settle(self) -> None:
         """Have all WAL archived, and keep each repository as it is."""
         self.ours.expect()
         self.bench.archive_all()
@@ -111,7 +112,7 @@ def plain(make: Make) -> Iterator[Scene]:
         source = Source(bench)
         source.back_up()
         names = source.archived(6)
-        source.keep()
+        source.settle()
         yield Scene(
             bench,
             source.sides,
@@ -140,7 +141,7 @@ def promoted(make: Make) -> Iterator[Scene]:
         bench.promoted(bench.config.postgres.conninfo())
         source.archived(3)
         bench.sql("checkpoint")  # pg_control tells the timeline of the last one
-        source.keep()
+        source.settle()
         yield Scene(bench, source.sides, truth=source.content(), heap=source.heap())
 
 
@@ -157,11 +158,11 @@ def spoilt(make: Make, change: Change) -> Iterator[Scene]:
         refused = {}
         for side in source.sides:
             try:
-                side.back_up()
+                side.back_up()  # of our suite too the base backup alone: the others take no dump
             except RuntimeError as error:
                 refused[side.name] = str(error)
         bench.archive_all()
-        source.keep()
+        source.settle()
         yield Scene(bench, source.sides, truth, heap, refused=refused)
 
 
