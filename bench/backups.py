@@ -1,11 +1,11 @@
 """Base backups side by side, what hashing them costs, and looking at them afterwards."""
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from bench.contest import Contest
-from bench.measure import aim, cold, interleaved, processor_seconds, series, table, timed
+from bench.measure import Series, aim, cold, interleaved, processor_seconds, series, table, timed
 from bench.peers import Peer
 from pipeline.durable import Unfinished
 from pipeline.postgres import base_backup
@@ -15,6 +15,15 @@ from pipeline.verification.verify import Verification, verify
 
 PLAIN = "pg_basebackup"
 DIGEST = "--manifest-checksums=SHA256"
+BASE_NOTE = (
+    "All with a fast checkpoint and fsync. Digest of each file: pg_basebackup and Barman "
+    "CRC-32C, their default; pgBackRest SHA-1; this suite SHA-256, and once more of the "
+    "object that they are in. This suite: one stream, zstd level 1; pgBackRest: two "
+    "processes, zstd level 1; Barman and plain: not compressed. pgBackRest and Barman wait "
+    "at their end until the WAL of the backup is archived; this suite has it in its "
+    "object. Each is run as a command; removing old backups is outside of the time."
+)
+WITHOUT, HASHED = "not hashed", "hashed"
 FIRST, SECOND = "this suite, first", "this suite, second that night"
 
 
@@ -48,17 +57,9 @@ class Backups:
             contestants[peer.name] = lambda peer=peer: self._peer(peer)  # type: ignore[misc] # mypy infers no type for a default
         found = interleaved(contestants, self._contest.rounds, self._contest.say)
         self._contest.record("backup", found)
-        note = (
-            "All with a fast checkpoint and fsync. Digest of each file: pg_basebackup and Barman "
-            "CRC-32C, their default; pgBackRest SHA-1; this suite SHA-256, and once more of the "
-            "object that they are in. This suite: one stream, zstd level 1; pgBackRest: two "
-            "processes, zstd level 1; Barman and plain: not compressed. pgBackRest and Barman wait "
-            "at their end until the WAL of the backup is archived; this suite has it in its "
-            "object. Each is run as a command; removing old backups is outside of the time."
-        )
         ratio = found[self._contest.ours.name].over(found[PLAIN])
         told = aim("this suite's base backup, as a ratio to plain pg_basebackup,", 1.05, ratio)
-        return table("base backup", found, PLAIN, f"{note}\n\n{told}")
+        return table("base backup", found, PLAIN, f"{BASE_NOTE}\n\n{told}")
 
     def _core(self, *options: str) -> float:
         bench, into = self._contest.bench, self._contest.bench.folder / "plain"
@@ -79,8 +80,7 @@ class Backups:
         """The same backup in this process, its object hashed on the way and not."""
         self._contest.say("hashing in the stream")
         where = self._contest.bench.path("hashing")
-        without, hashed = "not hashed", "hashed"
-        processor: dict[str, list[float]] = {without: [], hashed: []}
+        processor: dict[str, list[float]] = {WITHOUT: [], HASHED: []}
 
         def once(name: str, store: FolderStore) -> float:
             shutil.rmtree(where / "sets", ignore_errors=True)
@@ -92,8 +92,8 @@ class Backups:
 
         found = interleaved(
             {
-                without: lambda: once(without, Unhashed(where)),
-                hashed: lambda: once(hashed, FolderStore(where)),
+                WITHOUT: lambda: once(WITHOUT, Unhashed(where)),
+                HASHED: lambda: once(HASHED, FolderStore(where)),
             },
             2 * self._contest.rounds,
             self._contest.say,
@@ -102,22 +102,9 @@ class Backups:
         used = series(processor)
         self._contest.record("hashing", found)
         self._contest.record("hashing, CPU", used)
-        more = used[hashed].median - used[without].median
-        share = more / found[without].median
-        told = aim(
-            "hashing, as a share of the backup's time,",
-            0.05,
-            found[hashed].over(found[without]) - 1,
-        )
-        note = (
-            f"{told} CPU does not depend on what else the machine does: hashing took {more:.2f} s "
-            f"of it more, which is {share:.1%} of the time."
-        )
+        cpu = table("CPU of that: this process and pg_basebackup", used, WITHOUT)
         return "\n\n".join(
-            [
-                table("this suite's base backup", found, without),
-                table("CPU of that: this process and pg_basebackup", used, without, note),
-            ]
+            [table("this suite's base backup", found, WITHOUT), cpu, _hashing_judged(found, used)]
         )
 
     def verification(self) -> str:
@@ -185,6 +172,16 @@ class Backups:
             return sum(p.stat().st_size for p in peer.repository.rglob("*") if p.is_file())
 
         return ", ".join(f"{p.name} {size(p) / 1e6:,.0f} MB" for p in self._contest.peers)
+
+
+def _hashing_judged(found: Mapping[str, Series], used: Mapping[str, Series]) -> str:
+    share = found[HASHED].over(found[WITHOUT]) - 1
+    told = aim("hashing, as a share of the backup's time,", 0.05, share)
+    more = used[HASHED].median - used[WITHOUT].median
+    return (
+        f"{told} CPU time depends less on what else the machine does: hashing took {more:.2f} s "
+        f"more of it, which is {more / found[WITHOUT].median:.1%} of the time."
+    )
 
 
 def _intact(run: Verification) -> None:

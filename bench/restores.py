@@ -8,9 +8,11 @@ from pathlib import Path
 import psycopg
 
 from bench.contest import Contest
-from bench.measure import aim, cold, interleaved, series, table, timed
+from bench.measure import Series, aim, cold, interleaved, series, table, timed
 from bench.peers import Peer
 from pipeline.postgres import archiving
+
+Found = dict[str, Series]
 
 
 class Restores:
@@ -23,7 +25,6 @@ class Restores:
         """From an empty folder to promoted, and the part of it in which a server runs."""
         self._contest.say("restore to promoted")
         ours, peers = self._contest.ours.name, self._contest.peers
-        stopped = f"{ours}, and its private server stopped"
         replays: dict[str, list[float]] = {peer.name: [] for peer in peers}
         stops: list[float] = []
         phases: list[dict[str, float]] = []
@@ -50,19 +51,22 @@ class Restores:
         self._contest.record("restore", found)
         self._contest.record("replay", replayed)
         self._contest.facts["this suite: seconds until each step was done"] = phases
+        return self._judged(
+            found, series({f"{ours}, and its private server stopped": stops}), replayed
+        )
+
+    def _judged(self, found: Found, stopped: Found, replayed: Found) -> list[str]:
+        """Beside the best of the others, whichever that is today."""
+        ours = self._contest.ours.name
         best = min((s for s in found.values() if s.name != ours), key=lambda each: each.median)
         told = aim(
             f"restore to promoted, as a ratio to {best.name}, the best of the others,",
             0.8,
             found[ours].over(best),
         )
+        title = "empty folder to promoted at the end of the archive"
         return [
-            table(
-                "empty folder to promoted at the end of the archive",
-                found | series({stopped: stops}),
-                best.name,
-                f"{self._notes()}\n\n{told}",
-            ),
+            table(title, found | stopped, best.name, f"{self._notes()}\n\n{told}"),
             table("of that: start of the server to promoted", replayed, best.name),
         ]
 

@@ -41,10 +41,7 @@ class Ours:
         toml.write(config, self.toml, password_file=password)
 
     def run(self, *words: str) -> tuple[int, str]:
-        return self._python("-m", "pipeline", *words, "--config", str(self.toml))
-
-    def _python(self, *words: str) -> tuple[int, str]:
-        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+        done = _python("-m", "pipeline", *words, "--config", str(self.toml))
         return done.returncode, done.stdout + done.stderr
 
     def back_up(self) -> None:
@@ -82,8 +79,12 @@ class Ours:
     def recover(self, into: Path) -> dict[str, float]:
         """Restore; answer when each step was done, by the clock of `time.monotonic`."""
         port = str(self._bench.ports.take())
-        code, told = self._python("-m", "bench.recovering", str(self.toml), str(into), port)
-        if code:
-            raise RuntimeError(told)
-        marks: dict[str, float] = json.loads(told.splitlines()[-1])
+        done = _python("-m", "bench.recovering", str(self.toml), str(into), port)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        marks: dict[str, float] = json.loads(done.stdout)
         return marks
+
+
+def _python(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
