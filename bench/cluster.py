@@ -26,6 +26,7 @@ from pipeline.wait import wait_until
 SOON, LONG = timedelta(seconds=60), timedelta(minutes=10)
 SETTINGS = {
     "shared_buffers": "256MB",
+    "dynamic_shared_memory_type": "mmap",  # in the data folder: nothing is left of a killed server
     "max_wal_size": "4GB",
     "checkpoint_timeout": "30min",
     "wal_level": "logical",

@@ -1,9 +1,6 @@
 """This suite's repository, to be damaged, and what its checks and its recovery say of it."""
 
-import os
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,13 +13,12 @@ from checks import rules
 from checks.check import Check, Outcome
 from checks.subjects import BackupRepository, BaseBackup, WalArchive
 from fixtures.faults import backups
+from fixtures.material import receiver_speaks
 from fixtures.scratch import Scratch
 from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError
 from pipeline.postgres.base_backup import KIND
 from pipeline.postgres.proof import amcheck
-from pipeline.postgres.receiver import ExpectedEnd
-from pipeline.postgres.receiver_status import ReceiverStatus
 from pipeline.repository import MANIFEST, Repository
 from pipeline.store import FolderStore
 
@@ -92,17 +88,9 @@ class OurSide(Ours):
 
     def at_rest(self) -> list[str]:
         """Run the checks that read a repository."""
-        self._receiver_speaks()
+        receiver_speaks(self.repository)
         kinds = {BackupRepository, BaseBackup, WalArchive}
         return list(complaints(self._config, (c for c in rules.CATALOGUE if c.on in kinds)))
-
-    def _receiver_speaks(self) -> None:
-        """Write what a receiver would have a second ago."""
-        end, now = ExpectedEnd.read(self.repository), datetime.now(UTC)
-        replace(end, time=now).write(self.repository)
-        ReceiverStatus(now, os.getpid(), "", 0, end.timeline, end.lsn, end.lsn).write(
-            self.repository
-        )
 
 
 def complaints(config: PipelineConfig, checks: Iterable[Check[Any]]) -> Iterator[str]:
