@@ -5,7 +5,7 @@ from random import Random
 
 from checks.check import Observation, check
 from checks.links import named
-from checks.rules.backup import facts_complete, objects_match_manifest
+from checks.rules.backup import FACTS, facts_complete, objects_match_manifest
 from checks.subjects import BackupRepository, BaseBackup
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
@@ -97,6 +97,20 @@ def parent_of_another_branch(scratch: Scratch[BackupRepository], rng: Random) ->
 
 
 @chains_unbroken.detects_in_a_chain
+def parent_that_does_not_tell(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
+    """A full backup of another tool, whose manifest has no word for what proves the chain."""
+    full, middle, _ = backups.links(scratch)
+    name = rng.choice(chain.COMPARED)
+    backups.drop_fact(scratch, name, full)
+    stated = middle.manifest.facts[chain.PARENT]
+    digest = chain.digest(backups.found(scratch, full))
+    backups.change_fact(scratch, chain.PARENT, {**stated, "manifest": digest}, middle)
+    as_it_is_now = chain.as_fact(backups.found(scratch, middle))
+    backups.change_fact(scratch, chain.PARENT, as_it_is_now)
+    return Damage(full.label, f"its manifest does not tell {name}, and every digest is right")
+
+
+@chains_unbroken.detects_in_a_chain
 def parent_that_ends_too_late(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """Two backups at the same time: what changed while the parent ran is in neither."""
     *_, middle, newest = backups.links(scratch)
@@ -123,9 +137,12 @@ def parent_of_an_incremental_missing(scratch: Scratch[BaseBackup], rng: Random) 
 
 @facts_complete.detects_in_a_chain
 def fact_of_a_parent_missing(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
-    """A full backup by an older version, below increments by this one."""
+    """A full backup by an older version, below increments by this one.
+
+    Without a fact that proves the chain nobody goes down to it: that is a broken chain.
+    """
     full, *_ = backups.links(scratch)
-    name = rng.choice(["database", "database_oid", "end_time", "tables", "wal_segment_size"])
+    name = rng.choice(sorted(FACTS.keys() - set(chain.COMPARED)))
     backups.drop_fact(scratch, name, full)
     backups.built_on_what_is_there(scratch)
     return Damage(named(full.label, name), "the manifest does not tell it")

@@ -13,6 +13,8 @@ from pipeline.store import read
 
 PARENT = "parent"
 """The fact that makes a base backup incremental: label, digest and start of the one before it."""
+COMPARED = ("system_identifier", "timeline", "start_lsn", "end_lsn")
+"""The facts of a link that prove it to belong below another."""
 _SINCE = 170000  # server_version_num
 _FROM = re.compile(r"^INCREMENTAL FROM LSN: (\S+)$", re.MULTILINE)
 
@@ -72,6 +74,8 @@ def _mismatch(child: BackupSet, parent: BackupSet, stated: dict[str, Any]) -> st
     if (found := digest(parent)) != stated["manifest"]:
         return f"its manifest has sha256 {found}, expected {stated['manifest']}: it was exchanged"
     ours, its = child.manifest.facts, parent.manifest.facts
+    if problem := _untold(parent) or _untold(child):
+        return problem
     for name in ("system_identifier", "timeline"):
         if its[name] != ours[name]:
             return f"its {name} is {its[name]}, expected {ours[name]}"
@@ -81,6 +85,12 @@ def _mismatch(child: BackupSet, parent: BackupSet, stated: dict[str, Any]) -> st
     if its["start_lsn"] != stated["start_lsn"]:
         return f"it starts at {its['start_lsn']}, expected {stated['start_lsn']}"
     return None
+
+
+def _untold(link: BackupSet) -> str | None:
+    """Tell what its manifest must say before it can be compared, and does not."""
+    untold = [name for name in COMPARED if name not in link.manifest.facts]
+    return f"the manifest of {link.label} does not tell {', '.join(untold)}" if untold else None
 
 
 def refuse_foreign_label(data: Path, link: BackupSet) -> None:
@@ -132,6 +142,8 @@ def parent_for(repository: Repository, server: dict[str, Any]) -> BackupSet:
 
 def _does_not_lead(found: BackupSet, server: dict[str, Any]) -> str | None:
     facts = found.manifest.facts
+    if problem := _untold(found):
+        return problem
     for name in ("system_identifier", "timeline"):
         if facts[name] != server[name]:
             return f"its {name} is {facts[name]}, that of the server {server[name]}"
