@@ -2,6 +2,7 @@
 
 import shutil
 import stat
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
 from random import Random
@@ -11,7 +12,6 @@ from checks.subjects import BackupRepository
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
 from pipeline.config import DAY
-from pipeline.postgres import chain
 from pipeline.repository import BackupSet, total_size
 
 FOLDERS = ("sets", "wal")
@@ -102,17 +102,19 @@ def object_writable_for_all(scratch: Scratch[BackupRepository], rng: Random) -> 
 )
 def room_for_the_next_backup(repository: BackupRepository) -> Iterator[Observation]:
     """The volume has room for another backup of each kind, with as much again to spare."""
-    newest = {backup.kind: backup for backup in repository.sets}
+    kept = defaultdict[str, list[BackupSet]](list)
+    for backup in repository.sets:
+        kept[backup.kind].append(backup)
     free = shutil.disk_usage(repository.path).free
-    for kind, backup in newest.items():
-        needed = KEEPS * _largest(backup)
-        tight = f"{free:,} bytes are free, {needed:,} are needed after {backup.label}"
+    for kind, sets in kept.items():
+        needed = KEEPS * _largest(sets)
+        tight = f"{free:,} bytes are free, {needed:,} are needed after {sets[-1].label}"
         yield Observation(kind, tight if free < needed else None)
 
 
-def _largest(backup: BackupSet) -> int:
-    """Bytes of the next backup, which may be a full one after many that were incremental."""
-    return max(total_size(link.manifest.objects) for link in chain.links(backup))
+def _largest(sets: list[BackupSet]) -> int:
+    """Bytes of the next backup of a kind: it may be a full one after many that were incremental."""
+    return max(total_size(backup.manifest.objects) for backup in sets)
 
 
 @room_for_the_next_backup.detects
@@ -163,7 +165,7 @@ def room_for_the_plan(repository: BackupRepository) -> Iterator[Observation]:
             continue
         due = max(0, kept // DAY + 1 - len(sets))
         if due:  # one of them is as large as the largest, whatever the newest is
-            needed += _largest(sets[-1]) + (due - 1) * total_size(sets[-1].manifest.objects)
+            needed += _largest(sets) + (due - 1) * total_size(sets[-1].manifest.objects)
         tight = f"{free:,} bytes are free, {needed:,} are needed for {due} more, and those above"
         yield Observation(kind, tight if needed > free else None)
 
