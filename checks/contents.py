@@ -3,6 +3,7 @@
 import hashlib
 import io
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -90,6 +91,20 @@ def read_once(backup: BackupSet, notes: Path) -> Contents:
     return Contents.model_validate_json((folder / NOTES).read_bytes())
 
 
+def files_in(packed: IO[bytes], entry: StoredObject) -> Iterator[tuple[str, IO[bytes]]]:
+    """Every file in an archive by its name in the data folder; each is read before the next."""
+    oid = tablespace_of(entry)
+    above = f"pg_tblspc/{oid}/" if oid else ""
+    with (
+        zstandard.ZstdDecompressor().stream_reader(packed) as plain,
+        tarfile.open(fileobj=plain, mode="r|") as archive,
+    ):
+        for member in archive:
+            opened = archive.extractfile(member) if member.isreg() else None
+            if opened is not None:
+                yield above + member.name.removeprefix("./"), opened
+
+
 class _Reading:
     """One reading of one set, into one `contents`."""
 
@@ -111,7 +126,8 @@ class _Reading:
             stream = HashedStream(stored)
             try:
                 if entry.key.endswith(ARCHIVE):
-                    self._archive(io.BufferedReader(stream, 1 << 20), tablespace_of(entry))
+                    for name, opened in files_in(io.BufferedReader(stream, 1 << 20), entry):
+                        self._file(name, opened)
                 elif entry.key.endswith(server_manifest.OBJECT):
                     packed = io.BufferedReader(stream, 1 << 20)
                     with zstandard.ZstdDecompressor().stream_reader(packed) as plain:
@@ -121,17 +137,6 @@ class _Reading:
                 contents.trouble[entry.key] = f"cannot be unpacked to its end: {error}"
             digest = stream.hexdigest()  # what the archive's reader left over is read now
             contents.objects[entry.key] = Found(stream.size, digest)
-
-    def _archive(self, stream: IO[bytes], tablespace: str) -> None:
-        above = f"pg_tblspc/{tablespace}/" if tablespace else ""
-        with (
-            zstandard.ZstdDecompressor().stream_reader(stream) as plain,
-            tarfile.open(fileobj=plain, mode="r|") as archive,
-        ):
-            for member in archive:
-                opened = archive.extractfile(member) if member.isreg() else None
-                if opened is not None:
-                    self._file(above + member.name.removeprefix("./"), opened)
 
     def _file(self, name: str, opened: IO[bytes]) -> None:
         contents = self._contents

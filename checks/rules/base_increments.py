@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from random import Random
 
 from checks.check import Observation, check
+from checks.increments import refuse_unread
 from checks.links import named
 from checks.pages import changed_file
 from checks.subjects import BaseBackup
 from fixtures.faults import backups, files, increments
 from fixtures.scratch import Damage, Scratch
+from pipeline.errors import BackupError
 from pipeline.postgres import chain
+from pipeline.postgres.server_manifest import NAME
 
 _MAGIC = 4  # bytes
 
@@ -32,6 +35,17 @@ def increments_combine(base: BaseBackup) -> Iterator[Observation]:
         for name, problem in held.items():
             told = problem or _without_file(name, links[place + 1 :])
             yield Observation(name if link is base else named(label, name), told)
+        _refuse_half(link)
+
+
+def _refuse_half(link: BaseBackup) -> None:
+    """Raise BackupError where a set was not read to its end: what lies there was not examined."""
+    contents = link.contents
+    for key, problem in contents.trouble.items():
+        raise BackupError(f"{key}: {problem}")
+    if link.facts.get(chain.PARENT) is not None:
+        listed = contents.kept.get(NAME, b"")
+        refuse_unread(link.backup, listed, set(contents.increments))
 
 
 def _without_file(name: str, below: list[BaseBackup]) -> str | None:
