@@ -1,6 +1,5 @@
 """What checks examine of backups that were brought back on this machine, and are thrown away."""
 
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,13 +11,26 @@ import psycopg
 from checks import logical_dump
 from checks.check import NotRun
 from checks.subjects import BackupRepository, BaseBackup, LogicalBackup
-from checks.trial import Connect, brought_back, enough_room, loaded, room_of
+from checks.trial import (
+    Connect,
+    brought_back,
+    enough_room,
+    enough_room_for,
+    folder_in,
+    loaded,
+    room_of,
+)
 from pipeline.config import PipelineConfig
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RestoreError
 from pipeline.postgres import base_backup
+from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.row_digests import RowDigests
-from pipeline.recovery.plan import make
+from pipeline.postgres.segments import wal_folders
+from pipeline.postgres.timelines import lineage, timeline_at
+from pipeline.postgres.tools import Tools
+from pipeline.recovery.plan import Plan, make
 from pipeline.recovery.side import SideServer
+from pipeline.repository import BackupSet
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,6 @@ class TrialRestore:
 
     @cached_property
     def _restored(self) -> Connect | PipelineError:
-        enough_room(self.path, self.base.facts["database_bytes"])
         user, tools = self.config.postgres.user, self.base.tools
         try:
             return self._kept.enter_context(
@@ -68,26 +79,52 @@ class DigestRestore:
     trial: ClassVar[bool] = True
     config: PipelineConfig
     path: Path
+    backup: BackupSet
     digests: RowDigests
 
     @classmethod
     def of(cls, config: PipelineConfig) -> Self:
-        for backup in reversed(list(BackupRepository.of(config).sets.sets(base_backup.KIND))):
+        sets = BackupRepository.of(config).sets
+        for label in reversed(sets.labels(base_backup.KIND)):
+            backup = sets.get(label)
             if (digests := RowDigests.of(backup.manifest.facts)) is not None:
-                return cls(config, room_of(config), digests)
+                return cls(config, room_of(config), backup, digests)
         raise NotRun("no base backup has digests of its tables: `pipeline backup base --digests`")
 
     @cached_property
     def tables(self) -> list[tuple[str, str | None]]:
         """Each table, and what is wrong with it; RestoreError where replay does not get there."""
+        enough_room_for(self.path, self.backup)
+        plan = self._plan()
+        with folder_in(self.path, Tools.of(self.config.postgres)) as folder:
+            side = SideServer(self.config, folder / "server")
+            try:
+                side.unpack(plan)
+                with side.at_target(plan, lambda _: None) as (_, connect), connect() as connection:
+                    return list(self.digests.compared(connection))
+            finally:
+                side.forget()
+
+    def _plan(self) -> Plan:
+        """Plan to restore this very set, on the branch on which its digests were taken.
+
+        Another set, or another branch, would show rows that say nothing about this set.
+        """
         plan = make(self.config, self.digests.target)
-        side = SideServer(self.config, self.path / f"trial-digests-{os.getpid()}")
-        try:
-            side.unpack(plan)
-            with side.at_target(plan, lambda _lsn: None) as (_, connect), connect() as connection:
-                return list(self.digests.compared(connection))
-        finally:
-            side.forget()
+        if plan.backup != self.backup.label:
+            raise RestoreError(
+                f"the digests are those of {self.backup.label}, and what can be restored to "
+                f"{self.digests.lsn} is {plan.backup}"
+            )
+        spans = lineage(plan.timeline, wal_folders(self.config.repository.path))
+        own = self.backup.manifest.facts["timeline"]
+        found = timeline_at(spans, Lsn(Lsn.parse(self.digests.lsn) - 1))
+        if found != own:
+            raise RestoreError(
+                f"the digests of {self.backup.label} are of {self.digests.lsn} on timeline {own}; "
+                f"replay comes there on timeline {found}, which left {own} before"
+            )
+        return plan
 
 
 @dataclass(frozen=True)

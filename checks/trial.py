@@ -45,31 +45,26 @@ def room_of(config: PipelineConfig) -> Path:
     return config.scratch.path
 
 
-def enough_room(path: Path, size: int) -> None:
-    """Raise NotRun where the volume has not twice that many bytes."""
-    _free(path, 2 * size)
-
-
-def enough_room_to_combine(path: Path, backup: BackupSet) -> None:
-    """Raise NotRun where a chain, all of it unpacked beside what comes of it, does not fit."""
-    full, *increments = chain.links(backup)
-    if increments:
-        packed = sum(total_size(archives(link)) for link in increments)
-        whole, result = (one.manifest.facts["database_bytes"] for one in (full, backup))
-        _free(path, whole + GROWS * packed + 2 * result)
-
-
-def _free(path: Path, needed: int) -> None:
-    free = shutil.disk_usage(path).free
+def enough_room(path: Path, size: int, *, beside: int = 0) -> None:
+    """Raise NotRun where the volume has not twice that many bytes, and those beside it."""
+    needed, free = 2 * size + beside, shutil.disk_usage(path).free
     if free < needed:
         raise NotRun(f"[scratch] path: {needed:,} bytes are needed, {free:,} are free")
+
+
+def enough_room_for(path: Path, backup: BackupSet) -> None:
+    """Raise NotRun where a base backup, with its chain unpacked beside it, does not fit."""
+    full, *increments = chain.links(backup)
+    packed = sum(total_size(archives(link)) for link in increments)
+    whole, result = (int(one.manifest.facts["database_bytes"]) for one in (full, backup))
+    enough_room(path, result, beside=whole + GROWS * packed if increments else 0)
 
 
 @contextmanager
 def brought_back(backup: BackupSet, path: Path, tools: Tools, *, user: str) -> Iterator[Connect]:
     """Unpack a base backup below `path` and let its server replay its own WAL, in private."""
-    enough_room_to_combine(path, backup)
-    with _folder(path, tools) as folder:
+    enough_room_for(path, backup)
+    with folder_in(path, tools) as folder:
         server = LocalServer(folder / "data", tools, folder / "postgresql.log")
         unpack(backup, server.data, tools)
         with private_server(server, user=user, port=PORT, settings=SETTINGS) as connect:
@@ -83,7 +78,7 @@ def brought_back(backup: BackupSet, path: Path, tools: Tools, *, user: str) -> I
 def loaded(backup: BackupSet, path: Path, tools: Tools) -> Iterator[Connect]:
     """Make a new server below `path`, and load roles, then the database, as after a disaster."""
     facts = backup.manifest.facts
-    with _folder(path, tools) as folder, private_socket(tools) as socket:
+    with folder_in(path, tools) as folder, private_socket(tools) as socket:
         server = LocalServer(folder / "data", tools, folder / "postgresql.log")
         account = ("--auth=trust", f"--username={OWNER}", f"--encoding={facts['encoding']}")
         tools.run("initdb", "--no-sync", *account, "--locale=C", f"--pgdata={server.data}")
@@ -125,8 +120,8 @@ def _load(backup: BackupSet, tools: Tools, folder: Path, host: str, connect: Con
 
 
 @contextmanager
-def _folder(path: Path, tools: Tools) -> Iterator[Path]:
-    """A folder for the server's owner."""
+def folder_in(path: Path, tools: Tools) -> Iterator[Path]:
+    """A new folder for the server's owner, removed at the end of the context."""
     with tempfile.TemporaryDirectory(prefix="trial-", dir=path) as name:
         tools.own(Path(name))
         yield Path(name)

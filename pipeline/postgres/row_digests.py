@@ -17,7 +17,7 @@ from psycopg import IsolationLevel, sql
 from psycopg.rows import dict_row
 
 from pipeline.config import PostgresConfig
-from pipeline.errors import BackupError
+from pipeline.errors import BackupError, RestoreError
 from pipeline.postgres.digests import prepare, table_digests
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.targets import Target, TargetKind
@@ -70,7 +70,12 @@ class RowDigests:
         return cls(**known | {name: tuple(known[name]) for name in ("tables", "left_out")})
 
     def compared(self, connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str | None]]:
-        """Each table with what is wrong with it in a server that stands there, or None."""
+        """Each table with what is wrong with it in a server that stands there, or None.
+
+        Raises RestoreError when the connection is to another database.
+        """
+        if (name := connection.info.dbname) != self.database:
+            raise RestoreError(f"the digests are of database {self.database}, found {name}")
         with connection.transaction():
             prepare(connection)
             found = {(t["schema"], t["name"]): t for t in table_digests(connection)}
