@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from checks import rules
-from checks.changed_blocks import brought, every
 from checks.check import Check, Examination, Outcome
 from checks.pages import changed_file
 from checks.proof import opened, told
-from checks.restored import TrialRestore
+from checks.restored import DigestRestore, TrialRestore
 from checks.rules.base_changes import increments_hold_every_change
+from checks.rules.repository import room_for_the_next_backup
+from checks.rules.restore_digests import rows_as_digested
 from checks.subjects import (
     BackupRepository,
     BaseBackup,
@@ -20,14 +21,12 @@ from checks.subjects import (
     SourceServer,
     WalArchive,
 )
-from fixtures.faults import backups, server, sources
-from fixtures.material import SOON
-from fixtures.scratch import Chained, Material, Scratch
-from pipeline.postgres import base_backup
-from pipeline.postgres.lsn import PAGE_SIZE, Lsn, segment_name
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
-from pipeline.wait import wait_until
+from fixtures.faults import backups, server
+from fixtures.scratch import Material, Scratch
+from pipeline.postgres import chain
+from pipeline.postgres.targets import Target, TargetKind
+from pipeline.recovery.plan import make
+from tests.recovery.growing import chain_of, increment, switched
 
 pytestmark = pytest.mark.stack
 KINDS = (BaseBackup, BackupRepository, WalArchive, LogicalBackup, TrialRestore)
@@ -35,8 +34,7 @@ KINDS = (BaseBackup, BackupRepository, WalArchive, LogicalBackup, TrialRestore)
 
 @pytest.fixture
 def chained(material: Material) -> Material:
-    assert isinstance(material, Chained)
-    return material.chained
+    return chain_of(material)
 
 
 def outcomes(scratch: Scratch[Any]) -> dict[str, tuple[Outcome, str]]:
@@ -106,28 +104,30 @@ def test_a_chain_that_would_fill_the_disk_is_not_brought_back(chained: Material)
     assert {one for one, _ in found.values()} == {Outcome.NOT_RUN}
 
 
+@pytest.mark.parametrize("name", chain.COMPARED)
+def test_a_recovery_goes_round_a_chain_that_cannot_be_proven(chained: Material, name: str) -> None:
+    with chained.scratch(BackupRepository) as scratch:
+        full, middle, _ = backups.links(scratch)
+        backups.drop_fact(scratch, name, middle)
+        stated = {**chain.as_fact(middle), "manifest": chain.digest(backups.found(scratch, middle))}
+        backups.change_fact(scratch, chain.PARENT, stated)
+        newest = backups.latest_base(scratch)
+        assert f"of {middle.label} does not tell {name}" in (chain.broken(newest) or "")
+        assert make(scratch.config, Target(TargetKind.IMMEDIATE)).backup == full.label
+
+
+def test_room_for_the_next_backup_is_known_where_a_chain_is_broken(chained: Material) -> None:
+    with chained.scratch(BackupRepository) as scratch:
+        backups.remove_set(scratch, backups.links(scratch)[1])
+        found = room_for_the_next_backup.run(lambda: scratch.copy)
+    assert (found.outcome, found.trouble) == (Outcome.PASS, None)
+
+
 @pytest.fixture
 def source(chained: Material) -> Iterator[Scratch[SourceServer]]:
     """A running server whose newest base backup is incremental."""
     with chained.scratch(SourceServer) as scratch:
         yield scratch
-
-
-def increment(source: Scratch[SourceServer]) -> BackupSet:
-    """Take one, and wait for the WAL before it: archiving comes after the backup."""
-    backup = base_backup.take(
-        source.config, Repository(FolderStore(source.repository)), incremental=True
-    )
-    facts = backup.manifest.facts
-    before = Lsn(Lsn.parse(facts["start_lsn"]) - PAGE_SIZE)
-    last = segment_name(facts["timeline"], before, facts["wal_segment_size"])
-    archived = source.repository / "wal" / last
-    wait_until(last, lambda: None if archived.exists() else "not archived", within=SOON)
-    return backup
-
-
-def changes(source: Scratch[SourceServer]) -> Examination:
-    return increments_hold_every_change.run(lambda: WalArchive.of(source.config))
 
 
 def test_a_chain_that_gains_a_tablespace_raises_no_alarm(source: Scratch[SourceServer]) -> None:
@@ -147,46 +147,24 @@ def test_a_chain_that_gains_a_tablespace_raises_no_alarm(source: Scratch[SourceS
     held = BaseBackup.of(source.config).contents.increments
     assert any(name.startswith("pg_tblspc/") for name in held)
     assert len(backups.links(source)) == 5
-    assert changes(source).outcome is Outcome.PASS
+    changes = increments_hold_every_change.run(lambda: WalArchive.of(source.config))
+    assert (changes.outcome, changes.problems) == (Outcome.PASS, ())
     for kind in (BaseBackup, BackupRepository, TrialRestore):
         assert alarms(Scratch(kind, source.folder, source.config, source.nonce)) == {}
 
 
-def test_what_was_cut_off_a_table_is_not_missed(source: Scratch[SourceServer]) -> None:
-    """COPY adds pages ahead of need, where deleted rows lay: no record mentions them again."""
-    place = source.folder / "rows"
-    place.mkdir()
-    server.own_server(source).tools.own(place)
-    server.execute(
-        source,
-        "create table shop.long as select n as id, repeat('x', 900) as note"
-        " from generate_series(1, 4000) n",
-        "vacuum shop.long",
-        f"copy (select * from shop.long limit 200) to '{place}/few'".encode(),
-    )
-    increment(source)
-    server.execute(
-        source,
-        "delete from shop.long where id > 1000",
-        "vacuum shop.long",
-        f"copy shop.long from '{place}/few'".encode(),
-    )
-    newest = increment(source)
-    file = sources.file_of(source, "shop.long").name
-    (cut,) = [one for one in every(brought(newest)) if one.name.endswith(f".{file}")]
-    assert all(cut.lacks(block) for block in range(cut.length - 3, cut.length))
-    found = changes(source)
-    assert (found.outcome, found.problems) == (Outcome.PASS, ())
-
-
-def test_changes_are_not_judged_by_half_of_the_wal(source: Scratch[SourceServer]) -> None:
+def test_digests_of_a_chain_are_held_against_that_chain(source: Scratch[SourceServer]) -> None:
+    """Or else against nothing: the full set below can be replayed to the same rows."""
     server.execute(source, "update shop.orders set note = '' where id < 900")
-    newest = increment(source)
-    assert changes(source).outcome is Outcome.PASS
-    facts = newest.manifest.facts
-    middle = Lsn(Lsn.parse(facts["start_lsn"]) - facts["wal_segment_size"] - PAGE_SIZE)
-    name = segment_name(facts["timeline"], middle, facts["wal_segment_size"])
-    (source.repository / "wal" / name).unlink()
-    found = changes(source)
+    newest = increment(source, digests=True)
+    switched(source)
+    source.keep_up()
+
+    def judged() -> Examination:
+        return rows_as_digested.run(lambda: DigestRestore.of(source.config))
+
+    assert judged().outcome is Outcome.PASS
+    backups.remove_set(source, backups.links(source)[-2])
+    found = judged()
     assert found.outcome is Outcome.UNKNOWN
-    assert name in (found.trouble or "")
+    assert newest.label in (found.trouble or "")
