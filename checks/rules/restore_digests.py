@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
+from psycopg import sql
+
 from checks.check import Observation, check
 from checks.page_checksums import CHECKSUM, page_checksums
 from checks.restored import DigestRestore
 from fixtures.faults import backups, pages, server, sources
 from fixtures.scratch import Damage, Scratch
+from pipeline.postgres.lsn import PAGE_SIZE
 
 _LETTERS = b"customer "
 _STATUS, _ABORTED = 0b11, 0b10  # two bits of the commit log for each transaction (clog.h)
@@ -58,6 +61,40 @@ def commit_forgotten_by_the_commit_log(scratch: Scratch[DigestRestore], rng: Ran
 
     backups.repack(scratch, forget, forged=True)
     return Damage("shop.orders", f"the commit log says that transaction {xid} was rolled back")
+
+
+@rows_as_digested.detects
+def lost_write_of_a_table_page(scratch: Scratch[DigestRestore], rng: Random) -> Damage:
+    """The disk acknowledged a page and kept its older version; the server has the new one still."""
+    customer = rng.randrange(1, 100)
+    change = sql.SQL("update shop.customers set name = 'another' where id = {}").format(customer)
+    with sources.running(scratch):
+        server.execute(scratch, "checkpoint")
+        path = sources.file_of(scratch, "shop.customers")
+        old = path.read_bytes()
+        # vacuumed: a later reader would mark the row as committed, and so write the page again
+        server.execute(scratch, change, "vacuum shop.customers", "checkpoint")
+        path.write_bytes(old[:PAGE_SIZE] + path.read_bytes()[PAGE_SIZE:])
+        sources.back_up_base(scratch, digests=True)
+    return Damage("shop.customers", f"the change of customer {customer} is not on the disk")
+
+
+@rows_as_digested.detects
+def page_of_another_table(scratch: Scratch[DigestRestore], rng: Random) -> Damage:
+    """The same block of another table was written here: its checksum is right in both places."""
+    with sources.running(scratch):
+        copy = (
+            "create table shop.former as select id, 'former ' || name as name from shop.customers"
+        )
+        server.execute(scratch, copy)
+        sources.back_up_base(scratch, digests=True)
+    other = backups.content_of(scratch, backups.latest_base(scratch), _file_of(scratch, "former"))
+
+    def exchange(page: bytearray, number: int) -> None:
+        page[:] = other[number * PAGE_SIZE :][:PAGE_SIZE]
+
+    pages.change_page(scratch, _file_of(scratch, "customers"), rng, exchange)
+    return Damage("shop.customers", "one of its pages is the same block of shop.former")
 
 
 def _file_of(scratch: Scratch[Any], table: str) -> str:
