@@ -166,6 +166,48 @@ def setting_of_the_database_lost(scratch: Scratch[LogicalRestore], rng: Random) 
     return Damage(f"setting of {name}", "the dump was taken after it had been reset")
 
 
+@restores_the_catalogue.detects
+def default_privileges_left_out(scratch: Scratch[LogicalRestore], _rng: Random) -> Damage:
+    """A dump with --no-privileges: what is there is granted by hand, and the next table is not."""
+    grant = "alter default privileges in schema shop grant select on tables to public"
+    sources.logical_backup_after(scratch, grant)
+    dumps.taken_otherwise(scratch, "--no-privileges")
+    owner = scratch.config.postgres.user
+    return Damage(f"default privileges {owner} shop r", "the dump does not make them")
+
+
+@restores_the_catalogue.detects
+def extension_of_another_version(scratch: Scratch[LogicalRestore], rng: Random) -> Damage:
+    """The source never ran ALTER EXTENSION UPDATE: a dump makes the newest that is at hand."""
+    version = f"1.{rng.randrange(1, 4)}"
+    make = sql.SQL("create extension amcheck version {}").format(sql.Literal(version))
+    sources.logical_backup_after(scratch, make)
+    return Damage("extension amcheck", f"the source has its version {version}")
+
+
+@restores_the_catalogue.detects
+def event_trigger_left_out(scratch: Scratch[LogicalRestore], rng: Random) -> Damage:
+    """A trigger that was switched off for a migration, and the dump was taken meanwhile."""
+    name = sql.Identifier(f"watch_{rng.randrange(100)}")
+    sources.logical_backup_after(
+        scratch,
+        "create function shop.watch() returns event_trigger language plpgsql as 'begin end'",
+        sql.SQL("create event trigger {} on sql_drop execute function shop.watch()").format(name),
+    )
+    with sources.running(scratch):
+        sources.execute(scratch, sql.SQL("drop event trigger {}").format(name))
+    dumps.taken_otherwise(scratch)
+    return Damage(f"event trigger {name.as_string()[1:-1]}", "the dump does not make it")
+
+
+@restores_the_catalogue.detects
+def database_of_another_encoding(scratch: Scratch[LogicalRestore], _rng: Random) -> Damage:
+    """A database with the default of another machine: one day a row does not fit into it."""
+    old, new = b"ENCODING = 'UTF8'", b"ENCODING = 'KOI8'"
+    dumps.change(scratch, logical.DUMP, lambda content: content.replace(old, new))
+    return Damage("database", "the dump makes it in KOI8")
+
+
 @check(
     "logical.restores-its-rules",
     on=LogicalRestore,
