@@ -4,7 +4,9 @@ import shutil
 import stat
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from random import Random
 
 from checks.check import Observation, check
@@ -12,9 +14,14 @@ from checks.subjects import BackupRepository
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
 from pipeline.config import DAY
+from pipeline.kafka import archive
+from pipeline.postgres import base_backup
+from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.receiver import ExpectedEnd
 from pipeline.repository import BackupSet, total_size
 
 FOLDERS = ("sets", "wal")
+EVERY = {archive.KIND: 7 * DAY}  # what is not taken daily
 KEEPS = 2  # the next backup must fit beside the newest before anything is removed
 
 
@@ -156,18 +163,49 @@ def _grow(scratch: Scratch[BackupRepository], size: int, backup: BackupSet | Non
     "days ([plan] in pipeline.toml), before a backup fails for want of room.",
 )
 def room_for_the_plan(repository: BackupRepository) -> Iterator[Observation]:
-    """The volume has room for every backup that the plan keeps at one time, one for each day."""
+    """The volume has room for all that the plan keeps at one time: its backups, and the WAL."""
     free = shutil.disk_usage(repository.path).free
     needed = 0
     for kind, kept in repository.plan.by_kind().items():
         sets = list(repository.sets.sets(kind))
         if not sets:
             continue
-        due = max(0, kept // DAY + 1 - len(sets))
+        due = max(0, kept // EVERY.get(kind, DAY) + 1 - len(sets))
         if due:  # one of them is as large as the largest, whatever the newest is
             needed += _largest(sets) + (due - 1) * total_size(sets[-1].manifest.objects)
         tight = f"{free:,} bytes are free, {needed:,} are needed for {due} more, and those above"
         yield Observation(kind, tight if needed > free else None)
+    if (growth := _wal_to_come(repository)) is not None:
+        needed += growth
+        tight = f"{free:,} bytes are free, {needed:,} are needed for {growth:,} more of WAL in the "
+        tight += f"{repository.plan.wal.days} days that it is kept, and those above"
+        yield Observation("wal", tight if needed > free else None)
+
+
+def _wal_to_come(repository: BackupRepository) -> int | None:
+    """Bytes by which the WAL grows until it is all that the plan keeps; None before a base backup.
+
+    Its pace is that from the oldest base backup inside of the plan to the expected end, by their
+    own times: those of files are of the last copy. A first day counts as a whole one.
+    """
+    end, kept = ExpectedEnd.read(repository.path), repository.plan.wal
+    bases = [
+        (base.manifest.started, written)
+        for base in repository.sets.sets(base_backup.KIND)
+        if base.manifest.facts["system_identifier"] == end.system_identifier
+        and (written := end.lsn - Lsn.parse(base.manifest.facts["start_lsn"])) >= 0
+    ]
+    if not bases:
+        return None
+    since, written = next((one for one in bases if one[0] >= end.time - kept), bases[-1])
+    held = [_sizes(repository.path, place) for place in ("wal", "stream")]
+    copies = sum(map(bool, held))  # archived by the server, and streamed
+    whole = int(copies * written * ((kept + DAY) / max(end.time - since, DAY)))
+    return max(0, whole - sum(map(sum, held)))
+
+
+def _sizes(repository: Path, place: str) -> list[int]:
+    return [path.stat().st_size for path in (repository / place).rglob("*") if path.is_file()]
 
 
 @room_for_the_plan.detects
@@ -182,3 +220,12 @@ def plan_grew_beyond_the_volume(scratch: Scratch[BackupRepository], rng: Random)
     """Logical backups of a size that fit once, and are to be kept for two weeks."""
     free = shutil.disk_usage(scratch.repository).free
     return _grow(scratch, free // rng.randrange(3, 12), backups.latest_logical(scratch))
+
+
+@room_for_the_plan.detects
+def wal_of_a_week_outgrew_the_volume(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
+    """A new job rewrites a table every hour: backups stay as small as they were."""
+    end, free = ExpectedEnd.read(scratch.repository), shutil.disk_usage(scratch.repository).free
+    written = free // rng.randrange(2, 7)
+    replace(end, lsn=Lsn(end.lsn + written)).write(scratch.repository)
+    return Damage("wal", f"{written:,} bytes of it were written in one day")
