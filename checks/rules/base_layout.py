@@ -2,12 +2,19 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from random import Random
 from typing import Any
 
 from checks.check import Observation, check
 from checks.links import of_every_link
-from checks.rules.base import CONTROL, SERVER_MANIFEST, change_file, control_told
+from checks.rules.base import (
+    CONTROL,
+    SERVER_MANIFEST,
+    change_file,
+    control_data_agrees,
+    control_told,
+)
 from checks.subjects import BaseBackup
 from checks.wal_pages import FirstPage, first_page
 from fixtures.faults import backups, control
@@ -124,6 +131,23 @@ def built_with_other_pages(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
         forged=True,
     )
     return Damage("Database block size", f"the control file says {size}")
+
+
+@version_and_sizes.detects
+def written_in_the_other_byte_order(scratch: Scratch[BaseBackup], _rng: Random) -> Damage:
+    """Copied from a machine of another architecture."""
+    change_file(scratch, CONTROL, control.with_other_byte_order, forged=True)
+    return Damage("Database block size", "the control file has its bytes in the other order")
+
+
+@control_data_agrees.detects
+def built_with_other_segments(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
+    """The files are of a server that initdb gave other WAL segments."""
+    size = scratch.copy.facts["wal_segment_size"]
+    other = size << rng.randrange(1, 5)
+    change = partial(control.with_wal_segment_size, old=size, new=other)
+    change_file(scratch, CONTROL, change, forged=True)
+    return Damage("wal_segment_size", f"the control file says {other}")
 
 
 @check(
