@@ -1,0 +1,172 @@
+"""What the publication passes on, held against what it did when a base backup was taken."""
+
+from collections.abc import Iterator
+from random import Random
+
+from psycopg import sql
+
+from checks.check import Observation, check
+from checks.subjects import BackupRepository, SourceServer
+from fixtures.faults import server, sources
+from fixtures.scratch import Damage, Scratch
+from pipeline.cdc.publications import Publication, PublishedTable, find_publication
+from pipeline.postgres import base_backup
+
+OPERATIONS = ("insert", "update", "delete", "truncate")
+
+
+@check(
+    "cdc.publication-carries-every-change",
+    on=SourceServer,
+    severity="blocker",
+    advice="What was not published meanwhile never reaches the topics: repair the publication, "
+    "then signal an incremental snapshot for the tables named here.",
+)
+def publication_carries_every_change(source: SourceServer) -> Iterator[Observation]:
+    """The publication passes on every change, of all that it did at the newest base backup."""
+    name = source.config.cdc.publication
+    with source.connection() as connection:
+        publication = find_publication(connection, name)
+    if publication is None:
+        yield Observation(name, "the database has no such publication")
+        return
+    for operation in OPERATIONS:
+        silent = None if operation in publication.publish else f"{operation} is not published"
+        yield Observation(name, silent)
+    published = {row["name"]: row for row in source.rows(_PUBLISHED, name)}
+    yield Observation(name, None if published else "it has no table")
+    if (then := _published_then(source)) is not None:
+        partitioned = any(row["partitioned"] for row in published.values())
+        yield from _narrowed(then, publication, partitioned=partitioned)
+    for table, row in published.items():
+        yield Observation(table, _without_key(row["identity"], has_key=row["has_key"]))
+
+
+_PUBLISHED = """
+    select concat_ws('.', p.schemaname, p.tablename) as name, c.relreplident as identity,
+           c.relispartition or c.relkind = 'p' as partitioned,
+           exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary) as has_key
+      from pg_publication_tables p
+      join pg_class c on c.oid = format('%%I.%%I', p.schemaname, p.tablename)::regclass
+     where p.pubname = %s
+"""
+
+
+def _published_then(source: SourceServer) -> Publication | None:
+    facts = BackupRepository.of(source.config).sets.latest(base_backup.KIND).manifest.facts
+    noted = facts["publication"]
+    return Publication.of(noted) if noted else None
+
+
+def _narrowed(then: Publication, now: Publication, *, partitioned: bool) -> Iterator[Observation]:
+    """What consumers got and do not get now; that they get more is no loss, nor another owner."""
+    listed = "it was FOR ALL TABLES at the newest base backup: a new table is not published now"
+    yield Observation(now.name, listed if then.all_tables and not now.all_tables else None)
+    other = f"publish_via_partition_root was {then.via_root}, and is {now.via_root}: changes of "
+    other += "partitions go to other topics"
+    yield Observation(now.name, other if partitioned and then.via_root != now.via_root else None)
+    for schema in then.schemas:
+        gone = None if now.all_tables or schema in now.schemas else "it was published as a whole"
+        yield Observation(f"schema {schema}", gone)
+    present = {str(table): table for table in now.tables}
+    for table in then.tables:
+        whole = now.all_tables or table.schema in now.schemas
+        told = None if whole else _less_of(table, present.get(str(table)))
+        yield Observation(str(table), told)
+
+
+def _less_of(then: PublishedTable, now: PublishedTable | None) -> str | None:
+    if now is None:
+        return "it was published when the newest base backup was taken"
+    if now.rows is not None and now.rows != then.rows:
+        return f"its rows were filtered by {then.rows or 'nothing'}, now by {now.rows}"
+    if now.columns is not None and (
+        then.columns is None or not set(then.columns) <= set(now.columns)
+    ):
+        before = ", ".join(then.columns) if then.columns else "every column"
+        return f"{before} of it was published, now only {', '.join(now.columns)}"
+    return None
+
+
+def _without_key(identity: str, *, has_key: bool) -> str | None:
+    """Judge a replica identity: d(efault) needs a primary key, f(ull) and i(ndex) do not."""
+    if identity in "fi" or (identity == "d" and has_key):
+        return None
+    return "it has no replica identity: updates and deletes fail, or arrive without a key"
+
+
+@publication_carries_every_change.detects
+def publication_dropped(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
+    """A restore from a logical backup that left publications out."""
+    name = scratch.config.cdc.publication
+    server.execute(scratch, sql.SQL("drop publication {}").format(sql.Identifier(name)))
+    return Damage(name, "it was dropped")
+
+
+@publication_carries_every_change.detects
+def table_left_out(scratch: Scratch[SourceServer], rng: Random) -> Damage:
+    """A table that was recreated, and not published again."""
+    name = scratch.config.cdc.publication
+    table = rng.choice(("customers", "orders"))
+    change = sql.SQL("alter publication {} drop table {}")
+    server.execute(scratch, change.format(sql.Identifier(name), sql.Identifier("shop", table)))
+    return Damage(f"shop.{table}", "it was taken out of the publication")
+
+
+@publication_carries_every_change.detects
+def operation_not_published(scratch: Scratch[SourceServer], rng: Random) -> Damage:
+    """A publication made for another consumer."""
+    name = scratch.config.cdc.publication
+    kept = ", ".join(rng.sample(OPERATIONS, rng.randrange(1, len(OPERATIONS))))
+    change = sql.SQL("alter publication {} set (publish = {})")
+    server.execute(scratch, change.format(sql.Identifier(name), kept))
+    return Damage(name, f"it publishes only {kept}")
+
+
+@publication_carries_every_change.detects
+def replica_identity_removed(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
+    """A migration that rebuilt the primary key and forgot the rest."""
+    server.execute(scratch, "alter table shop.orders replica identity nothing")
+    return Damage("shop.orders", "its replica identity is nothing")
+
+
+@publication_carries_every_change.detects
+def publication_of_all_tables_became_a_list(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
+    """Made again after a restore, with the tables of that day."""
+    name = sql.Identifier(scratch.config.cdc.publication)
+    drop = sql.SQL("drop publication {}").format(name)
+    server.execute(scratch, drop, sql.SQL("create publication {} for all tables").format(name))
+    sources.back_up_base(scratch)
+    listed = "create publication {} for table shop.customers, shop.orders"
+    server.execute(scratch, drop, sql.SQL(listed).format(name))
+    return Damage(scratch.config.cdc.publication, "it was FOR ALL TABLES, and is a list")
+
+
+@publication_carries_every_change.detects
+def partitions_told_as_their_root(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
+    """A setting that somebody wanted for one table: topics of partitions fall silent."""
+    name = sql.Identifier(scratch.config.cdc.publication)
+    server.execute(
+        scratch,
+        "create table shop.visits (id bigint primary key) partition by hash (id)",
+        sql.SQL("alter publication {} add table shop.visits").format(name),
+        sql.SQL("alter publication {} set (publish_via_partition_root)").format(name),
+    )
+    return Damage(scratch.config.cdc.publication, "publish_via_partition_root was changed")
+
+
+@publication_carries_every_change.detects
+def column_left_out(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
+    """A list of columns that hides one, and those that are added later."""
+    change = sql.SQL("alter publication {} set table shop.customers (id), shop.orders")
+    server.execute(scratch, change.format(sql.Identifier(scratch.config.cdc.publication)))
+    return Damage("shop.customers", "its name is not published")
+
+
+@publication_carries_every_change.detects
+def rows_filtered(scratch: Scratch[SourceServer], rng: Random) -> Damage:
+    """A row filter made for a test."""
+    change = sql.SQL("alter publication {} set table shop.customers where (id > {}), shop.orders")
+    name = sql.Identifier(scratch.config.cdc.publication)
+    server.execute(scratch, change.format(name, rng.randrange(1, 100)))
+    return Damage("shop.customers", "a part of its rows is not published")
