@@ -100,7 +100,8 @@ def material(run_folder: Path) -> Iterator[Material]:
 
     kafka = KafkaMaterial(run_folder, training.prepared)
     try:
-        yield EitherMaterial(partial(made, BRANCHED), partial(made, CHAINED), kafka)
+        of_servers = partial(made, BRANCHED), partial(made, CHAINED)
+        yield EitherMaterial(*of_servers, kafka, training.prepared)
     finally:
         kafka.close()
 

@@ -6,6 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from checks import rules
+from checks.check import Outcome
+from checks.connectors import Connectors
 from fixtures.stacks.protocol import Stack
 from pipeline.cdc.connectors import ConnectClient, ConnectorMissing
 from pipeline.cdc.pairing import StoredOffset
@@ -14,6 +17,8 @@ from pipeline.wait import wait_until
 from tests.cdc.source import Source, captured, records
 
 pytestmark = pytest.mark.stack
+
+FIT = "offsets-fit-their-slots"
 
 
 @pytest.fixture
@@ -41,6 +46,18 @@ def test_offsets_go_backwards_and_the_events_come_again(source: Source) -> None:
     source.run("INSERT INTO {} VALUES (3)")
     source.wait_delivered()
     assert len(records(source.config, source.topic)) == 3
+
+
+def test_a_connector_that_streams_raises_no_alarm(source: Source) -> None:
+    """Its offset and its slot move on while they are looked at."""
+    checks = [rules.CATALOGUE[f"cdc.{name}"] for name in ("connectors-keep-their-slot", FIT)]
+    for number in range(2, 8):
+        source.run(f"INSERT INTO {{}} VALUES ({number})")
+        for check in checks:
+            seen = check.run(lambda: Connectors.of(source.config))
+            assert seen.outcome is Outcome.PASS, seen
+        source.wait_delivered()
+    assert Connectors.of(source.config).offset(source.name), "there was something to look at"
 
 
 def test_a_failed_task_is_told_and_stays_failed_until_it_is_restarted(source: Source) -> None:

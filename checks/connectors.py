@@ -1,0 +1,75 @@
+"""What checks examine of connectors: how Kafka Connect was told to read the source."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Self
+
+from checks.subjects import SourceServer
+from fixtures.server_state import server_state
+from pipeline.cdc.connectors import ConnectClient
+from pipeline.cdc.pairing import History, StoredOffset
+from pipeline.config import PipelineConfig
+
+HISTORY = History("of the server", 0)
+DEBEZIUM = "PostgresConnector"
+"""How Connect may be told the class: by its whole name, or by the last of it."""
+
+
+def configurations(config: PipelineConfig) -> dict[str, dict[str, str]]:
+    """Settings of every connector that reads a PostgreSQL, by name."""
+    with ConnectClient(config.connect.url) as client:
+        found = {name: client.config(name) for name in client.names()}
+    return {
+        name: told for name, told in found.items() if told["connector.class"].endswith(DEBEZIUM)
+    }
+
+
+@dataclass(frozen=True)
+class Connectors:
+    """The running Kafka Connect, and the source that its connectors read; it is only asked."""
+
+    live: ClassVar[bool] = True
+    connect: ClassVar[bool] = True
+    source: SourceServer
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> Self:
+        return cls(SourceServer(config))
+
+    @staticmethod
+    def state(config: PipelineConfig) -> str:
+        """What a fault can change, as text."""
+        found = configurations(config)
+        with ConnectClient(config.connect.url) as client:
+            offsets = [[vars(one) for one in client.offsets(name)] for name in found]
+        return server_state(config.postgres) + json.dumps([found, offsets], sort_keys=True)
+
+    @cached_property
+    def every(self) -> dict[str, dict[str, str]]:
+        """Settings of every connector that reads a PostgreSQL, with Debezium's own defaults."""
+        defaults = {"slot.name": "debezium", "publication.name": "dbz_publication"}
+        found = configurations(self.source.config)
+        return {name: defaults | told for name, told in found.items()}
+
+    @property
+    def own(self) -> dict[str, dict[str, str]]:
+        """Those of this pipeline: as configured, else those that read its slot."""
+        config = self.source.config
+        named, slot = config.connect.connectors, config.cdc.slot
+        return {
+            name: told
+            for name, told in self.every.items()
+            if (name in named if named else told["slot.name"] == slot)
+        }
+
+    def offset(self, name: str) -> StoredOffset | None:
+        """The position that is stored for a connector under its present topic prefix, read now.
+
+        Connect does not note of which history it is; that of the server is taken for it.
+        """
+        with ConnectClient(self.source.config.connect.url) as client:
+            stored = client.offsets(name)
+        prefix = self.every[name]["topic.prefix"]
+        found = [one.offset for one in stored if one.partition.get("server") == prefix]
+        return StoredOffset.of(found[0], HISTORY) if found else None
