@@ -120,3 +120,63 @@ def server_keeps_less(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     kept = rng.randrange(4, 8)
     done = server.change_setting(scratch, "max_slot_wal_keep_size", f"{kept}MB")
     return Damage(scratch.config.cdc.slot, f"max_slot_wal_keep_size: {done.what}")
+
+
+@check(
+    "cdc.failover-slot-is-guarded",
+    on=SourceServer,
+    severity="normal",
+    advice="Name the slots of the standbys that are there, and no other, in "
+    "synchronized_standby_slots, and reload: after a failover topics would hold changes that the "
+    "new primary never had, or CDC waits for a standby that is gone.",
+)
+def failover_slot_is_guarded(source: SourceServer) -> Iterator[Observation]:
+    """A slot that standbys take over sends nothing that they lack, and waits for none that left."""
+    name = source.config.cdc.slot
+    with source.connection() as connection:
+        slot = find_slot(connection, name)
+    (row,) = source.rows(
+        """
+        select coalesce(current_setting('synchronized_standby_slots', true), '') as guards,
+               array(select slot_name::text from pg_replication_slots
+                      where slot_type = 'physical') as physical
+        """
+    )
+    guards = [guard.strip(' "') for guard in row["guards"].split(",") if guard.strip()]
+    standbys = sorted(set(row["physical"]) - {source.config.repository.receiver_slot})
+    open_to = f"it may be ahead of {', '.join(standbys)}: synchronized_standby_slots names none"
+    ahead = slot is not None and slot.failover and standbys and not guards
+    yield Observation(name, open_to if ahead else None)
+    for guard in guards:
+        gone = "synchronized_standby_slots names it, and it is not there: failover slots wait"
+        yield Observation(guard, None if guard in row["physical"] else gone)
+
+
+@failover_slot_is_guarded.detects
+def nobody_waits_for_the_standby(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
+    """A failover slot beside a standby, and a setting that was forgotten."""
+    name = scratch.config.cdc.slot
+    _take_over(scratch, "standby_1")
+    return Damage(name, "it became a failover slot beside standby_1")
+
+
+@failover_slot_is_guarded.detects
+def standby_removed(scratch: Scratch[SourceServer], rng: Random) -> Damage:
+    """A standby that was taken down with its slot, and is waited for since."""
+    standby = f"standby_{rng.randrange(100)}"
+    _take_over(scratch, standby)
+    server.change_setting(scratch, "synchronized_standby_slots", standby)
+    server.execute(scratch, sql.SQL("select pg_drop_replication_slot({})").format(standby))
+    return Damage(standby, "its slot was dropped")
+
+
+def _take_over(scratch: Scratch[SourceServer], standby: str) -> None:
+    """Make the copy's slot one that a standby keeps up with, and the standby's beside it."""
+    slot = scratch.config.cdc.slot
+    make = "select pg_create_logical_replication_slot({}, 'pgoutput', failover => true)"
+    server.execute(
+        scratch,
+        sql.SQL("select pg_drop_replication_slot({})").format(slot),
+        sql.SQL(make).format(slot),
+        sql.SQL("select pg_create_physical_replication_slot({}, true)").format(standby),
+    )
