@@ -5,7 +5,7 @@ from typing import Any
 
 from checks import rules
 from checks.check import Check
-from checks.losses import LOSSES, Loss
+from checks.losses import CDC_LOSSES, LOSSES, Loss
 from checks.procedures import WRITTEN
 from checks.proof import Injection
 
@@ -72,14 +72,18 @@ def procedures() -> Iterator[str]:
 
 def detection() -> Iterator[str]:
     """Yield the table of the classes of loss: how each is injected, and who sees it where."""
-    injected = {injection.id: injection for injection in injections()}
-    seen = sum(bool(loss.faults) for loss in LOSSES)
     yield from ("# What is detected", "", MADE, "")
-    yield f"Of {len(LOSSES)} classes of loss of PostgreSQL's backups {seen} are injected into"
-    yield "copies, and a check must name them. Numbers are those of the suite's first catalogue;"
-    yield "those that are not here belong to CDC and Kafka, or were the same as another."
+    yield "Numbers are those of the suite's first catalogue, which leaves some out."
+    yield from ("", "## PostgreSQL's backups", "", *_losses(LOSSES))
+    yield from ("", "## Between PostgreSQL and its consumers", "", *_losses(CDC_LOSSES))
+
+
+def _losses(losses: tuple[Loss, ...]) -> Iterator[str]:
+    injected = {injection.id: injection for injection in injections()}
+    seen = sum(bool(loss.faults) for loss in losses)
+    yield f"Of {len(losses)} classes {seen} are injected into copies, and a check must name them."
     yield from ("", "| # | class | injected | seen by | seen |", "|---|---|---|---|---|")
-    for loss in LOSSES:
+    for loss in losses:
         yield from _rows_of(loss, injected)
 
 

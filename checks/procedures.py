@@ -81,8 +81,16 @@ WRITTEN = (
         "Archive format",
         ("kafka.archive-format", "kafka.index-as-manifest", "kafka.no-strangers"),
     ),
-    WrittenTest("Replication slots", "Slot metadata exists", ("cdc.slot-can-deliver",)),
-    WrittenTest("Replication slots", "Position tracking", ("cdc.slot-keeps-up",)),
+    WrittenTest(
+        "Replication slots",
+        "Slot metadata exists",
+        ("cdc.slot-can-deliver", "cdc.connectors-keep-their-slot"),
+    ),
+    WrittenTest(
+        "Replication slots",
+        "Position tracking",
+        ("cdc.slot-keeps-up", "cdc.offsets-fit-their-slots"),
+    ),
     WrittenTest("Kubernetes", "Pods of the pipeline are healthy", (), KUBERNETES),
     WrittenTest(
         "Kubernetes",
@@ -108,6 +116,7 @@ WRITTEN = (
         "Schema validation",
         (
             "postgres.schema-as-backed-up",
+            "postgres.columns-and-keys-as-backed-up",
             "cdc.publication-carries-every-change",
             "restore.references-hold",
             "logical.restores-the-catalogue",

@@ -1,5 +1,6 @@
 """What is generated from the catalogue is what is committed."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from checks import rules
 from checks.documentation import catalogue, generated, injections
-from checks.losses import LOSSES
+from checks.losses import CDC_LOSSES, LOSSES, Loss
 from checks.procedures import WRITTEN
 
 ROOT = Path(__file__).parents[1]
@@ -36,8 +37,16 @@ def test_the_twenty_written_tests_point_to_checks_or_say_why_not() -> None:
 
 def test_every_class_of_loss_is_injected_or_says_why_not() -> None:
     known = {injection.id for injection in injections()}
-    numbers = [loss.number for loss in LOSSES]
-    assert numbers == sorted(set(numbers))
-    for loss in LOSSES:
-        assert set(loss.faults) <= known, loss.number
-        assert loss.faults or loss.why, loss.number
+    for losses, letter in ((LOSSES, ""), (CDC_LOSSES, "C")):
+        numbers = [int(loss.number.removeprefix(letter)) for loss in losses]
+        assert numbers == sorted(set(numbers))
+        for loss in losses:
+            assert set(loss.faults) <= known, loss.number
+            assert loss.faults or loss.why, loss.number
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, *CDC_LOSSES], ids=lambda loss: loss.number)
+def test_what_is_held_elsewhere_is_there(loss: Loss) -> None:
+    """A file of tests that `why` names exists, and so does the test, where it names one."""
+    for path, name in re.findall(r"((?:tests|drills)/[\w/]+\.py)(?:::(\w+))?", loss.why):
+        assert f"def {name}" in (ROOT / path).read_text(), loss.why

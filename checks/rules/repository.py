@@ -159,8 +159,8 @@ def _grow(scratch: Scratch[BackupRepository], size: int, backup: BackupSet | Non
     "repository.room-for-the-plan",
     on=BackupRepository,
     severity="normal",
-    advice="The plan keeps more than this volume can hold: extend it, or keep backups for fewer "
-    "days ([plan] in pipeline.toml), before a backup fails for want of room.",
+    advice="The plan keeps more than this volume can hold: extend it, or keep backups and WAL for "
+    "fewer days ([plan] in pipeline.toml), before a backup fails for want of room.",
 )
 def room_for_the_plan(repository: BackupRepository) -> Iterator[Observation]:
     """The volume has room for all that the plan keeps at one time: its backups, and the WAL."""

@@ -1,0 +1,106 @@
+"""What is lost between PostgreSQL and its consumers: no tool that takes backups looks at it."""
+
+from checks.losses.loss import Loss
+
+_SLOT = "cdc.slot-can-deliver"
+_CONNECTORS = "cdc.connectors-keep-their-slot"
+_OFFSETS = "cdc.offsets-fit-their-slots"
+_KEEPS_UP = "cdc.slot-keeps-up"
+_PUBLICATION = "cdc.publication-carries-every-change"
+_SCHEMA = "postgres.columns-and-keys-as-backed-up"
+_RESNAPSHOT = "tests/cdc/test_resnapshot.py::"
+_REREAD = f"{_RESNAPSHOT}test_after_a_recovery_the_topic_tells_exactly_what_the_table_holds"
+_FORGOTTEN = f"{_RESNAPSHOT}test_offsets_that_an_abandoned_task_stores_again_do_not_count"
+_LAWS = "tests/test_reconcile_laws.py::"
+
+CDC_LOSSES = (
+    Loss(
+        "C1",
+        "slot gone after a restore",
+        (f"{_SLOT}-slot_dropped", f"{_SLOT}-slot_of_another_kind"),
+        f"a recovery makes it anew, and reads every row again: {_REREAD}",
+    ),
+    Loss(
+        "C2",
+        "slot made again later: what was written before is in no event",
+        (f"{_OFFSETS}-slot_made_again_later",),
+        f"a recovery never goes on from there, it reads every row again: {_REREAD}",
+    ),
+    Loss(
+        "C3",
+        "offset behind the slot: events are skipped",
+        (f"{_OFFSETS}-offset_behind_the_slot",),
+        f"a recovery deletes stored offsets, and again those that come back: {_FORGOTTEN}",
+    ),
+    Loss(
+        "C4",
+        "offset ahead of the restored WAL: events are dropped",
+        (f"{_OFFSETS}-offset_ahead_of_the_server",),
+        f"once the server has written beyond it, no LSN tells; a recovery deletes it: {_FORGOTTEN}",
+    ),
+    Loss(
+        "C5",
+        "slot invalidated",
+        (f"{_SLOT}-slot_lost_its_wal", f"{_KEEPS_UP}-server_keeps_less"),
+    ),
+    Loss(
+        "C6",
+        "snapshot.mode never or no_data, and no slot",
+        (f"{_CONNECTORS}-no_rows_without_the_slot",),
+        f"a recovery sets the mode that reads every row: {_REREAD}",
+    ),
+    Loss("C7", "slot.drop.on.stop", (f"{_CONNECTORS}-dropped_at_every_stop",)),
+    Loss(
+        "C8",
+        "publication gone, or of less than before",
+        (
+            f"{_PUBLICATION}-publication_dropped",
+            f"{_PUBLICATION}-table_left_out",
+            f"{_PUBLICATION}-operation_not_published",
+            f"{_PUBLICATION}-publication_of_all_tables_became_a_list",
+            f"{_PUBLICATION}-partitions_told_as_their_root",
+            f"{_PUBLICATION}-column_left_out",
+            f"{_PUBLICATION}-rows_filtered",
+        ),
+        "a recovery mends it: tests/cdc/test_source_side.py::"
+        "test_a_changed_publication_is_told_and_mended",
+    ),
+    Loss(
+        "C10",
+        "two consumers of one slot",
+        (f"{_CONNECTORS}-second_connector_on_the_slot",),
+        "PostgreSQL lets one in, and a recovery takes it from nobody: "
+        f"{_RESNAPSHOT}test_the_slot_of_a_running_connector_is_not_taken_from_it",
+    ),
+    Loss(
+        "C11",
+        "heartbeat table not published: the slot stands still",
+        (
+            f"{_CONNECTORS}-heartbeat_that_nobody_publishes",
+            f"{_KEEPS_UP}-consumer_stands_still",
+        ),
+    ),
+    Loss(
+        "C12",
+        "failover slot ahead of its standbys, or left over on one",
+        (
+            "cdc.failover-slot-is-guarded-nobody_waits_for_the_standby",
+            "cdc.failover-slot-is-guarded-standby_removed",
+        ),
+        "what is left over on a standby is not looked at: only the source is asked",
+    ),
+    Loss("C13", "topic holds rows that the restored tables do not", (), f"buried: {_REREAD}"),
+    Loss(
+        "C14",
+        "column added or dropped between table and registry",
+        (f"{_SCHEMA}-column_dropped", f"{_SCHEMA}-column_of_another_type"),
+        "of the table; no check holds the registry's schemas against it",
+    ),
+    Loss(
+        "C15",
+        "the same LSN for other changes, on another timeline",
+        (),
+        f"offsets are never compared across it: {_LAWS}test_every_offset_is_foreign_after_a_point_"
+        f"in_time_recovery; they are deleted: {_FORGOTTEN}",
+    ),
+)
