@@ -1,17 +1,19 @@
 """Backup sets in a store: nothing is a backup set until its manifest is committed, last."""
 
+import contextlib
 import hashlib
 import json
 import re
 import secrets
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.errors import BackupError, ObjectMissing
+from pipeline.errors import BackupError, ObjectMissing, StoreError
 from pipeline.store import Store, StoredObject, read
 
 MANIFEST = "manifest.json"
@@ -89,20 +91,41 @@ class BackupSet:
 
 @dataclass(frozen=True)
 class Draft:
-    """A backup set while it is written: its objects count for nothing before `commit`."""
+    """A backup set while it is written: its objects count for nothing before `commit`.
+
+    Who leaves it by an error leaves nothing of it. Only of a killed one objects stay, and so do
+    those that an archive of topics stores below `prefix` by itself: its next run goes on from them.
+    """
 
     repository: "Repository"
     kind: str
     label: str
     started: datetime
+    _loose: list[str] = field(default_factory=list)
 
     @property
     def prefix(self) -> str:
         return folder_of(self.label)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for key in self._loose if error is not None else ():
+            # the error is what counts; what cannot be removed is no backup set, and `retain` has it
+            with contextlib.suppress(StoreError):
+                self.repository.store.delete(key)
+
     def put(self, name: str, chunks: Iterable[bytes]) -> StoredObject:
         """Store an object of the set under its name."""
-        return self.repository.store.put(self.prefix + name, chunks)
+        key = self.prefix + name
+        self._loose.append(key)  # before: a store may fail with the object in place
+        return self.repository.store.put(key, chunks)
 
     def commit(self, facts: dict[str, Any], objects: Iterable[StoredObject]) -> BackupSet:
         """Make it a backup set that finished now."""
@@ -115,7 +138,10 @@ class Draft:
             facts=facts,
             objects=tuple(objects),
         )
-        return self.repository.commit(manifest)
+        self._loose.insert(0, self.prefix + MANIFEST)
+        taken = self.repository.commit(manifest)
+        self._loose.clear()
+        return taken
 
 
 class Repository:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import BackupError, ObjectMissing
-from pipeline.repository import MANIFEST, BackupSet, Manifest, Repository, total_size
+from pipeline.errors import BackupError, ObjectMissing, StoreError
+from pipeline.repository import MANIFEST, BackupSet, Draft, Manifest, Repository, total_size
 from pipeline.store import FolderStore, StoredObject, read
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -73,6 +74,61 @@ def test_a_manifest_cannot_be_committed_before_its_objects(repository: Repositor
     with pytest.raises(BackupError, match=r"not stored: \['sets/base/base-x/base\.tar'\]"):
         repository.commit(manifest("base-x", absent))
     assert repository.labels() == []
+
+
+def puts(draft: Draft, name: str, *, fails: bool = False) -> StoredObject:
+    def chunks() -> Iterator[bytes]:
+        yield b"first block of " + name.encode()
+        if fails:
+            raise BackupError(f"{name} was cut")
+
+    return draft.put(name, chunks())
+
+
+class Full(FolderStore):
+    """A store that has no room left for a manifest."""
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
+        if key.endswith(MANIFEST):
+            raise StoreError("no space left on device")
+        return super().put(key, chunks)
+
+
+class FullBehindIt(FolderStore):
+    """A store that says so with the manifest in place already."""
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
+        stored = super().put(key, chunks)
+        if key.endswith(MANIFEST):
+            raise StoreError("no space left on device")
+        return stored
+
+
+def test_a_draft_that_fails_takes_what_it_stored_with_it(repository: Repository) -> None:
+    draft = repository.begin("base")
+    puts(draft, "first")
+    with pytest.raises(BackupError, match="second was cut"), draft:
+        puts(draft, "second", fails=True)
+    assert list(repository.store.list()) == []
+
+
+@pytest.mark.parametrize("full", [Full, FullBehindIt])
+def test_a_draft_whose_manifest_fails_is_no_set_even_where_it_was_written(
+    tmp_path: Path, full: type[FolderStore]
+) -> None:
+    store = full(tmp_path)
+    with pytest.raises(StoreError, match="no space"), Repository(store).begin("base") as draft:
+        draft.commit({}, [puts(draft, "first")])
+    assert list(store.list()) == []
+
+
+def test_what_fails_behind_the_commit_takes_nothing_with_it(repository: Repository) -> None:
+    draft = repository.begin("base")
+    made = draft.commit({}, [puts(draft, "first")])
+    with pytest.raises(BackupError, match="later"), draft:
+        raise BackupError("later")
+    assert list(repository) == [made]
+    assert total_size(made.manifest.objects) == len("first block of first")
 
 
 @given(facts=st.dictionaries(st.text(), json_values, max_size=4))

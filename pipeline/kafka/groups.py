@@ -66,15 +66,15 @@ def take(
     Raises ServerError when a coordinator does not answer: a group that could not be read must not
     pass for one that has no offsets.
     """
-    draft = repository.begin(KIND)
-    found = list(committed(config.kafka))
-    around = look(config.kafka, [p.spot for group in found for p in group.positions])
-    groups = [_with_surroundings(group, around) for group in found]
-    for group in groups:
-        progress(f"{draft.label}: {group.name} ({group.state}): {len(group.positions)} offsets")
-    content = _GROUPS.dump_json(tuple(groups), indent=1)
-    stored = draft.put(GROUPS, [content])
-    return draft.commit(_facts(config.kafka, groups), [stored])
+    with repository.begin(KIND) as draft:
+        found = list(committed(config.kafka))
+        around = look(config.kafka, [p.spot for group in found for p in group.positions])
+        groups = [_with_surroundings(group, around) for group in found]
+        for group in groups:
+            progress(f"{draft.label}: {group.name} ({group.state}): {len(group.positions)} offsets")
+        content = _GROUPS.dump_json(tuple(groups), indent=1)
+        stored = draft.put(GROUPS, [content])
+        return draft.commit(_facts(config.kafka, groups), [stored])
 
 
 def read(backup: BackupSet) -> tuple[Group, ...]:

@@ -24,8 +24,8 @@ from pipeline.postgres.digests import expected_objects, prepare, table_digests
 from pipeline.postgres.proof import Proof, prove, unsound
 from pipeline.postgres.relations import family
 from pipeline.postgres.tools import Tools, password_environment
-from pipeline.repository import BackupSet, Repository, total_size
-from pipeline.store import HashedStream
+from pipeline.repository import BackupSet, Draft, Repository, total_size
+from pipeline.store import HashedStream, StoredObject
 
 KIND = "logical"
 DUMP = "database.dump"
@@ -47,8 +47,8 @@ _OF_SCHEMA = """
      WHERE n.nspname = %s
 """
 NEEDS = (
-    "a backup reads every table: GRANT pg_read_all_data, BYPASSRLS where tables have policies, and "
-    "a superuser for the passwords of roles, or --no-role-passwords"
+    "a backup reads every table, and the hashes of passwords: GRANT pg_read_all_data, and "
+    "BYPASSRLS where tables have policies; --no-role-passwords leaves the hashes out"
 )
 
 
@@ -71,9 +71,31 @@ def take(
     Raises ConfigError for a table that is not there, BackupError when a program fails or may not
     read everything: no set is committed then.
     """
-    draft = repository.begin(KIND)
+    with repository.begin(KIND) as draft:
+        facts, stored = _dumped(
+            config.postgres, draft, progress, tables, schemas, schema_only=schema_only
+        )
+        objects = [stored]
+        if not (tables or schemas):
+            wanted = ["--globals-only", *([] if role_passwords else ["--no-role-passwords"])]
+            with _private():
+                objects.append(draft.put(GLOBALS, _stream(config.postgres, "pg_dumpall", *wanted)))
+        progress(f"{draft.label}: {total_size(objects):,} bytes stored")
+        return draft.commit(facts, objects)
+
+
+def _dumped(
+    postgres: PostgresConfig,
+    draft: Draft,
+    progress: Callable[[str], None],
+    tables: Sequence[str],
+    schemas: Sequence[str],
+    *,
+    schema_only: bool,
+) -> tuple[dict[str, Any], StoredObject]:
+    """Store the dump; answer what was in its snapshot."""
     try:
-        with _snapshot(config.postgres) as (connection, server):
+        with _snapshot(postgres) as (connection, server):
             chosen, options = _chosen(connection, tables, schemas)
             prepare(connection)
             facts: dict[str, Any] = {
@@ -89,18 +111,11 @@ def take(
             progress(f"{draft.label}: {told}")
             options += [f"--snapshot={server['exported']}", "--format=custom"]
             options += ["--lock-wait-timeout=60s", *(["--schema-only"] if schema_only else [])]
-            dump = _stream(config.postgres, "pg_dump", *options, f"--dbname={server['database']}")
-            stored = [draft.put(DUMP, dump)]
+            dump = _stream(postgres, "pg_dump", *options, f"--dbname={server['database']}")
+            return facts, draft.put(DUMP, dump)
     except psycopg.errors.InsufficientPrivilege as error:
-        who = f"postgres.user {config.postgres.user!r}"
+        who = f"postgres.user {postgres.user!r}"
         raise BackupError(f"no backup was taken: {who}: {error}; {NEEDS}") from error
-    if not (tables or schemas):
-        wanted = ["--globals-only", *([] if role_passwords else ["--no-role-passwords"])]
-        roles = _stream(config.postgres, "pg_dumpall", *wanted)
-        with _private():
-            stored.append(draft.put(GLOBALS, roles))
-    progress(f"{draft.label}: {total_size(stored):,} bytes stored")
-    return draft.commit(facts, stored)
 
 
 def restore(backup: BackupSet, into: PostgresConfig, *, rows: bool = True) -> Proof:

@@ -5,6 +5,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from psycopg import sql
 from typer.testing import CliRunner
 
 from fixtures.stacks.native import NativeStack
@@ -86,6 +87,25 @@ def test_a_dump_whose_program_is_killed_is_none(museum: PipelineConfig, tmp_path
         finally:
             connection.execute("drop table noise")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_dump_without_the_roles_beside_it_is_none(
+    museum: PipelineConfig, empty: PostgresConfig, repository: Repository
+) -> None:
+    """The dump is whole by then; who may not read the hashes of passwords learns how to go on."""
+    secret = sql.Literal(empty.secret())
+    denied = museum.model_copy(update={"postgres": empty.model_copy(update={"user": "reader"})})
+    with connect(empty) as connection:
+        connection.execute(sql.SQL("create role reader login password {}").format(secret))
+        try:
+            with pytest.raises(BackupError, match=r"pg_dumpall ended(.|\n)*--no-role-passwords"):
+                logical.take(denied, repository)
+            assert list(repository.store.list()) == []
+            connection.execute("grant pg_read_all_data to reader")
+            logical.take(denied, repository)
+        finally:
+            connection.execute("drop role reader")
+    assert len(repository.labels()) == 1
 
 
 @pytest.mark.parametrize(
