@@ -19,6 +19,7 @@ from pipeline.cdc.slots import logical_slots
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, ToolError
 from pipeline.postgres import chain, row_digests, server_manifest, tablespaces
+from pipeline.postgres.held_wal import held_wal
 from pipeline.postgres.inventory import table_inventory
 from pipeline.postgres.tools import Tools, password_environment
 from pipeline.repository import BackupSet, Draft, Repository, total_size
@@ -28,6 +29,9 @@ from pipeline.zstd import packed
 KIND = "base"
 ARCHIVE = ".tar.zst"
 OBJECT = f"base{ARCHIVE}"
+NOT_HELD = (
+    "no slot holds the WAL of this copy, which fails at its end if the server lets go of it first"
+)
 
 _START = re.compile(r"write-ahead log start point: ([0-9A-F]+/[0-9A-F]+) on timeline (\d+)")
 _END = re.compile(r"write-ahead log end point: ([0-9A-F]+/[0-9A-F]+)")
@@ -51,23 +55,24 @@ def take(
     Raises BackupError when pg_basebackup fails or its stream was cut: no set is committed then.
     Where only the digests could not be taken, the set is committed without them before it is said.
     """
-    draft = repository.begin(KIND)
-    facts = _server_facts(config)
-    parent = chain.parent_for(repository, facts) if incremental else None
-    if parent is not None:
-        facts[chain.PARENT] = chain.as_fact(parent)
-        progress(f"{draft.label}: copying what changed since {parent.label}")
-    else:
-        progress(f"{draft.label}: copying {facts['database_bytes']:,} bytes of databases")
-    with _Copy(config, draft, parent) as copy:
-        spread = facts[tablespaces.FACT]
-        objects = tuple(copy.staged() if spread else copy.streamed())
-        facts |= copy.positions() | {"end_time": _server_clock(config)}
-    if parent is not None:
-        chain.still_there(parent, facts[chain.PARENT])
-    progress(f"{draft.label}: {total_size(objects):,} bytes stored")
-    missed = _add_digests(facts, config, draft.label, progress) if digests else None
-    taken = draft.commit(facts, objects)
+    with repository.begin(KIND) as draft:
+        facts = _server_facts(config)
+        parent = chain.parent_for(repository, facts) if incremental else None
+        if parent is not None:
+            facts[chain.PARENT] = chain.as_fact(parent)
+            progress(f"{draft.label}: copying what changed since {parent.label}")
+        else:
+            progress(f"{draft.label}: copying {facts['database_bytes']:,} bytes of databases")
+        with held_wal(config.postgres) as refused, _Copy(config, draft, parent) as copy:
+            if refused is not None:
+                progress(f"{draft.label}: {NOT_HELD}: {refused}")
+            objects = tuple(copy.staged() if facts[tablespaces.FACT] else copy.streamed())
+            facts |= copy.positions() | {"end_time": _server_clock(config)}
+        if parent is not None:
+            chain.still_there(parent, facts[chain.PARENT])
+        progress(f"{draft.label}: {total_size(objects):,} bytes stored")
+        missed = _add_digests(facts, config, draft.label, progress) if digests else None
+        taken = draft.commit(facts, objects)
     if missed is not None:
         raise BackupError(f"{draft.label} is whole, without digests: {missed}") from missed
     return taken
