@@ -12,12 +12,14 @@ from pathlib import Path
 from random import Random
 from typing import IO, Any, Protocol
 
+from pipeline.postgres import chain
 from pipeline.repository import Repository
 from pipeline.store import FolderStore, HashedStream
 from tests.recovery.history import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds after which a command hangs
+LATE = 10  # kills that may come too late, beside as many as hit
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,9 @@ class Pipeline:
 
     def place(self) -> dict[str, Any]:
         """Work in the run's folder, so that nothing outlives the run; say each line at once."""
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-        return {"cwd": self.source.stack.folder, "env": environment}
+        folder = self.source.stack.folder
+        ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TMPDIR": str(folder)}
+        return {"cwd": folder, "env": os.environ | ours}
 
     @property
     def repository(self) -> Repository:
@@ -110,47 +113,61 @@ def whole_run(story: Story, place: dict[str, Any]) -> tuple[Span, str]:
         first = _reading(process.stdout).readline()
         spoke = time.monotonic()
         story.accompany(process)
-        rest, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, f"{command}: {err}"
-        assert "Traceback" not in err, err
+        rest = _last_words(process)
         ended = time.monotonic()
     if not first:
         return Span(0.0, ended - begun), ""
     return Span(spoke - begun, ended - spoke), first + rest
 
 
-def killed(command: list[str], place: dict[str, Any], span: Span, rng: Random) -> tuple[bool, str]:
-    """Kill it at a moment of its span; tell whether it was still running, and the moment."""
+def _last_words(process: "subprocess.Popen[str]") -> str:
+    """What it said until it ended, and well."""
+    rest, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, f"{process.args!r}: {err}"
+    assert "Traceback" not in err, err
+    return rest
+
+
+def killed(
+    command: list[str], place: dict[str, Any], span: Span, rng: Random
+) -> tuple[str | None, str]:
+    """Kill it at a moment of its span; the moment, with what one said that was done before it."""
     silent = rng.random() < 0.2 and span.silent > 0
     moment = rng.uniform(0, span.silent if silent else span.working)
+    first = ""
     with running(command, place) as process:
         if span.silent and not silent:
-            _reading(process.stdout).readline()
+            first = _reading(process.stdout).readline()
         try:
             process.wait(timeout=moment)
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
+        hit = process.wait() == -signal.SIGKILL
+        out = None if hit else first + _last_words(process)
     since = "first word" if span.silent and not silent else "start"
-    told = f"killed {moment:.3f} s after its {since}"
-    return process.returncode == -signal.SIGKILL, told
+    return out, f"killed {moment:.3f} s after its {since}"
 
 
-def repeat(story: Story, place: dict[str, Any], rounds: int, seed: int) -> int:
-    """Kill `rounds` times, judge each time, and have the next run heal it; return the kills."""
-    rng, kills = Random(f"{seed} {type(story).__name__}"), 0
+def repeat(story: Story, place: dict[str, Any], kills: int, seed: int) -> None:
+    """Kill that many times, judge each time, and have the next run heal it.
+
+    A kill that comes too late is none, and the run that it found done was one like any other.
+    """
+    rng, late = Random(f"{seed} {type(story).__name__}"), 0
     span, out = whole_run(story, place)
     story.complete(out)
-    for number in range(rounds):
-        hit, moment = killed(story.command(), place, span, rng)
-        kills += hit
+    for number in range(kills):
+        while (told := killed(story.command(), place, span, rng))[0] is not None:
+            late += 1
+            assert late <= LATE + kills, f"seed {seed}: {late} kills came too late"
+            story.complete(told[0])
         try:
             story.prove()
             span, out = whole_run(story, place)
             story.complete(out)
         except BaseException as error:
-            error.add_note(f"round {number} of seed {seed}: {moment}")
+            error.add_note(f"kill {number} of seed {seed}: {told[1]}")
             raise
-    return kills
 
 
 def whole_sets(repository: Repository, acknowledged: set[str]) -> None:
@@ -161,6 +178,12 @@ def whole_sets(repository: Repository, acknowledged: set[str]) -> None:
         for entry in repository.get(label).manifest.objects:
             with repository.store.open(entry.key) as stream:
                 assert HashedStream(stream).damage(entry) is None
+
+
+def whole_chains(repository: Repository) -> None:
+    """Every base backup has the one that it builds on, and this has its own."""
+    broken = {found.label: chain.broken(found) for found in repository.sets("base")}
+    assert not any(broken.values()), broken
 
 
 def _reading(stream: IO[str] | None) -> IO[str]:

@@ -2,24 +2,22 @@
 
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fixtures.stacks.artifacts import shell_python
-from pipeline.postgres import wal_command
+from pipeline.postgres import chain, wal_command
 from pipeline.postgres.lsn import SEGMENT_SIZE, Lsn
 from pipeline.postgres.receiver import ExpectedEnd
 from pipeline.postgres.receiver_status import ReceiverStatus
-from pipeline.postgres.server import LocalServer
 from pipeline.postgres.stream import STREAM, orphans
 from pipeline.postgres.waldump import readable_end
 from pipeline.repository import BackupSet
 from pipeline.retention import decide
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON
-from tests.reliability.rounds import Pipeline, Story, whole_sets
+from tests.reliability.rounds import Pipeline, Story, whole_chains, whole_sets
 
 NAMES = [f"0000000100000009000000{n:02X}" for n in range(4)]
 
@@ -49,6 +47,19 @@ class Backup(Story):
         orphaned = {r.subject for r in later.removals if "no manifest" in r.why}
         present = {path.name for path in (root / "sets" / self.kind).iterdir()}
         assert present == self.acknowledged | orphaned | set(self.pipeline.repository.labels())
+
+
+@dataclass
+class Increment(Backup):
+    """`--incremental`: each on the newest that was committed, killed ones aside."""
+
+    def command(self) -> list[str]:
+        self.pipeline.source.write("changed since")
+        return [*super().command(), "--incremental"]
+
+    def prove(self) -> None:
+        super().prove()
+        whole_chains(self.pipeline.repository)
 
 
 @dataclass
@@ -100,22 +111,28 @@ class Retain(Story):
     """`pipeline retain --yes` in a repository of many expired sets."""
 
     pipeline: Pipeline
+    kind: str = "logical"
     sets: int = 40
 
     def command(self) -> list[str]:
-        repository, model = self.pipeline.repository, self._model
         for number in range(self.sets):
-            at = datetime.now(UTC) - timedelta(days=60, minutes=number)
-            label = repository.new_label("logical", at)
-            prefix = f"sets/logical/{label}/"
-            objects = [repository.store.put(f"{prefix}{n}", [b"object"]) for n in range(6)]
-            changes = {"label": label, "started": at, "finished": at, "objects": tuple(objects)}
-            repository.commit(model.manifest.model_copy(update=changes))
+            self._commit(timedelta(days=60, minutes=number))
         return self.pipeline.command("retain", "--yes")
+
+    def _commit(self, age: timedelta, **facts: object) -> BackupSet:
+        """Commit a set like the newest, so long ago."""
+        repository, at = self.pipeline.repository, datetime.now(UTC) - age
+        label = repository.new_label(self.kind, at)
+        prefix = f"sets/{self.kind}/{label}/"
+        objects = [repository.store.put(f"{prefix}{n}", [b"object"]) for n in range(6)]
+        changes = {"label": label, "started": at, "finished": at, "objects": tuple(objects)}
+        manifest, facts = self._model.manifest, {**facts, "end_time": at.isoformat()}
+        changed = {**changes, "facts": manifest.facts | facts}
+        return repository.commit(manifest.model_copy(update=changed))
 
     @property
     def _model(self) -> BackupSet:
-        return self.pipeline.repository.latest("logical")
+        return self.pipeline.repository.latest(self.kind)
 
     def prove(self) -> None:
         """The newest stays; of the others there is the whole or what is no backup set."""
@@ -124,11 +141,40 @@ class Retain(Story):
     def complete(self, out: str) -> None:
         assert "removed" in out
         self.prove()
-        keys = self.pipeline.repository.store.list("sets/logical/")
-        kept = set(self.pipeline.repository.labels("logical"))
-        old = f"{datetime.now(UTC) - timedelta(days=30):%Y%m%d}"
+        keys = self.pipeline.repository.store.list(f"sets/{self.kind}/")
+        kept = set(self.pipeline.repository.labels(self.kind))
         assert {key.split("/")[2] for key in keys} == kept
+        self.judge(kept)
+
+    def judge(self, kept: set[str]) -> None:
+        old = f"{datetime.now(UTC) - timedelta(days=30):%Y%m%d}"
         assert all(label.split("-")[1] > old for label in kept)
+
+
+@dataclass
+class RetainChains(Retain):
+    """The same of base backups that build on each other: what is left can be restored."""
+
+    kind: str = "base"
+    links: int = 4
+
+    def command(self) -> list[str]:
+        for number in range(self.sets // self.links):
+            below: BackupSet | None = None
+            for link in range(self.links):
+                positions = {"start_lsn": f"0/{link + 1}00", "end_lsn": f"0/{link + 1}80"}
+                parent = {} if below is None else {chain.PARENT: chain.as_fact(below)}
+                age = timedelta(days=60, hours=number, minutes=-link)
+                below = self._commit(age, **positions, **parent)
+        return self.pipeline.command("retain", "--yes")
+
+    def prove(self) -> None:
+        super().prove()
+        whole_chains(self.pipeline.repository)
+
+    def judge(self, kept: set[str]) -> None:
+        """The newest is there, and the chain from which the window of recovery starts."""
+        assert len(kept) == 1 + self.links
 
 
 @dataclass
@@ -177,35 +223,3 @@ class Receive(Story):
         self.acknowledged = self.wanted
         self.prove()
         assert orphans(self.pipeline.source.config.repository.path / STREAM) == []
-
-
-@dataclass
-class Restore(Story):
-    """A recovery's own steps on a scratch folder: unpack, replay, promote; resumed by its name."""
-
-    pipeline: Pipeline
-    folder: Path
-    notes: int
-    number: int = 0
-
-    @property
-    def _data(self) -> Path:
-        return self.folder / f"data-{self.number}"
-
-    def command(self) -> list[str]:
-        words = [str(self.pipeline.configuration), str(self._data), f"restore-{self.number}"]
-        return [sys.executable, "-m", "tests.reliability.recovering", *words]
-
-    def prove(self) -> None:
-        """A folder under the final name is one whose every file was proven."""
-        if self._data.exists():
-            assert (self._data / "PG_VERSION").exists()
-            assert not (self._data / "backup_manifest").exists()
-
-    def complete(self, out: str) -> None:
-        assert out.split()[-2:] == ["2", str(self.notes)], out
-        server = LocalServer(self._data, self.pipeline.source.tools, self.folder / "log")
-        assert server.pid() is None, "a killed recovery left its server"
-        assert [path.name for path in self.folder.iterdir()] == [self._data.name]
-        shutil.rmtree(self._data)
-        self.number += 1
