@@ -1,16 +1,18 @@
 """What PostgreSQL calls for each segment: the exit code is all that it hears."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fixtures.stacks.artifacts import shell_python
-from pipeline.postgres import wal_command
+from pipeline.config import PipelineConfig, RepositoryConfig
+from pipeline.postgres import archiving, wal_command
 from pipeline.postgres.tools import Tools, owner
 
 NAME = "000000010000000000000001"
@@ -195,3 +197,30 @@ def test_a_wrong_call_is_a_failure_that_teaches(
     code, told = installed.call(*arguments)
     assert code == 200
     assert "restore_command" in told
+
+
+def restore_command(script: Path, view: Path, name: str) -> int:
+    """Run what a recovery gives to the server, and return what the server hears."""
+    ours = shlex.join([str(shell_python(None)), "-S", "-E", str(script)])
+    config = PipelineConfig(repository=RepositoryConfig(path=view, wal_command=ours))
+    line = archiving.get_command(config, view).replace("%f", name)
+    into = view.parent / "RECOVERYXLOG"
+    words = ["/bin/sh", "-c", line.replace("%p", str(into))]
+    return subprocess.run(words, check=False).returncode
+
+
+BROKEN = {"missing": Path.unlink, "no Python": lambda path: path.write_text("def")}
+
+
+@pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN)
+def test_a_broken_installation_is_not_an_archive_that_ends(
+    installed: Installation, damage: Callable[[Path], object]
+) -> None:
+    """Python itself ends with 2 and 1 then, and any code up to 125 would promote."""
+    shutil.copy(installed.segment(), installed.view / NAME)
+    assert restore_command(installed.script, installed.view, NAME) == 0
+    assert restore_command(installed.script, installed.view, "00000002.history") == 1
+    damage(installed.script)
+    assert restore_command(installed.script, installed.view, NAME) == 200
+    shutil.rmtree(installed.view)
+    assert restore_command(installed.script, installed.view, NAME) == 200

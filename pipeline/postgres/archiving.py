@@ -24,8 +24,14 @@ def push_command(config: PipelineConfig) -> str:
 
 
 def get_command(config: PipelineConfig, view: Path) -> str:
-    """Return restore_command's value for one recovery's view of the archive."""
-    return f"{command(config)} get {shlex.quote(str(view))} %f %p"
+    """Return restore_command's value for one recovery's view of the archive.
+
+    A Python whose script is missing, or is no Python, ends with 2 or 1, and the server would
+    promote: so 1 passes for "there is no such file" only where the shell sees no such file either.
+    """
+    folder = shlex.quote(str(view))
+    absent = f"test $? -eq 1 && test -d {folder} && test ! -e {folder}/%f && exit 1"
+    return f"{command(config)} get {folder} %f %p || {{ {absent}; exit {wal_command.FAILED}; }}"
 
 
 def settings(config: PipelineConfig) -> dict[str, str]:
