@@ -88,6 +88,8 @@ def _add_digests(
         return error
     facts[row_digests.FACT] = found.facts()
     progress(f"{label}: {len(found.tables)} tables digested, {found.rows:,} rows as of {found.lsn}")
+    if found.left_out:
+        progress(f"{label}: without digests: {', '.join(found.left_out)}")
     return None
 
 

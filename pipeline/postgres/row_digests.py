@@ -37,6 +37,17 @@ _TABLES = """
        AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
      ORDER BY 1
 """
+_ELSEWHERE = """
+    SELECT 'database ' || datname FROM pg_database
+     WHERE datname <> current_database() AND NOT datistemplate
+    UNION ALL
+    SELECT c.oid::regclass || ': a materialized view'
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'm' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+    UNION ALL
+    SELECT 'large objects: ' || count(*) FROM pg_largeobject_metadata HAVING count(*) > 0
+     ORDER BY 1
+"""
 
 
 @dataclass(frozen=True)
@@ -130,13 +141,13 @@ def digested(connection: psycopg.Connection[Any], lsn: Lsn) -> RowDigests:
     kept = [table for table in tables if table["left_out"] is None]
     for table in kept:
         _hold(connection, table)
-    database = connection.info.dbname
+    elsewhere = [row[0] for row in connection.execute(_ELSEWHERE).fetchall()]
     left_out = (f"{table['name']}: {table['left_out']}" for table in tables if table["left_out"])
     return RowDigests(
-        database=database,
+        database=connection.info.dbname,
         lsn=str(lsn),
         tables=tuple(table_digests(connection, [table["oid"] for table in kept])),
-        left_out=(f"databases other than {database}", *left_out),
+        left_out=(*elsewhere, *left_out),
     )
 
 

@@ -17,7 +17,7 @@ from fixtures.scratch import Material, Scratch
 from fixtures.stacks.native import NativeStack
 from pipeline.config import PipelineConfig, ScratchConfig
 from pipeline.errors import BackupError, RestoreError
-from pipeline.postgres import row_digests
+from pipeline.postgres import base_backup, row_digests
 from pipeline.postgres.receiver import ExpectedEnd
 from pipeline.postgres.row_digests import FACT, RowDigests, digested, snapshot, take
 from pipeline.recovery.plan import make
@@ -153,11 +153,25 @@ def test_a_table_that_was_emptied_behind_the_snapshot_has_no_digest(source: Sour
             digested(connection, lsn)
 
 
-def test_what_no_restore_brings_back_is_left_out_by_name(source: Source) -> None:
-    source.run("create unlogged table passing as select 1 as n")
-    found = take(source.config.postgres, SOON)
-    assert found.left_out == ("databases other than postgres", "public.passing: unlogged")
+def test_what_has_no_digest_is_named(source: Source, repository: Repository) -> None:
+    source.run(
+        "create unlogged table passing as select 1 as n",
+        "create materialized view shown as select 1 as n",
+        "select lo_create(0)",
+        "create database beside",
+    )
+    said: list[str] = []
+    taken = base_backup.take(source.config, repository, said.append, digests=True)
+    found = RowDigests.of(taken.manifest.facts)
+    assert found is not None
+    assert found.left_out == (
+        "database beside",
+        "large objects: 1",
+        "public.shown: a materialized view",
+        "public.passing: unlogged",
+    )
     assert {table["name"] for table in found.tables} == {"documents", "notes"}
+    assert f"{taken.label}: without digests: {', '.join(found.left_out)}" in said
 
 
 def test_without_a_free_slot_the_server_says_so(breakable: NativeStack, source: Source) -> None:
