@@ -21,7 +21,13 @@ from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, ObjectMissing, ServerError
 from pipeline.postgres.lsn import Lsn, as_record_end
 from pipeline.postgres.receiver_status import ReceiverStatus
-from pipeline.postgres.stream import only_receiver, prepare_slot, received, streaming
+from pipeline.postgres.stream import (
+    only_receiver,
+    prepare_slot,
+    received,
+    segment_size,
+    streaming,
+)
 from pipeline.wait import wait_until
 
 EXPECTED_END = "expected-end.json"
@@ -154,7 +160,8 @@ class _Receiver:
             end = _flushed_record(connection)
             _refuse_foreign(end, self._repository)
             prepare_slot(connection, self._slot)
-            with streaming(self._config, end.timeline) as stream:
+            size = segment_size(connection)
+            with streaming(self._config, end.timeline, size) as stream:
                 self._say("", end, received(connection, self._slot))
                 self._progress(f"receiver: streaming timeline {end.timeline} from {end.lsn}")
                 while not self._stop.wait(PERIOD):

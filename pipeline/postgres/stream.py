@@ -42,12 +42,13 @@ class Stream:
 
 
 @contextmanager
-def streaming(config: PipelineConfig, timeline: int) -> Iterator[Stream]:
+def streaming(config: PipelineConfig, timeline: int, segment_size: int) -> Iterator[Stream]:
     """Stream into a folder for this timeline, from the slot's own position on."""
     postgres, tools = config.postgres, Tools.of(config.postgres)
     folder = config.repository.path / STREAM / f"{timeline:08X}"
     folder.mkdir(parents=True, exist_ok=True)
     tools.own(folder)
+    _remove_unfilled(folder, segment_size)
     with tempfile.TemporaryFile() as messages:
         process = tools.popen(
             PROGRAM,
@@ -64,6 +65,17 @@ def streaming(config: PipelineConfig, timeline: int) -> Iterator[Stream]:
         finally:
             process.terminate()
             process.wait()
+
+
+def _remove_unfilled(folder: Path, segment_size: int) -> None:
+    """Remove what a full disk, or a kill, left of a new segment: no WAL is in it yet.
+
+    pg_receivewal fills one with zeros before it writes to it, and refuses for ever what it finds
+    half filled: "should be 0 or 16777216" (receivelog.c, open_walfile).
+    """
+    for part in folder.glob("*.partial"):
+        if part.stat().st_size not in {0, segment_size}:
+            part.unlink()
 
 
 def prepare_slot(connection: psycopg.Connection[Any], name: str) -> None:
@@ -93,6 +105,16 @@ def prepare_slot(connection: psycopg.Connection[Any], name: str) -> None:
         )
     if reader is not None:
         raise ServerError(f"slot {name!r} is in use by another client, backend {reader}")
+
+
+def segment_size(connection: psycopg.Connection[Any]) -> int:
+    """Bytes of this server's segments."""
+    row = connection.execute(
+        "select pg_size_bytes(current_setting('wal_segment_size'))::int"
+    ).fetchone()
+    if row is None:
+        raise ServerError("the server did not answer its wal_segment_size")
+    return int(row[0])
 
 
 def received(connection: psycopg.Connection[Any], name: str) -> Lsn | None:

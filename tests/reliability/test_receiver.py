@@ -93,6 +93,16 @@ def test_a_killed_stream_is_started_again_and_leaves_no_gap(fresh: Source) -> No
     assert orphans(fresh.config.repository.path / STREAM) == []
 
 
+def test_a_segment_that_was_never_filled_is_begun_anew(fresh: Source) -> None:
+    """Zeros come before WAL: killed among them, pg_receivewal would refuse the file for ever."""
+    folder = fresh.config.repository.path / STREAM / "00000001"
+    folder.mkdir(parents=True)
+    name = fresh.run("select pg_walfile_name(pg_current_wal_lsn())")
+    (folder / f"{name}.partial").write_bytes(bytes(4096))
+    with fresh.receiver():
+        received(fresh)
+
+
 def test_a_restart_of_the_server_is_waited_out(fresh: Source) -> None:
     with fresh.receiver():
         received(fresh)
