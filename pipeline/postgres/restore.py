@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.durable import sync_file_system, sync_folders
-from pipeline.errors import BackupError, PlaceTaken, RestoreError, ToolError
+from pipeline.errors import BackupError, PipelineError, PlaceTaken, RestoreError, ToolError
 from pipeline.postgres import chain, server_manifest, tablespaces
 from pipeline.postgres.base_backup import KIND, archives, tablespace_of
 from pipeline.postgres.extract import Destination, extract_proven
@@ -39,7 +39,8 @@ def unpack(
     in place, inside of `into`, so that nothing outside is touched. What lies in such a location
     is refused, or put aside in it under the name `kept_as`.
 
-    Raises RestoreError naming the object, the expected digest and the one found.
+    Raises RestoreError naming the object, the expected digest and the one found; PipelineError
+    where the place does not take it: no room, no permission.
     """
     if backup.kind != KIND:
         raise RestoreError(f"{backup.label} is a backup of kind {backup.kind}, not {KIND}")
@@ -77,6 +78,10 @@ class _Unpacking:
             self._prepare()
             with tablespaces.locked(self._work):
                 size = self._restore(links)
+        except OSError as error:  # no RestoreError: the backup is not damaged, no other would help
+            self._clear()
+            told = f"{self._backup.label}: cannot be unpacked into {self._into}: {error}"
+            raise PipelineError(told) from error
         except BaseException:
             self._clear()
             raise

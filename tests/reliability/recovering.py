@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from pipeline import config as configuration
+from pipeline.errors import PipelineError
 from pipeline.postgres.replay import private_server
 from pipeline.postgres.targets import Target
 from pipeline.recovery.journal import Journal
@@ -42,4 +43,7 @@ def main(path: str, data: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except PipelineError as refusal:
+        sys.exit(f"error: {refusal}")
