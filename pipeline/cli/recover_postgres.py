@@ -31,9 +31,10 @@ def recover_postgres(
     digests: Annotated[
         bool,
         typer.Option(
-            "--digests", help="hold every table against the backup's digests, where it has any"
+            "--digests/--no-digests",
+            help="stop replay where the backup's digests were taken, if it has any, and compare",
         ),
-    ] = False,
+    ] = True,
 ) -> None:
     """Recover the database to a target, and CDC with it; clients get in last."""
     loaded = configuration.load(config)
@@ -60,7 +61,13 @@ def recover_postgres(
         shown=shown,
         progress=say,
     )
-    again = (f" --accept-end {accepted}" if accepted else "") + (" --digests" if digests else "")
+    again = "".join(
+        (
+            f" --accept-end {accepted}" if accepted else "",
+            "" if structure else " --no-amcheck",
+            "" if digests else " --no-digests",
+        )
+    )
     with resumable(
         journal,
         "check_identity",

@@ -17,6 +17,8 @@ from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet
 
 UNFINISHED = ".unfinished"
+MARK = "restored_by"
+"""A file in a restored folder that names the recovery; it comes with the folder's own name."""
 _COMBINED = "combined"
 _COMBINER = "pg_combinebackup"
 
@@ -28,6 +30,7 @@ def unpack(
     places: Mapping[str, Path] | None = None,
     *,
     kept_as: str | None = None,
+    mark: str = "",
 ) -> int:
     """Restore a base backup into `into`, which must not exist; return the bytes read.
 
@@ -37,7 +40,8 @@ def unpack(
 
     `places` names a location for each tablespace, by oid; those that it does not name are kept
     in place, inside of `into`, so that nothing outside is touched. What lies in such a location
-    is refused, or put aside in it under the name `kept_as`.
+    is refused, or put aside in it under the name `kept_as`. `mark` names the recovery for which it
+    is done: `marked` answers it, until `unmark` lets a server have the folder.
 
     Raises RestoreError naming the object, the expected digest and the one found; PipelineError
     where the place does not take it: no room, no permission.
@@ -46,7 +50,7 @@ def unpack(
         raise RestoreError(f"{backup.label} is a backup of kind {backup.kind}, not {KIND}")
     if into.exists() and any(into.iterdir()):
         raise PlaceTaken(f"{into} is not empty: a restore never writes into existing data")
-    return _Unpacking(backup, into, tools, places or {}).run(kept_as)
+    return _Unpacking(backup, into, tools, places or {}, mark).run(kept_as)
 
 
 def finish(into: Path) -> None:
@@ -55,14 +59,30 @@ def finish(into: Path) -> None:
     shutil.rmtree(into.with_name(into.name + UNFINISHED), ignore_errors=True)
 
 
+def marked(data: Path) -> str:
+    """Name the recovery that restored this folder and did not use it yet; empty without one."""
+    mark = data / MARK
+    return mark.read_text() if mark.exists() else ""
+
+
+def unmark(data: Path) -> None:
+    """Take the mark away, before a server works in the folder and a backup of it is taken."""
+    (data / MARK).unlink(missing_ok=True)
+
+
 class _Unpacking:
     """One restore. All that is unfinished lies in `work`, and in a home beside each place."""
 
     def __init__(
-        self, backup: BackupSet, into: Path, tools: Tools, places: Mapping[str, Path]
+        self,
+        backup: BackupSet,
+        into: Path,
+        tools: Tools,
+        places: Mapping[str, Path],
+        mark: str,
     ) -> None:
         held = {tablespace_of(entry) for entry in archives(backup)}
-        self._backup, self._into, self._tools = backup, into, tools
+        self._backup, self._into, self._tools, self._mark = backup, into, tools, mark
         self._places = {oid: place for oid, place in places.items() if oid in held}
         self._homes = tablespaces.homes(self._places, into)
         self._work = into.with_name(into.name + UNFINISHED)
@@ -95,6 +115,8 @@ class _Unpacking:
         (data / server_manifest.NAME).unlink()  # left behind, it would poison the next backup
         # the server would make its links anew, and they would name the original places
         (data / tablespaces.MAP).unlink(missing_ok=True)
+        if self._mark:
+            (data / MARK).write_text(self._mark)
         tablespaces.settle(data, {o: (self._homes[o], p) for o, p in self._places.items()})
         self._sync()
         if self._into.exists():

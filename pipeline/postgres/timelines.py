@@ -61,6 +61,17 @@ def lineage(timeline: int, folders: Iterable[Path]) -> list[Span]:
     )
 
 
+def prove_branch(data: Path, timeline: int, parent: int, left: Lsn) -> None:
+    """Raise RestoreError unless a server's new timeline left `parent` right where it stood."""
+    lived = lineage(timeline, [data / "pg_wal"])[:-1]
+    if not lived or (lived[-1].timeline, lived[-1].end) != (parent, left):
+        found = f"timeline {lived[-1].timeline} at {lived[-1].end}" if lived else "none"
+        raise RestoreError(
+            f"{history_name(timeline)} in {data}: expected timeline {timeline} to have left "
+            f"timeline {parent} at {left}, where replay stood, found that it left {found}"
+        )
+
+
 def timeline_at(spans: Iterable[Span], lsn: Lsn) -> int:
     """Find the timeline of a lineage that wrote the byte at `lsn`."""
     for span in spans:

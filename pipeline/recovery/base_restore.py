@@ -6,7 +6,8 @@ from typing import Any
 
 from pipeline.errors import ObjectMissing, PlaceTaken, RestoreError, TargetUnreachable
 from pipeline.postgres import tablespaces
-from pipeline.postgres.restore import finish, unpack
+from pipeline.postgres.restore import finish, marked, unpack
+from pipeline.postgres.server import LocalServer
 from pipeline.postgres.tools import Tools
 from pipeline.recovery.plan import Plan
 from pipeline.repository import Repository
@@ -23,6 +24,7 @@ def restore_base(
     data: Path,
     tools: Tools,
     *,
+    recovery: str,
     kept_as: str | None,
     again: Without,
     progress: Callable[[str], None],
@@ -30,18 +32,22 @@ def restore_base(
     """Restore, and answer the plan that was carried out with what was done.
 
     `kept_as` names what a lost data folder's tablespaces are put aside as; without it a location
-    that is occupied is refused. Raises RestoreError when no backup that leads there is whole.
+    that is occupied is refused. `recovery` marks the folder, so that after a crash its own is told
+    from one that somebody put there meanwhile.
+
+    Raises PlaceTaken for what somebody put there, RestoreError when no backup that leads there is
+    whole.
     """
+    _refuse_foreign(data, tools, recovery)
     if data.exists() and any(data.iterdir()):
-        # unpack puts a folder in place only when it is proven: then ours, from before a crash
-        finish(data)
+        finish(data)  # unpack gave it its name when it was proven: ours, from before a crash
         return plan, {"backup": plan.backup, "bytes": 0, "found": "restored before"}
     damaged: dict[str, str] = {}
     while True:
         backup = Repository(store).get(plan.backup)
         places = tablespaces.original_places(backup)
         try:
-            size = unpack(backup, data, tools, places, kept_as=kept_as)
+            size = unpack(backup, data, tools, places, kept_as=kept_as, mark=recovery)
         except PlaceTaken:
             raise  # an older backup would find it taken as well
         except (RestoreError, ObjectMissing) as error:
@@ -57,3 +63,18 @@ def restore_base(
         if kept_as is not None:
             facts["tablespaces_set_aside"] = tablespaces.kept(places, kept_as)
         return plan, facts
+
+
+def _refuse_foreign(data: Path, tools: Tools, recovery: str) -> None:
+    """Raise PlaceTaken where a server works, or files lie that this recovery did not restore."""
+    if (pid := LocalServer(data, tools, data).pid()) is not None:
+        raise PlaceTaken(
+            f"a server runs in {data}, process {pid}, which this recovery did not start: it is not "
+            "touched. Stop it and move the folder away, then go on with --resume"
+        )
+    if data.exists() and any(data.iterdir()) and (found := marked(data)) != recovery:
+        raise PlaceTaken(
+            f"{data} is not empty: expected what {recovery} restored, found what "
+            f"{found or 'somebody else'} put there; a restore never writes into existing data. "
+            "Move it away, then go on with --resume"
+        )

@@ -54,6 +54,10 @@ class Journal:
             with contextlib.suppress(ValueError):
                 yield json.loads(line)
 
+    def last(self, result: str) -> dict[str, Any] | None:
+        """Find the newest line with that result, if there is one."""
+        return next((line for line in reversed([*self.lines()]) if line["result"] == result), None)
+
     def done(self) -> dict[str, dict[str, Any]]:
         """Facts of the steps that were finished, by step."""
         return {line["step"]: line for line in self.lines() if line["result"] == "done"}

@@ -1,4 +1,4 @@
-"""What a restore of tables asks of the server that goes on meanwhile."""
+"""What a recovery asks of the server that is open, be it restored or one that went on meanwhile."""
 
 from contextlib import suppress
 from datetime import timedelta
@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from pipeline.config import PipelineConfig
+from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import (
     ConfigError,
     ObjectMissing,
@@ -20,6 +20,21 @@ from pipeline.wait import wait_until
 
 RECEIVED = timedelta(seconds=5)
 ARCHIVED = timedelta(seconds=60)
+
+
+def answering(postgres: PostgresConfig) -> psycopg.Connection[Any]:
+    """Connect at the public address, as soon as the server takes connections."""
+    found: list[psycopg.Connection[Any]] = []
+
+    def answers() -> str | None:
+        try:
+            found.append(psycopg.connect(**postgres.conninfo(), autocommit=True))
+        except psycopg.OperationalError as error:
+            return str(error).strip()
+        return None
+
+    wait_until("connection to the opened server", answers, within=timedelta(seconds=60))
+    return found[0]
 
 
 def identity(live: psycopg.Connection[Any], user: str) -> str:

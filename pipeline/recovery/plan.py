@@ -28,8 +28,9 @@ class Plan:
     """What will be restored, and where replay will stand; plain values, kept in the journal.
 
     `replay` is the target that PostgreSQL gets. `stop` is the LSN at which replay must stand, by
-    the archived WAL. `shortfall` says in words how far the readable WAL stays behind the expected
-    end; empty when it does not.
+    the archived WAL of `timeline`, and `branch` the timeline of its lineage that leads there: an
+    older one where the target lies before an earlier recovery. `shortfall` says in words how far
+    the readable WAL stays behind the expected end; empty when it does not.
     """
 
     target: str
@@ -43,6 +44,7 @@ class Plan:
     expected_end: str
     shortfall: str
     builds_on: tuple[str, ...] = ()
+    branch: int = 0
 
     def lines(self) -> Iterator[str]:
         """Yield the plan for people."""
@@ -50,12 +52,18 @@ class Plan:
         yield f"base backup       {self.backup} (timeline {self.timeline})"
         if self.builds_on:
             yield f"  builds on       {', '.join(self.builds_on)}"
-        yield f"replay stands at  {self.stop}"
+        left = f" on timeline {self.ends_on}" if self.ends_on != self.timeline else ""
+        yield f"replay stands at  {self.stop}{left}"
         yield f"readable WAL      to {self.readable_end}: {self.readable_reason}"
         yield f"expected end      {self.expected_end}"
         if self.shortfall:
             yield f"LOSS              {self.shortfall}"
         yield f"replaces          the server with system identifier {self.system_identifier}"
+
+    @property
+    def ends_on(self) -> int:
+        """The timeline that replay ends on; plans of earlier versions do not say another one."""
+        return self.branch or self.timeline
 
     def as_facts(self) -> dict[str, Any]:
         return asdict(self)
@@ -140,12 +148,13 @@ class _Way:
             rmgrs = ("Transaction", *points)
             reading = Reading(wal, self._tools, start=self._start, rmgrs=rmgrs)
             stop = _stop(self.target, reading, self.consistent)
-            readable = reading.end
+            readable, spans = reading.end, wal.spans
         # nothing was committed after the moment that was asked for: its state is the end itself
         at_end = self.target.kind is TargetKind.LSN and stop == readable.lsn
         to_end = stop is None and self.target.kind in {TargetKind.LATEST, TargetKind.TIME}
         if refusal := self._refusal(readable.lsn if to_end else stop, readable, to_end=to_end):
             return refusal
+        stands = readable.lsn if to_end or stop is None else stop
         return Plan(
             target=str(self.target),
             # no record starts where the WAL ends: PostgreSQL would look for one in vain
@@ -154,7 +163,8 @@ class _Way:
             builds_on=tuple(link.label for link in chain.links(self.backup)[:-1]),
             system_identifier=self.system_identifier,
             timeline=self.timeline,
-            stop=str(readable.lsn if to_end else stop),
+            branch=next(span.timeline for span in reversed(spans) if span.start <= stands),
+            stop=str(stands),
             readable_end=str(readable.lsn),
             readable_reason=readable.reason,
             expected_end=_told(self.expected),

@@ -27,17 +27,18 @@ from pipeline.errors import (
 from pipeline.postgres import archiving, clients, tablespaces
 from pipeline.postgres.control import system_identifier, timeline_of
 from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.proof import amcheck
-from pipeline.postgres.replay import promote
+from pipeline.postgres.restore import unmark
 from pipeline.postgres.row_digests import RowDigests
 from pipeline.postgres.server import LocalServer, not_refused
 from pipeline.postgres.targets import Target
+from pipeline.postgres.timelines import prove_branch
 from pipeline.postgres.tools import Tools
-from pipeline.recovery import reconnect
+from pipeline.recovery import reconnect, structure
 from pipeline.recovery.base_restore import restore_base
 from pipeline.recovery.journal import Journal
+from pipeline.recovery.live import answering
 from pipeline.recovery.plan import Plan, make
-from pipeline.recovery.replaying import compare_digests, order_of, replayed
+from pipeline.recovery.replaying import branch_off, compare_digests, order_of, replayed
 from pipeline.recovery.salvage import salvage
 from pipeline.repository import Repository
 from pipeline.store import FolderStore
@@ -60,8 +61,8 @@ class PointInTimeRecovery:
     """One recovery. `observe` hears of each step when it is done, with what was read back.
 
     `identity` is what the operator typed: the system identifier of what will be replaced. With
-    `structure` amcheck reads every table and index before clients are let in. With `digests`
-    replay first stops where those of the backup were taken, and every table is held against them.
+    `structure` amcheck reads every database before clients are let in. With `digests` replay first
+    stops where those of the backup were taken, if it has any, and every table is held against them.
     `shown` is the plan that was before the operator's eyes: it is not made again before the
     salvage, for it reads all WAL since the base backup.
     """
@@ -72,7 +73,7 @@ class PointInTimeRecovery:
     identity: str
     accept_end: Lsn | None = None
     structure: bool = True
-    digests: bool = False
+    digests: bool = True
     shown: Plan | None = None
     observe: Observe = lambda _step, _facts: None
     gate: Gate = list
@@ -103,7 +104,7 @@ class PointInTimeRecovery:
             self.salvage,
             self.make_plan,
             self.restore,
-            *([self.compare_digests] if self.digests else []),
+            self.compare_digests,
             self.replay,
             self.open,
             self.examine,
@@ -180,6 +181,7 @@ class PointInTimeRecovery:
             self.store,
             self.data,
             self.tools,
+            recovery=self.journal.recovery,
             kept_as=None if links_known else f"damaged-{self.journal.recovery}",
             again=self._plan_without,
             progress=self.progress,
@@ -194,7 +196,12 @@ class PointInTimeRecovery:
 
     def compare_digests(self) -> Facts:
         """Replay to where the backup's digests were taken, and hold every table against them."""
-        plan = self._plan
+        plan, late = self._plan, "replay" in self.journal.done()
+        if late or not self.digests:
+            why = "replay had gone on before" if late else "not wanted"
+            self.progress(f"  NOT compared with digests: {why}")
+            return {"not_examined": [f"rows: {why}"]}
+        unmark(self.data)
         digests = RowDigests.of(Repository(self.store).get(plan.backup).manifest.facts)
         order = order_of(self.config, plan, self.journal.folder / "wal")
         facts = compare_digests(
@@ -206,16 +213,20 @@ class PointInTimeRecovery:
     def replay(self) -> Facts:
         """Replay on a private server, prove the target, promote."""
         plan = self._plan
-        order = order_of(self.config, plan, self.journal.folder / "wal")
+        unmark(self.data)
         newest = max((int(p.stem, 16) for p in self.data.glob("pg_wal/*.history")), default=0)
         if newest > plan.timeline:  # promoted by this recovery before it was interrupted
+            left = (self.journal.last("stands") or {"lsn": plan.stop})["lsn"]
+            prove_branch(self.data, newest, plan.ends_on, Lsn.parse(left))
             return {"timeline": newest}
         postgres = self.config.postgres
+        order = order_of(self.config, plan, self.journal.folder / "wal")
         with replayed(self.server, order, postgres, self._stands_at) as (stood, connect):
             facts: Facts = {"lsn": str(stood.lsn), "last_commit": stood.last_commit}
             self.observe("replayed", facts)
+            self.journal.write("replay", "stands", lsn=facts["lsn"])
             with connect() as connection:
-                timeline = promote(connection, order.target, timedelta(minutes=5))
+                timeline = branch_off(self.server, order, stood, connection)
             self.observe("promoted", {"timeline": timeline})
         return facts | {"timeline": timeline}
 
@@ -239,16 +250,16 @@ class PointInTimeRecovery:
         return {"archive_mode": row[1], "address": f"{self.config.postgres.host}"}
 
     def examine(self) -> Facts:
-        """Have amcheck read every table and B-tree of the database; say what it did not read."""
+        """Have amcheck read every database; say what it did not read."""
         if not self.structure:
-            self.progress("  NOT examined: amcheck was not wanted")
-            return {"not_examined": ["tables and indexes: amcheck was not wanted"]}
-        with self._connect() as connection:
-            broken, unexamined, (indexes, heaps) = amcheck(connection)
-        if broken:
-            raise RestoreError("the restored database is damaged: " + "; ".join(broken))
-        self.progress(f"  {indexes} indexes and {heaps} tables are sound")
-        return {"indexes": indexes, "heaps": heaps, "not_examined": unexamined}
+            facts: Facts = {"not_examined": ["tables and indexes: amcheck was not wanted"]}
+        else:
+            with self._connect() as connection:
+                facts = structure.examine(connection, self.config.postgres)
+            self.progress(f"  {facts['told']}")
+        for one in facts["not_examined"]:
+            self.progress(f"  NOT examined: {one}")
+        return facts
 
     def reconnect(self) -> Facts:
         """Publication and slot, connectors from the first row on, topics equal to tables."""
@@ -281,15 +292,4 @@ class PointInTimeRecovery:
         return self.plan
 
     def _connect(self) -> psycopg.Connection[Any]:
-        """Connect at the public address, as soon as the server takes connections."""
-        found: list[psycopg.Connection[Any]] = []
-
-        def answers() -> str | None:
-            try:
-                found.append(psycopg.connect(**self.config.postgres.conninfo(), autocommit=True))
-            except psycopg.OperationalError as error:
-                return str(error).strip()
-            return None
-
-        wait_until("connection to the opened server", answers, within=timedelta(seconds=60))
-        return found[0]
+        return answering(self.config.postgres)

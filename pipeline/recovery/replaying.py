@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipeline.postgres.replay import (
     Replayed,
     ReplayOrder,
     private_server,
+    promote,
     recovery_settings,
     replay,
     signal_file,
@@ -29,6 +31,7 @@ from pipeline.postgres.row_digests import RowDigests
 from pipeline.postgres.segments import merged_wal
 from pipeline.postgres.server import LocalServer
 from pipeline.postgres.targets import Target
+from pipeline.postgres.timelines import prove_branch
 from pipeline.recovery.plan import Plan
 
 Connect = Callable[[], psycopg.Connection[Any]]
@@ -41,7 +44,7 @@ def order_of(config: PipelineConfig, plan: Plan, view: Path) -> ReplayOrder:
     merged_wal(config.repository.path, view, plan.timeline)
     return ReplayOrder(
         restore_command=archiving.get_command(config, view),
-        timeline=plan.timeline,
+        timeline=plan.ends_on,
         target=Target.parse(plan.replay),
         stop=Lsn.parse(plan.stop) if plan.stop else None,
     )
@@ -71,6 +74,18 @@ def replayed(
         yield replay(server, order, connect, progress), connect
 
 
+def branch_off(
+    server: LocalServer,
+    order: ReplayOrder,
+    stood: Replayed,
+    connection: psycopg.Connection[Any],
+) -> int:
+    """Promote where replay stands, and prove that the new timeline begins there; its number."""
+    timeline = promote(connection, order.target, timedelta(minutes=5))
+    prove_branch(server.data, timeline, order.timeline, stood.lsn)
+    return timeline
+
+
 def compare_digests(
     server: LocalServer,
     order: ReplayOrder,
@@ -89,7 +104,8 @@ def compare_digests(
         why = f"they are of {digests.lsn}, replay ends at {stop}" if digests else "it has none"
         return {"told": f"NOT compared with digests: {why}", "not_examined": [f"rows: {why}"]}
     early = replace(order, target=digests.target, stop=Lsn.parse(digests.lsn))
-    with replayed(server, early, postgres, lambda _: None) as (_, connect), connect() as connection:
+    there = postgres.model_copy(update={"dbname": digests.database})
+    with replayed(server, early, there, lambda _: None) as (_, connect), connect() as connection:
         wrong = [f"{name}: {why}" for name, why in digests.compared(connection) if why]
     if wrong:
         raise RestoreError(f"replayed to {digests.lsn}, other rows than then: {'; '.join(wrong)}")

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from pipeline.errors import ConfigError, RecoveryRefused, RestoreError
 from pipeline.postgres import globals as server_globals
 from pipeline.postgres import logical
 from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.replay import Replayed, private_server, promote
+from pipeline.postgres.replay import Replayed, private_server
 from pipeline.postgres.restore import unpack
 from pipeline.postgres.server import LocalServer
 from pipeline.postgres.tools import Tools
 from pipeline.recovery.plan import Plan
-from pipeline.recovery.replaying import Connect, order_of, replayed
+from pipeline.recovery.replaying import Connect, branch_off, order_of, replayed
 from pipeline.repository import BackupSet, Repository, total_size
 from pipeline.store import FolderStore
 
@@ -71,7 +70,7 @@ class SideServer:
         postgres, order = self.config.postgres, order_of(self.config, plan, self.folder / "wal")
         with replayed(self.server, order, postgres, progress, SETTINGS) as (stood, connect):
             with connect() as connection:
-                promote(connection, order.target, timedelta(minutes=5))
+                branch_off(self.server, order, stood, connection)
             yield stood, connect
 
     @contextmanager

@@ -157,7 +157,8 @@ class TableRecovery:
         """Put the rows back in one transaction; who was interrupted here asks what became of it."""
         copied = self._copied
         with self._connect() as live:
-            if (sent := self._sent()) is not None and committed(live, sent["xid"]):
+            # what `apply` wrote right before its COMMIT, if it came that far
+            if (sent := self.journal.last("sent")) is not None and committed(live, sent["xid"]):
                 return {**sent["facts"], "found": "committed before the interruption"}
             if not has_schema(live, copied.schema):
                 raise RecoveryRefused(
@@ -241,11 +242,6 @@ class TableRecovery:
         postgres = self.config.postgres
         name = f"pipeline {self.journal.recovery}"
         return psycopg.connect(**postgres.conninfo(), application_name=name, autocommit=True)
-
-    def _sent(self) -> Facts | None:
-        """Find what `apply` wrote right before its COMMIT, if it came that far."""
-        lines = [line for line in self.journal.lines() if line["result"] == "sent"]
-        return lines[-1] if lines else None
 
     def _topic_ends(self, copied: Copied) -> dict[str, Any]:
         """Where the topics of tables end whose every row must have an event from now on.

@@ -85,6 +85,10 @@ class Source:
         lsn = Lsn.parse(self.run("select pg_current_wal_insert_lsn()::text"))
         return as_record_end(lsn, 16 << 20)
 
+    def flushed(self) -> Lsn:
+        """How far a server's WAL is certainly on disk, whatever it has in its memory."""
+        return Lsn.parse(self.run("select pg_current_wal_flush_lsn()::text"))
+
     def write(self, note: str) -> Commit:
         """One transaction of one row, acknowledged and flushed."""
         with self.connect() as connection:

@@ -1,20 +1,26 @@
 """A whole recovery, interrupted after every step and resumed."""
 
+import shutil
+
+import psycopg
 import pytest
 
 from fixtures.stacks.protocol import Component
-from pipeline.errors import ConfigError, PipelineError, RestoreError
+from pipeline.errors import ConfigError, PipelineError, PlaceTaken, RestoreError
 from pipeline.postgres import clients
+from pipeline.postgres.control import system_identifier
 from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.restore import MARK
 from pipeline.postgres.targets import Target
+from pipeline.postgres.timelines import lineage
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
-from tests.recovery.history import Source
+from tests.recovery.history import Source, flipped
 from tests.recovery.interrupted import Power
-from tests.recovery.without_connect import recovery
+from tests.recovery.without_connect import Facts, WithoutConnect, recovery
 
 STEPS = [
-    *("check_identity", "fence", "salvage", "plan", "restore"),
+    *("check_identity", "fence", "salvage", "plan", "restore", "compare_digests"),
     *("replay", "open", "examine", "reconnect", "verify", "let_clients_in"),
 ]
 
@@ -64,19 +70,47 @@ def test_a_damaged_index_keeps_clients_out(source: Source) -> None:
     source.run("alter table notes add primary key (id)")
     source.write("kept")
     source.back_up("one")
-    source.expect(Lsn.parse(source.run("select pg_current_wal_flush_lsn()::text")))
+    source.expect(source.flushed())
     running = recovery(source, new_recovery(source.config), "latest")
     running.cut_after = "open"
     with pytest.raises(Power):
         running.run()
     index = source.data / source.run("select pg_relation_filepath('notes_pkey')")
     running.server.stop()
-    content = bytearray(index.read_bytes())
-    content[-100] ^= 1
-    index.write_bytes(content)
-    with pytest.raises(RestoreError, match=r"damaged: index public\.notes_pkey"):
+    flipped(index, -100)
+    told = r"damaged: index public\.notes_pkey: .* of database postgres"
+    with pytest.raises(RestoreError, match=told):
         recovery(source, running.journal, "latest").run()
     assert (source.data / clients.KEPT).exists()
+
+
+def test_damage_in_another_database_keeps_clients_out(source: Source) -> None:
+    """A server has more than one, and a base backup brings all of them."""
+    source.run("create database other", "create database closed")
+    other = source.config.postgres.conninfo(dbname="other")
+    with psycopg.connect(**other, autocommit=True) as connection:
+        connection.execute("create table rows (id int primary key)")
+        connection.execute("insert into rows select generate_series(1, 100)")
+        row = connection.execute("select pg_relation_filepath('rows_pkey')").fetchone()
+    source.run("alter database closed allow_connections false")
+    source.back_up("one")
+    source.expect(source.flushed())
+    running = recovery(source, new_recovery(source.config), "latest")
+    running.cut_after = "open"
+    with pytest.raises(Power):
+        running.run()
+    assert row is not None
+    running.server.stop()
+    flipped(source.data / row[0], -100)
+    with pytest.raises(RestoreError, match=r"index public\.rows_pkey: .* of database other"):
+        recovery(source, running.journal, "latest").run()
+    assert (source.data / clients.KEPT).exists()
+    running.server.stop()
+    flipped(source.data / row[0], -100)
+    recovery(source, running.journal, "latest").run()
+    examined = running.journal.done()["examine"]
+    assert examined["databases"] == ["other", "postgres", "template1"]
+    assert "database closed: it allows no connections" in examined["not_examined"]
 
 
 def test_a_second_recovery_follows_the_first_onto_its_timeline(source: Source) -> None:
@@ -97,17 +131,83 @@ def test_a_second_recovery_follows_the_first_onto_its_timeline(source: Source) -
     assert again.journal.done()["replay"]["timeline"] == 3
 
 
-def test_a_new_server_beside_the_damaged_folder_is_not_overwritten(source: Source) -> None:
+def test_a_second_recovery_to_before_the_first_one_leaves_a_history_that_can_be_read(
+    source: Source,
+) -> None:
+    """PostgreSQL would note that it left timeline 2 before that began, and nobody could read it."""
+    source.back_up("one")
+    kept = source.write("kept")
+    dropped = source.write("dropped")
+    source.expect(source.write("abandoned").after)
+    recovery(source, new_recovery(source.config), f"before:xid:{dropped.xid}").run()
+    with source.receiver():
+        source.wait_expected(source.write("since").after)
+        source.stack.kill(Component.POSTGRES)
+        source.stack.wipe(Component.POSTGRES)
+    journal = Journal(new_recovery(source.config).folder.with_name("two"))
+    recovery(source, journal, f"before:xid:{kept.xid}").run()
+    assert source.run("select count(*) from notes") == 0
+    wal = [source.config.repository.path / "wal"]
+    assert [span.timeline for span in lineage(3, wal)] == [1, 3]
+
+
+def salvaged(source: Source) -> WithoutConnect:
+    """A recovery that was cut when the damaged folder was out of the way."""
     source.back_up("one")
     source.expect(source.write("kept").after)
     running = recovery(source, new_recovery(source.config), "latest")
     running.cut_after = "salvage"
     with pytest.raises(Power):
         running.run()
+    return running
+
+
+def test_a_new_server_beside_the_damaged_folder_is_not_overwritten(source: Source) -> None:
+    running = salvaged(source)
     aside = running.journal.done()["salvage"]["set_aside"]
+    source.data.mkdir(mode=0o700)
+    source.tools.own(source.data)
+    source.tools.run("initdb", "--no-sync", "--auth=trust", f"--pgdata={source.data}")
+    new = system_identifier(source.data, source.tools)
+    running.server.start({"listen_addresses": "", "unix_socket_directories": str(source.data)})
+    with pytest.raises(PlaceTaken, match=r"a server runs in .*, which this recovery did not start"):
+        recovery(source, running.journal, "latest").run()
+    assert running.server.pid() is not None
+    running.server.stop()
+    with pytest.raises(PlaceTaken, match=r"expected what point-in-.*, found what somebody else"):
+        recovery(source, running.journal, "latest").run()
+    assert system_identifier(source.data, source.tools) == new
+    shutil.rmtree(source.data)
     recovery(source, running.journal, "latest").run()
     assert source.run("select note from notes") == "kept"
     assert [path.name for path in source.data.parent.iterdir() if str(path) == aside]
+
+
+def test_the_damaged_folder_copied_back_is_not_taken_for_a_restored_one(source: Source) -> None:
+    running = salvaged(source)
+    shutil.copytree(running.journal.done()["salvage"]["set_aside"], source.data, symlinks=True)
+    source.tools.own(source.data)
+    with pytest.raises(PlaceTaken, match="found what somebody else put there"):
+        recovery(source, running.journal, "latest").run()
+
+
+def test_a_folder_that_it_restored_before_it_was_cut_is_its_own(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = salvaged(source)
+    whole = WithoutConnect.restore
+
+    def restore(self: WithoutConnect) -> Facts:
+        whole(self)
+        raise Power
+
+    with monkeypatch.context() as cut:
+        cut.setattr(WithoutConnect, "restore", restore)
+        with pytest.raises(Power):
+            recovery(source, running.journal, "latest").run()
+    recovery(source, running.journal, "latest").run()
+    assert running.journal.done()["restore"]["found"] == "restored before"
+    assert not (source.data / MARK).exists()
 
 
 def test_a_recovery_needs_the_machine_that_holds_the_data(source: Source) -> None:

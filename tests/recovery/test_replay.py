@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError
 from pipeline.postgres import replay as replaying
 from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.replay import private_server
+from pipeline.postgres.replay import private_server, promote
 from pipeline.postgres.restore import unpack
 from pipeline.postgres.server import LocalServer
 from pipeline.postgres.targets import Target
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.plan import Plan, make
 from pipeline.recovery.point_in_time import PointInTimeRecovery
-from tests.recovery.history import History, copied, flipped, replaced
+from pipeline.recovery.replaying import order_of, replayed
+from tests.recovery.history import SOON, History, copied, flipped, replaced
 
 NOTES = ["zero", "one", "two", "three", "straddled", "four", "five", "six", "last"]
 _NUMBERS = itertools.count(1)
@@ -142,6 +144,21 @@ def test_a_replay_that_was_promoted_is_not_repeated(history: History, trial: Tri
     recovery.replay()
     assert recovery.replay() == {"timeline": 2}
     assert trial.notes(recovery) == NOTES[:3]
+
+
+def test_a_server_that_somebody_promoted_elsewhere_is_not_taken_for_ours(trial: Trial) -> None:
+    """Only the history of its timeline tells: it opens, and lacks what came after."""
+    recovery = trial.planned("latest")
+    order = order_of(trial.config, recovery._plan, recovery.journal.folder / "wal")
+    order = replace(order, target=Target.parse("immediate"), stop=None)
+    with (
+        replayed(recovery.server, order, trial.config.postgres, print) as (_, connect),
+        connect() as connection,
+    ):
+        promote(connection, order.target, SOON)
+    told = f"expected timeline 2 to have left timeline 1 at {recovery._plan.stop}.* found that it"
+    with pytest.raises(RestoreError, match=told):
+        recovery.replay()
 
 
 def test_a_server_that_an_interrupted_recovery_left_running_is_replaced(

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from checks.check import Examination, Outcome
+from checks.page_checksums import CHECKSUM, page_checksums
 from checks.restored import DigestRestore
 from checks.rules.restore_digests import rows_as_digested
 from fixtures.faults import backups
@@ -18,6 +19,7 @@ from fixtures.stacks.native import NativeStack
 from pipeline.config import PipelineConfig, ScratchConfig
 from pipeline.errors import BackupError, RestoreError
 from pipeline.postgres import base_backup, row_digests
+from pipeline.postgres.lsn import PAGE_SIZE
 from pipeline.postgres.receiver import ExpectedEnd
 from pipeline.postgres.row_digests import FACT, RowDigests, digested, snapshot, take
 from pipeline.recovery.plan import make
@@ -96,12 +98,10 @@ def test_a_recovery_compares_them_on_its_way_and_goes_on(source: Source) -> None
     source.expect(source.write("after").after)
     journal, told = new_recovery(source.config), list[str]()
     cut = recovery(source, journal, "latest")
-    cut.digests, cut.cut_after, cut.progress = True, "compare_digests", told.append
+    cut.cut_after, cut.progress = "compare_digests", told.append
     with pytest.raises(Power):
         cut.run()
-    resumed = recovery(source, journal, "latest")
-    resumed.digests = True
-    resumed.run()
+    recovery(source, journal, "latest").run()
     assert any("2 tables are as they were digested at" in line for line in told), told
     assert source.run("select string_agg(note, ',') from notes") == "after"
 
@@ -117,17 +117,47 @@ def test_rows_that_are_not_as_digested_end_a_recovery_before_it_opens(source: So
     path.write_bytes(manifest.sealed())
     source.expect(source.write("after").after)
     running = recovery(source, new_recovery(source.config), "latest")
-    running.digests = True
     with pytest.raises(RestoreError, match=r"public.notes: expected 7 rows .*, found 1 with"):
         running.run()
     assert "open" not in running.journal.done()
+
+
+def test_a_page_that_changed_on_disk_beneath_the_server_ends_a_recovery(source: Source) -> None:
+    """Its checksum is right, so the backup takes it; the server's memory has the row as it was."""
+    source.write("kept for good")
+    path = source.data / source.run("select pg_relation_filepath('notes')")
+    source.run("select note from notes", "checkpoint")  # nothing writes the page again
+    page = path.read_bytes()[:PAGE_SIZE].replace(b"for good", b"for food")
+    right = next(page_checksums(page, 0)).to_bytes(2, "little")
+    with path.open("r+b") as stream:
+        stream.write(page[: CHECKSUM.start] + right + page[CHECKSUM.stop :])
+    source.back_up("one", digests=True)
+    source.expect(source.flushed())
+    journal = new_recovery(source.config)
+    with pytest.raises(RestoreError, match=r"other rows than then: public.notes: expected 1 rows"):
+        recovery(source, journal, "latest").run()
+    assert "replay" not in journal.done()
+    accepted = recovery(source, journal, "latest")
+    accepted.digests = False
+    accepted.run()
+    assert journal.done()["compare_digests"]["not_examined"] == ["rows: not wanted"]
+    assert source.run("select note from notes") == "kept for food"
+
+
+def test_a_backup_without_them_is_said_not_to_be_compared(source: Source) -> None:
+    source.back_up("one")
+    source.expect(source.flushed())
+    running, told = recovery(source, new_recovery(source.config), "immediate"), list[str]()
+    running.progress, running.cut_after = told.append, "compare_digests"
+    with pytest.raises(Power):
+        running.run()
+    assert told[-1].endswith("NOT compared with digests: it has none")
 
 
 def test_a_target_before_their_lsn_is_said_not_to_be_compared(source: Source) -> None:
     source.back_up("one", digests=True)
     source.expect(source.write("after").after)
     running = recovery(source, new_recovery(source.config), "immediate")
-    running.digests = True
     running.run()
     (said,) = running.journal.done()["compare_digests"]["not_examined"]
     assert "replay ends at" in said

@@ -114,6 +114,7 @@ def test_a_place_that_is_taken_is_not_mistaken_for_a_damaged_backup(
             spread.backup.store,
             into,
             spread.source.tools,
+            recovery="one",
             kept_as=None,
             again=again,
             progress=lambda _: None,
