@@ -1,15 +1,16 @@
 """A full base backup and the incremental ones that were taken on it, each by name and digest."""
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import BackupError, ObjectMissing, PipelineError, RestoreError
+from pipeline.errors import BackupError, ObjectMissing, PipelineError, RestoreError, StoreError
 from pipeline.postgres import server_manifest
 from pipeline.postgres.lsn import Lsn
 from pipeline.repository import MANIFEST, BackupSet, Repository
-from pipeline.store import read
+from pipeline.store import StoredObject, read
 
 PARENT = "parent"
 """The fact that makes a base backup incremental: label, digest and start of the one before it."""
@@ -62,11 +63,28 @@ def parent(backup: BackupSet) -> BackupSet | None:
 
 
 def broken(backup: BackupSet) -> str | None:
-    """Tell why the set cannot be restored for want of a link, or None."""
+    """Tell why the set cannot be restored for want of a link or of an object of one, or None.
+
+    Of an object its size is compared: to hash all of it is what `pipeline verify` is for.
+    """
     try:
-        links(backup)
+        found = links(backup)
     except RestoreError as error:
         return str(error)
+    lacking = (
+        told for link in found for entry in link.manifest.objects if (told := _lacks(link, entry))
+    )
+    return next(lacking, None)
+
+
+def _lacks(link: BackupSet, entry: StoredObject) -> str | None:
+    try:
+        with link.store.open(entry.key) as stream:
+            size = stream.seek(0, os.SEEK_END)
+    except StoreError as error:
+        return f"{link.label}: {error}"
+    if size != entry.size:
+        return f"{link.label}: {entry.key} has {size} bytes, expected {entry.size}"
     return None
 
 

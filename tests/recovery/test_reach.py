@@ -15,7 +15,7 @@ from pipeline.postgres.reach import Reach, reach
 from pipeline.postgres.receiver import EXPECTED_END, ExpectedEnd
 from pipeline.postgres.targets import Target
 from pipeline.recovery.plan import make
-from tests.recovery.history import History, flipped, segment_at
+from tests.recovery.history import History, flipped, replaced, segment_at
 
 
 def answers(history: History, config: PipelineConfig) -> tuple[Reach, Reach]:
@@ -151,6 +151,23 @@ def test_a_lineage_that_nobody_knows_leaves_each_backup_its_own_end(
     for answer in answers(history, archive):
         assert "no 00000002.history" in answer.reason
         assert not answer.complete
+
+
+def test_a_set_whose_object_is_gone_or_cut_leads_nowhere_and_the_older_one_is_chosen(
+    history: History, archive: PipelineConfig
+) -> None:
+    """A plan is made before anything is read: what its own list names must be there at least."""
+    first, second = (history.source.backups[name] for name in ("first", "second"))
+    entry = next(one for one in second.manifest.objects if one.key.endswith(".tar.zst"))
+    stored = archive.repository.path / entry.key
+    replaced(stored, stored.read_bytes()[:-1])
+    told = f"{second.label}: {entry.key} has {entry.size - 1} bytes, expected {entry.size}"
+    assert told in answers(history, archive)[1].reason
+    assert not answers(history, archive)[1].restorable
+    assert make(archive, Target.parse("latest")).backup == first.label
+    stored.unlink()
+    with pytest.raises(TargetUnreachable, match=f"{second.label}: no object '{entry.key}'"):
+        make(archive, Target.parse("latest"), without=[first.label])
 
 
 def test_the_command_tells_people_and_programs(history: History, archive: PipelineConfig) -> None:
