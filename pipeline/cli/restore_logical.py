@@ -5,7 +5,6 @@ from typing import Annotated
 
 import psycopg
 import typer
-from psycopg import sql
 
 from pipeline import config as configuration
 from pipeline.cli.shared import DEFAULT, LATEST, Config, chosen, repository, say
@@ -13,7 +12,7 @@ from pipeline.config import PostgresConfig
 from pipeline.errors import ConfigError
 from pipeline.postgres import globals as server_globals
 from pipeline.postgres import logical
-from pipeline.repository import BackupSet
+from pipeline.postgres.locales import make_database
 
 From = Annotated[str, typer.Option("--from", help="label of a logical backup, or latest")]
 Into = Annotated[str, typer.Option("--into", help="the database: empty, or made by --create")]
@@ -90,7 +89,8 @@ def _restore(
     backup = chosen(repository(loaded), logical.KIND, label)
     target = _server(loaded.postgres, server)
     if create:
-        _create(backup, target, into)
+        with psycopg.connect(**target.conninfo(), autocommit=True) as connection:
+            make_database(connection, into, backup)
     try:
         proof = logical.restore(backup, target.model_copy(update={"dbname": into}), rows=rows)
     except BaseException:
@@ -100,22 +100,6 @@ def _restore(
     for line in proof.lines():
         say(line)
     say(f"{backup.label} is restored into {into}")
-
-
-def _create(backup: BackupSet, target: PostgresConfig, into: str) -> None:
-    """Make a database as the dumped one was: another collation would sort otherwise."""
-    facts = backup.manifest.facts
-    with psycopg.connect(**target.conninfo(), autocommit=True) as connection:
-        connection.execute(
-            sql.SQL(
-                "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}"
-            ).format(
-                sql.Identifier(into),
-                sql.Literal(facts["encoding"]),
-                sql.Literal(facts["collate"]),
-                sql.Literal(facts.get("ctype", facts["collate"])),
-            )
-        )
 
 
 def _server(postgres: PostgresConfig, server: Path | None) -> PostgresConfig:

@@ -37,9 +37,11 @@ _SERVER = """
            current_setting('server_version') AS server_version,
            current_setting('server_version_num')::int AS server_version_num,
            pg_encoding_to_char(encoding) AS encoding, datcollate AS collate,
-           datctype AS ctype,
+           datctype AS ctype, to_jsonb(d) ->> 'datlocprovider' AS provider,
+           coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale') AS locale,
+           to_jsonb(d) ->> 'daticurules' AS icu_rules,
            (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier
-      FROM pg_database WHERE datname = current_database()
+      FROM pg_database d WHERE datname = current_database()
 """
 _OF_SCHEMA = """
     SELECT n.oid::bigint, c.oid::bigint FROM pg_namespace n

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import Connection, sql
 
 from pipeline.errors import RestoreError
+from pipeline.postgres.catalogue import unlike
 from pipeline.postgres.digests import differences, prepare
 from pipeline.postgres.relations import owned_sequences
 
@@ -52,6 +53,8 @@ class Proof:
     indexes: int
     heaps: int
     not_examined: tuple[str, ...]
+    other: tuple[str, ...] = ()
+    """What is not as it was, and is not for a dump to bring: roles, settings, the locale."""
 
     def lines(self) -> Iterator[str]:
         """Yield the proof for people."""
@@ -60,6 +63,7 @@ class Proof:
             f"digest, {self.sequences} sequences; amcheck: {self.indexes} indexes, "
             f"{self.heaps} tables"
         )
+        yield from (f"NOT as it was: {one}" for one in self.other)
         yield from (f"NOT examined: {one}" for one in self.not_examined)
 
     def facts(self) -> dict[str, Any]:
@@ -78,6 +82,12 @@ def prove(
     found = [*differences(connection, dict(facts)), *unsound(connection, known=known)]
     structure, not_examined, (indexes, heaps) = amcheck(connection)
     found += structure
+    other = list[str]()
+    if "catalogue" in facts:
+        wrong, other = unlike(connection, facts)
+        found += wrong
+    else:
+        not_examined.append("owners, grants and policies: the backup did not note them")
     if found:
         raise RestoreError("restored, but not the same:\n" + "\n".join(found))
     if not facts["tables"]:
@@ -90,6 +100,7 @@ def prove(
         indexes=indexes,
         heaps=heaps,
         not_examined=tuple(not_examined),
+        other=tuple(other),
     )
 
 

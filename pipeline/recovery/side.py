@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import ConfigError, RecoveryRefused, RestoreError
 from pipeline.postgres import globals as server_globals
 from pipeline.postgres import logical
+from pipeline.postgres.locales import make_database
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.replay import Replayed, private_server
 from pipeline.postgres.restore import unpack
@@ -85,15 +85,14 @@ class SideServer:
         self.folder.mkdir(mode=0o755)
         postgres, server, facts = self.config.postgres, self.server, backup.manifest.facts
         server.tools.own(self.folder)
-        locale = f"--lc-collate={facts['collate']}", f"--lc-ctype={_ctype(facts)}"
         account = "--auth=trust", f"--username={postgres.user}", f"--encoding={facts['encoding']}"
-        server.tools.run("initdb", "--no-sync", *account, *locale, f"--pgdata={server.data}")
+        server.tools.run("initdb", "--no-sync", *account, "--no-locale", f"--pgdata={server.data}")
         with private_server(
             server, user=postgres.user, port=postgres.port, settings=SETTINGS
         ) as connect:
             with connect() as first:
                 _make_roles(first, postgres)
-                first.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(LOADED)))
+                make_database(first, LOADED, backup)
                 host = first.info.host
             reached = {"host": host, "dbname": LOADED, "password": None, "password_file": None}
             into = postgres.model_copy(update=reached)
@@ -127,10 +126,6 @@ def alone(config: PipelineConfig) -> Iterator[None]:
             if folder.is_dir():
                 SideServer(config, folder).forget()
         yield
-
-
-def _ctype(facts: dict[str, Any]) -> str:
-    return str(facts.get("ctype", facts["collate"]))
 
 
 def _make_roles(connection: psycopg.Connection[Any], live: PostgresConfig) -> None:

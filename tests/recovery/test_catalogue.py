@@ -116,6 +116,10 @@ def test_a_schema_public_of_its_own_is_found_in_the_one_of_initdb(rich: Rich) ->
         ("drop event trigger heard", "event trigger heard"),
         ("drop extension pageinspect", "extension pageinspect"),
         ("alter publication outside set (publish = 'insert')", "publication outside"),
+        (
+            "alter publication outside set table shop.works (id, note) where (id > 4)",
+            "publication outside of shop.works",
+        ),
         ("alter table shop.works enable trigger touched", "trigger touched on shop.works"),
         ("alter function shop.touch() security invoker", "function shop.touch()"),
         ("alter table shop.orders alter note drop not null", "column shop.orders.note"),

@@ -127,6 +127,37 @@ def test_without_amcheck_the_structure_is_said_to_be_unexamined(
     assert proof.not_examined[0].startswith("structure: amcheck is not at hand")
 
 
+def test_other_grants_than_the_backup_noted_are_refused(
+    museum: PipelineConfig, repository: Repository, empty: PostgresConfig
+) -> None:
+    """A new database may have default privileges: they are given beside those of the dump."""
+    backup = logical.take(museum, repository)
+    with connect(empty) as connection:
+        connection.execute("alter default privileges grant select on tables to keeper")
+    told = r"relation public\.artists: expected '.*', found '.*keeper=r"
+    with pytest.raises(RestoreError, match=told):
+        logical.restore(backup, empty)
+
+
+def test_what_a_dump_does_not_bring_is_told(
+    museum: PipelineConfig, repository: Repository, empty: PostgresConfig
+) -> None:
+    prepared = f"alter database {empty.dbname} set statement_timeout = '1h'"
+    with connect(museum.postgres) as connection:
+        for change in (f"database {DATABASE} set statement_timeout = '1h'", "role keeper login"):
+            connection.execute(f"alter {change}".encode())
+        backup = logical.take(museum, repository)
+        connection.execute("alter role keeper nologin")
+        connection.execute(f"alter database {DATABASE} reset all".encode())
+        connection.execute(prepared.encode())
+    proof = logical.restore(backup, empty)
+    assert [told.partition(":")[0] for told in proof.other] == ["role keeper"]
+    with connect(empty) as connection:
+        connection.execute(f"alter database {empty.dbname} reset all".encode())
+        other = prove(connection, backup.manifest.facts).other
+    assert f"setting of {DATABASE} did not come back" in other
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

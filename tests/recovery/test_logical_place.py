@@ -1,0 +1,47 @@
+"""A database that is made for a dump sorts as the dumped one did."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import RestoreError
+from pipeline.postgres import logical
+from pipeline.postgres.locales import make_database
+from pipeline.repository import Repository
+from tests.recovery.museum import connect, in_database
+
+
+def test_a_database_is_made_with_the_locale_provider_of_the_dumped_one(
+    museum: PipelineConfig, repository: Repository
+) -> None:
+    made = "select datlocprovider::text, datlocale from pg_database where datname = 'made'"
+    with connect(museum.postgres) as connection:
+        connection.execute(
+            "create database sorted template template0"
+            " locale_provider builtin builtin_locale 'C.UTF-8'"
+        )
+        try:
+            backup = logical.take(in_database(museum, "sorted"), repository)
+            make_database(connection, "made", backup)
+            assert connection.execute(made).fetchone() == ("b", "C.UTF-8")
+            into = in_database(museum, "made").postgres
+            assert logical.restore(backup, into).other == ()
+        finally:
+            connection.execute("drop database if exists made")
+            connection.execute("drop database sorted")
+
+
+def test_a_locale_provider_that_the_server_does_not_know_is_refused(
+    museum: PipelineConfig, repository: Repository
+) -> None:
+    """Another one in its place would sort otherwise, and every row would be there."""
+    backup = logical.take(museum, repository)
+    facts = {**backup.manifest.facts, "provider": "i", "locale": "de-u-co-phonebk"}
+    manifest = backup.manifest.model_copy(update={"facts": facts})
+    told = r"LOCALE_PROVIDER icu, ICU_LOCALE de-u-co-phonebk: ICU is not supported"
+    with connect(museum.postgres) as connection:
+        with pytest.raises(RestoreError, match=told):
+            make_database(connection, "made", replace(backup, manifest=manifest))
+        found = connection.execute("select from pg_database where datname = 'made'").rowcount
+    assert found == 0
