@@ -1,7 +1,7 @@
 """What tables were at a moment, as a journal keeps it from one step of a restore to the next."""
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from psycopg import sql
@@ -12,7 +12,11 @@ from pipeline.postgres.rewind import Rewound
 
 @dataclass(frozen=True)
 class Copied:
-    """What tables were at the target: plain values, kept in the journal."""
+    """What tables were at the target: plain values, kept in the journal.
+
+    `again` and `kept` are what was stated then of all that belongs to tables: to those that are
+    missing and made again, and to those that the live server still has.
+    """
 
     schema: str
     relations: tuple[Relation, ...]
@@ -23,6 +27,8 @@ class Copied:
     digests: tuple[dict[str, Any], ...]
     keys: tuple[ForeignKey, ...]
     published: tuple[tuple[str, str, str], ...]
+    again: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rewound(self) -> list[Rewound]:
@@ -56,6 +62,8 @@ class Copied:
                 for one in facts["keys"]
             ),
             published=tuple((p, s, t) for p, s, t in facts["published"]),
+            again=facts.get("again", {}),
+            kept=facts.get("kept", {}),
         )
 
 

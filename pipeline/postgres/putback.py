@@ -14,7 +14,7 @@ from psycopg import Connection, sql
 
 from pipeline.errors import RestoreError, ServerError
 from pipeline.postgres.copied import Copied
-from pipeline.postgres.putback_proof import prove_same, prove_untouched
+from pipeline.postgres.putback_proof import prove_defined, prove_same, prove_untouched
 from pipeline.postgres.relations import (
     ForeignKey,
     Name,
@@ -44,6 +44,7 @@ class PutBack:
     keys: Sequence[str]
     locks: Mapping[str, Sequence[str]]
     absent: Sequence[str]
+    otherwise: Sequence[str]
 
     def facts(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -80,9 +81,10 @@ def put_back(live: Connection[Any], copied: Copied) -> PutBack:
     sequences = _advance(live, oids)
     added = list(_add_keys(live, copied))
     absent = prove_same(live, copied, oids)
+    otherwise = prove_defined(live, copied, oids)
     locks = prove_untouched(live, oids, copied.schema)
     _drop(live, copied)
-    return PutBack(counts, sequences, added, locks, absent)
+    return PutBack(counts, sequences, added, locks, absent, otherwise)
 
 
 def lock(live: Connection[Any], tables: Sequence[Relation]) -> None:

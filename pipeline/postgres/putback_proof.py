@@ -1,11 +1,12 @@
 """Proof of the transaction that puts tables back: those are as at the target, others untouched."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psycopg import Connection
 
 from pipeline.errors import RestoreError
+from pipeline.postgres.catalogue import catalogue, differences
 from pipeline.postgres.copied import Copied
 from pipeline.postgres.digests import prepare, present_objects, table_digests
 
@@ -47,6 +48,32 @@ def prove_same(live: Connection[Any], copied: Copied, oids: Sequence[int]) -> li
             "not the same as at the target, nothing was changed:\n" + "\n".join(wrong)
         )
     return [*absent, *(name for name in copied.gone if name not in present)]
+
+
+def prove_defined(live: Connection[Any], copied: Copied, oids: Sequence[int]) -> list[str]:
+    """Compare owners, grants, policies and definitions of all that belongs to the tables.
+
+    Returns what is otherwise with live tables, where somebody may have meant it. RestoreError
+    names it for tables that are made again: there nobody did.
+    """
+    found = _settled(catalogue(live, oids))
+    present = {name: stated for name, stated in copied.kept.items() if name in found}  # or `absent`
+    told = [words for _, words in differences(_settled(present), found)]
+    told += [f"{name} came since" for name in found if name not in {*copied.kept, *copied.again}]
+    wrong = list[str]()
+    for name, words in differences(_settled(copied.again), found):
+        # a publication may be gone as a whole; that a table is not in one is told by `publications`
+        (told if name.startswith("publication ") and name not in found else wrong).append(words)
+    if wrong:
+        raise RestoreError(
+            "made again, but not as at the target, nothing was changed:\n" + "\n".join(wrong)
+        )
+    return told
+
+
+def _settled(stated: Mapping[str, str]) -> dict[str, str]:
+    """Take a foreign key that is still to be validated for one that is: `validate` sees to it."""
+    return {name: told.removesuffix(" NOT VALID") for name, told in stated.items()}
 
 
 def prove_untouched(

@@ -17,6 +17,7 @@ from psycopg import Connection, sql
 from pipeline.cdc.publications import add_table, find_publication
 from pipeline.config import PostgresConfig
 from pipeline.errors import RecoveryRefused, RestoreError, ToolError
+from pipeline.postgres.catalogue import catalogue
 from pipeline.postgres.copied import Copied, holders
 from pipeline.postgres.digests import expected_objects, prepare, present_objects, table_digests
 from pipeline.postgres.relations import (
@@ -84,7 +85,7 @@ class Staging:
         missing = [one for one in relations.values() if not _there(self.live, one)]
         for one in relations.values():
             _refuse_unlogged(one)
-        oids = list(relations)
+        oids, gone = list(relations), {one.oid for one in missing}
         keys = foreign_keys(side, oids)
         with side.transaction():
             prepare(side)
@@ -103,6 +104,8 @@ class Staging:
             digests=tuple(digests),
             keys=tuple(keys),
             published=tuple(_published(side, self.live, oids)),
+            again=catalogue(side, gone),
+            kept=catalogue(side, relations.keys() - gone),
         )
 
     def _make_structure(self, side: Connection[Any], copied: Copied) -> None:

@@ -266,3 +266,5 @@ class TableRecovery:
             self.progress(f"  {key} is back")
         for name in done.absent:
             self.progress(f"  NOT as at the target, and not brought back: {name}")
+        for told in done.otherwise:
+            self.progress(f"  NOT as at the target, and left as it is: {told}")

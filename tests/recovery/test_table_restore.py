@@ -90,6 +90,48 @@ def test_what_was_asked_for_comes_back_together(
     assert orchard.definition() == definition
 
 
+def test_a_table_that_would_be_made_again_with_other_grants_is_not(orchard: Orchard) -> None:
+    """Default privileges that were given since apply to every new table, and no digest tells."""
+    before, definition = orchard.everything(), orchard.definition()
+    target = orchard.damage("drop table plain")
+    orchard.run("alter default privileges grant select on tables to gardener")
+    told = r"made again, but not as at the target, nothing was changed:\n"
+    with pytest.raises(RestoreError, match=told + r"relation public\.plain: .*gardener=r"):
+        orchard.recovery(target, "plain").run()
+    assert orchard.run("select to_regclass('plain')") is None
+    orchard.run("alter default privileges revoke select on tables from gardener")
+    recovery = orchard.recovery(target, "plain")
+    recovery.run()
+    assert recovery.done["apply"]["otherwise"] == []
+    assert orchard.everything() == before
+    assert orchard.definition() == definition
+
+
+def test_what_was_altered_about_a_live_table_since_is_told_and_left(orchard: Orchard) -> None:
+    target = orchard.damage("update trees set notes = 'wrong' where id <= 3")
+    orchard.run(
+        "alter policy gardeners on trees using (kind <> 'pear')",
+        "grant delete on trees to pg_monitor",
+        "alter publication orchard set table trees where (id > 5), fruits (tree, no)",
+        "create index trees_touched on trees (touched)",
+    )
+    definition, recovery = orchard.definition(), orchard.recovery(target, "trees")
+    recovery.run()
+    assert [told.partition(": expected")[0] for told in recovery.done["apply"]["otherwise"]] == [
+        "policy gardeners on public.trees",
+        "publication orchard of public.trees",
+        "relation public.trees",
+        "index public.trees_touched came since",
+    ]
+    assert orchard.definition() == definition
+    orchard.run(
+        "alter policy gardeners on trees using (kind = 'apple')",
+        "revoke delete on trees from pg_monitor",
+        "alter publication orchard set table trees where (id > 0), fruits (tree, no)",
+        "drop index trees_touched",
+    )
+
+
 def test_rows_that_would_lose_their_parent_are_named(orchard: Orchard) -> None:
     """Not deleted with it, though their foreign key says ON DELETE CASCADE."""
     target = orchard.damage("update trees set kind = 'pear'")
