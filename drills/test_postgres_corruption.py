@@ -86,7 +86,7 @@ def test_corruption_silent(drill: Drill, fault: Outage) -> None:
     sound = drill.quiet_moment()
     with drill.outage(fault):
         drill.recover(Target.parse(f"time:{sound.astimezone(UTC).isoformat()}"))
-        assert drill.compared_rows() >= 2_000
+        assert drill.compared_rows(), "no row was held against the digests of the backup"
         drill.verify()
     drill.finish()
 
