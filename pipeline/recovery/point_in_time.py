@@ -218,6 +218,7 @@ class PointInTimeRecovery:
         if newest > plan.timeline:  # promoted by this recovery before it was interrupted
             left = (self.journal.last("stands") or {"lsn": plan.stop})["lsn"]
             prove_branch(self.data, newest, plan.ends_on, Lsn.parse(left))
+            self.server.stop()  # it may run on, on a socket that nobody has
             return {"timeline": newest}
         postgres = self.config.postgres
         order = order_of(self.config, plan, self.journal.folder / "wal")
