@@ -29,15 +29,19 @@ def restore_database(
     label: From = LATEST,
     into: Into,
     create: Create = False,
+    schema: Annotated[
+        str | None, typer.Option(help="only what is in this schema, with its rows")
+    ] = None,
     server: Server = None,
 ) -> None:
     """Bring a whole dump back into an empty database, and prove it.
 
     Every object of the backup's list must be there, every table must have its digest, sequences
-    must go on after their tables, and amcheck must find indexes and tables sound. The dump is
-    compared with its own digest before the server sees it.
+    must go on after their tables, owners, grants and definitions must be those that the backup
+    noted, and amcheck must find indexes and tables sound. The dump is compared with its own digest
+    before the server sees it.
     """
-    _restore(config, label, into, server, create=create, rows=True)
+    _restore(config, label, into, server, create=create, rows=True, schema=schema)
 
 
 def restore_schema(
@@ -83,7 +87,14 @@ def restore_globals(
 
 
 def _restore(
-    config: Path, label: str, into: str, server: Path | None, *, create: bool, rows: bool
+    config: Path,
+    label: str,
+    into: str,
+    server: Path | None,
+    *,
+    create: bool,
+    rows: bool,
+    schema: str | None = None,
 ) -> None:
     loaded = configuration.load(config)
     backup = chosen(repository(loaded), logical.KIND, label)
@@ -92,7 +103,8 @@ def _restore(
         with psycopg.connect(**target.conninfo(), autocommit=True) as connection:
             make_database(connection, into, backup)
     try:
-        proof = logical.restore(backup, target.model_copy(update={"dbname": into}), rows=rows)
+        place = target.model_copy(update={"dbname": into})
+        proof = logical.restore(backup, place, rows=rows, schema=schema)
     except BaseException:
         if create:
             say(f"database {into} was made by this command and is left for you to look at")

@@ -21,6 +21,7 @@ from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import BackupError, ConfigError, RestoreError, ToolError
 from pipeline.postgres.catalogue import catalogue
 from pipeline.postgres.digests import expected_objects, prepare, table_digests
+from pipeline.postgres.one_schema import facts_of, write_list
 from pipeline.postgres.proof import Proof, prove, unsound
 from pipeline.postgres.relations import family
 from pipeline.postgres.tools import Tools, password_environment
@@ -120,25 +121,32 @@ def _dumped(
         raise BackupError(f"no backup was taken: {who}: {error}; {NEEDS}") from error
 
 
-def restore(backup: BackupSet, into: PostgresConfig, *, rows: bool = True) -> Proof:
+def restore(
+    backup: BackupSet, into: PostgresConfig, *, rows: bool = True, schema: str | None = None
+) -> Proof:
     """Restore into an empty database, in one transaction, and prove what came back.
 
     The dump is hashed before the server sees any of it. Roles that own something must be there:
-    restore the globals first. Without `rows` only definitions come back.
+    restore the globals first. Without `rows` only definitions come back; with `schema` what is in
+    that schema, which must not need another one.
 
     Raises RestoreError when the object is damaged, the database is not empty, pg_restore has
     anything to say, or what came back is not what the backup held.
     """
     if backup.kind != KIND:
         raise RestoreError(f"{backup.label} is a backup of kind {backup.kind}, not {KIND}")
+    facts = backup.manifest.facts
+    facts = facts if schema is None else facts_of(facts, schema)
     with psycopg.connect(**into.conninfo()) as connection:
         _refuse_filled(connection, into)
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         dump = Path(folder) / DUMP
         copy_proven(backup, dump)
+        options = [] if rows else ["--schema-only"]
         Tools.of(into).own(Path(folder))
-        _load(backup, into, dump, rows=rows)
-    facts = backup.manifest.facts
+        if schema is not None:
+            options.append(f"--use-list={write_list(Tools.of(into), dump, schema)}")
+        _load(backup, into, dump, options)
     with psycopg.connect(**into.conninfo(), autocommit=True) as connection:
         known = facts.get("unsound", [])
         try:
@@ -211,14 +219,13 @@ def _stream(postgres: PostgresConfig, program: str, *options: str) -> Iterator[b
             raise BackupError(f"no backup was taken: {error}{denied}") from error
 
 
-def _load(backup: BackupSet, into: PostgresConfig, dump: Path, *, rows: bool) -> None:
+def _load(backup: BackupSet, into: PostgresConfig, dump: Path, options: Sequence[str]) -> None:
     """Feed the dump; whatever pg_restore says beside its exit code is an error too."""
     with tempfile.TemporaryFile() as messages:
         blocks = Tools.of(into).stream(
             "pg_restore",
             *("--exit-on-error", "--single-transaction", *_address(into)),
-            *([] if rows else ["--schema-only"]),
-            *(f"--dbname={into.dbname}", str(dump)),
+            *(*options, f"--dbname={into.dbname}", str(dump)),
             messages=messages,
             env=password_environment(into),
         )

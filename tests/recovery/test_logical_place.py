@@ -1,12 +1,13 @@
-"""A database that is made for a dump sorts as the dumped one did."""
+"""A database that is made for a dump sorts as the dumped one did; one schema comes alone."""
 
 from dataclasses import replace
 
 import pytest
 
-from pipeline.config import PipelineConfig
-from pipeline.errors import RestoreError
+from pipeline.config import PipelineConfig, PostgresConfig
+from pipeline.errors import ConfigError, RestoreError
 from pipeline.postgres import logical
+from pipeline.postgres.catalogue import catalogue
 from pipeline.postgres.locales import make_database
 from pipeline.repository import Repository
 from tests.recovery.museum import connect, in_database
@@ -45,3 +46,34 @@ def test_a_locale_provider_that_the_server_does_not_know_is_refused(
             make_database(connection, "made", replace(backup, manifest=manifest))
         found = connection.execute("select from pg_database where datname = 'made'").rowcount
     assert found == 0
+
+
+def test_one_schema_of_a_whole_dump_comes_back_with_its_rows(
+    museum: PipelineConfig, repository: Repository, empty: PostgresConfig
+) -> None:
+    with connect(museum.postgres) as connection:
+        connection.execute('grant usage on schema "Mixed Case" to keeper')
+        backup = logical.take(museum, repository)
+    proof = logical.restore(backup, empty, schema="Mixed Case")
+    assert (proof.tables, proof.rows, proof.other) == (1, 4, ())
+    with connect(empty) as connection:
+        found = catalogue(connection)
+    noted = backup.manifest.facts["catalogue"]
+    assert found["schema Mixed Case"] == noted["schema Mixed Case"]
+    assert not any("works" in name for name in found)
+    with pytest.raises(ConfigError, match="--schema nowhere: the backup holds no such schema"):
+        logical.restore(backup, empty, schema="nowhere")
+
+
+def test_a_schema_that_needs_another_one_is_refused(
+    museum: PipelineConfig, repository: Repository, empty: PostgresConfig
+) -> None:
+    with connect(museum.postgres) as connection:
+        connection.execute("create schema needy; create table needy.one (mood public.mood)")
+        backup = logical.take(museum, repository)
+        connection.execute("drop schema needy cascade")
+    with pytest.raises(
+        RestoreError, match=r'nothing was restored: .*(?s:.*)"public.mood" does not'
+    ):
+        logical.restore(backup, empty, schema="needy")
+    logical.restore(backup, empty, schema="public")

@@ -1,0 +1,52 @@
+"""One schema of a dump of a whole database: which entries bring it, and which facts are of it."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.postgres.tools import Tools
+
+_OF_ITSELF = "SCHEMA - |ACL - SCHEMA |COMMENT - SCHEMA "
+
+
+def write_list(tools: Tools, dump: Path, schema: str) -> Path:
+    """Write beside a dump which of its entries belong to a schema, for `pg_restore --use-list`.
+
+    A line is: number, two oids, the kind in capitals, schema, name, owner. What the schema needs
+    of another one is not there, and PostgreSQL says so. A publication is the database's.
+    """
+    itself = "|".join(map(re.escape, _spelled(schema)))
+    wanted = re.compile(
+        r"\d+; \d+ \d+ (?!PUBLICATION )"
+        rf"(?:[A-Z ]+ {re.escape(schema)} |(?:{_OF_ITSELF})(?:{itself}) )"
+    )
+    lines = tools.run("pg_restore", "--list", dump).splitlines(keepends=True)
+    listed = dump.with_suffix(".list")
+    listed.write_text("".join(line for line in lines if wanted.match(line)))
+    tools.own(listed)
+    return listed
+
+
+def facts_of(facts: Mapping[str, Any], schema: str) -> dict[str, Any]:
+    """The facts of a backup, of this schema only; ConfigError where it has none of that name."""
+    spelled = _spelled(schema)
+    inside = re.compile(f" (?:{'|'.join(map(re.escape, spelled))})\\.")
+
+    def is_of_it(name: str) -> bool:
+        within = inside.search(name) is not None and not name.startswith("publication ")
+        return within or name in {f"schema {one}" for one in spelled}
+
+    objects = [name for name in facts["objects"] if is_of_it(name)]
+    if not objects:
+        raise ConfigError(f"--schema {schema}: the backup holds no such schema")
+    found = {**facts, "objects": objects}
+    found["tables"] = [table for table in facts["tables"] if table["schema"] == schema]
+    if "catalogue" in facts:
+        found["catalogue"] = {n: told for n, told in facts["catalogue"].items() if is_of_it(n)}
+    return found
+
+
+def _spelled(schema: str) -> tuple[str, str]:
+    return schema, '"' + schema.replace('"', '""') + '"'
