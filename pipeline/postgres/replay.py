@@ -17,6 +17,7 @@ import psycopg
 
 from pipeline.errors import RestoreError, ServerError
 from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.segments import MergedWal
 from pipeline.postgres.server import LocalServer, private_socket
 from pipeline.postgres.targets import Target, TargetKind
 from pipeline.wait import wait_until
@@ -50,10 +51,13 @@ _ALONE = {
 class ReplayOrder:
     """What to replay: the archive's view by a restore_command, one timeline, one stop.
 
-    `stop` is the LSN at which replay must stand; None where only the server can find it.
+    `start` is where the base backup began, `stop` the LSN at which replay must stand; None where
+    only the server can find it.
     """
 
     restore_command: str
+    wal: MergedWal
+    start: Lsn
     timeline: int
     target: Target
     stop: Lsn | None

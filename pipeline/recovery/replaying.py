@@ -17,6 +17,7 @@ from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import RestoreError
 from pipeline.postgres import archiving
 from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.prefetch import prefetched
 from pipeline.postgres.replay import (
     SIGNALS,
     Replayed,
@@ -31,8 +32,10 @@ from pipeline.postgres.row_digests import RowDigests
 from pipeline.postgres.segments import merged_wal
 from pipeline.postgres.server import LocalServer
 from pipeline.postgres.targets import Target
-from pipeline.postgres.timelines import prove_branch
+from pipeline.postgres.timelines import prove_branch, timeline_at
 from pipeline.recovery.plan import Plan
+from pipeline.repository import Repository
+from pipeline.store import FolderStore
 
 Connect = Callable[[], psycopg.Connection[Any]]
 
@@ -41,9 +44,11 @@ def order_of(config: PipelineConfig, plan: Plan, view: Path) -> ReplayOrder:
     """Show the archive of the plan's timeline in the folder `view`, and order what to replay."""
     shutil.rmtree(view, ignore_errors=True)
     view.mkdir()
-    merged_wal(config.repository.path, view, plan.timeline)
+    backup = Repository(FolderStore(config.repository.path)).get(plan.backup)
     return ReplayOrder(
         restore_command=archiving.get_command(config, view),
+        wal=merged_wal(config.repository.path, view, plan.timeline),
+        start=Lsn.parse(backup.manifest.facts["start_lsn"]),
         timeline=plan.ends_on,
         target=Target.parse(plan.replay),
         stop=Lsn.parse(plan.stop) if plan.stop else None,
@@ -71,7 +76,14 @@ def replayed(
         dbname=postgres.dbname,
         settings={**(settings or {}), **recovery_settings(order)},
     ) as connect:
-        yield replay(server, order, connect, progress), connect
+        with prefetched(order.wal, order.start) as ahead_of:
+
+            def reached(lsn: Lsn) -> None:
+                ahead_of(lsn)
+                progress(lsn)
+
+            stands = replay(server, order, connect, reached)
+        yield stands, connect
 
 
 def branch_off(
@@ -86,6 +98,17 @@ def branch_off(
     return timeline
 
 
+def _elsewhere(digests: RowDigests | None, order: ReplayOrder, stop: Lsn) -> str | None:
+    """Tell why replay does not come where the digests were taken, or None."""
+    if digests is None:
+        return "it has none"
+    lsn = Lsn.parse(digests.lsn)
+    if lsn >= stop:
+        return f"they are of {lsn}, replay ends at {stop}"
+    own, found = (timeline_at(order.wal.spans, at) for at in (order.start, Lsn(lsn - 1)))
+    return None if own == found else f"they are of {lsn} on timeline {own}, replay leaves it before"
+
+
 def compare_digests(
     server: LocalServer,
     order: ReplayOrder,
@@ -96,12 +119,12 @@ def compare_digests(
     """Replay to where digests were taken, before `stop`, and hold every table against them.
 
     Answers what was examined, and says so where that was nothing: the WAL that leads to a target
-    before that LSN does not lead to it.
+    before that LSN, or on another branch, does not lead to it.
 
     Raises RestoreError naming every table that is not as it was.
     """
-    if digests is None or Lsn.parse(digests.lsn) >= stop:
-        why = f"they are of {digests.lsn}, replay ends at {stop}" if digests else "it has none"
+    why = _elsewhere(digests, order, stop)
+    if digests is None or why:
         return {"told": f"NOT compared with digests: {why}", "not_examined": [f"rows: {why}"]}
     early = replace(order, target=digests.target, stop=Lsn.parse(digests.lsn))
     there = postgres.model_copy(update={"dbname": digests.database})

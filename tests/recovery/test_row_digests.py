@@ -16,6 +16,7 @@ from checks.rules.restore_digests import rows_as_digested
 from fixtures.faults import backups
 from fixtures.scratch import Material, Scratch
 from fixtures.stacks.native import NativeStack
+from fixtures.stacks.protocol import Component
 from pipeline.config import PipelineConfig, ScratchConfig
 from pipeline.errors import BackupError, RestoreError
 from pipeline.postgres import base_backup, row_digests
@@ -25,7 +26,7 @@ from pipeline.postgres.row_digests import FACT, RowDigests, digested, snapshot, 
 from pipeline.recovery.plan import make
 from pipeline.recovery.point_in_time import new_recovery
 from pipeline.recovery.side import SideServer
-from pipeline.repository import MANIFEST, Repository
+from pipeline.repository import MANIFEST, BackupSet, Repository
 from pipeline.store import FolderStore
 from tests.recovery.history import SOON, Source
 from tests.recovery.interrupted import Power
@@ -106,15 +107,41 @@ def test_a_recovery_compares_them_on_its_way_and_goes_on(source: Source) -> None
     assert source.run("select string_agg(note, ',') from notes") == "after"
 
 
-def test_rows_that_are_not_as_digested_end_a_recovery_before_it_opens(source: Source) -> None:
-    source.write("kept")
+def test_a_recovery_along_another_branch_compares_nothing_and_goes_on(source: Source) -> None:
+    """The first recovery left the branch before the digests: rows behind it say nothing of them."""
     backup = source.back_up("one", digests=True)
+    dropped = source.write("dropped")
+    source.expect(dropped.after)
+    _state(source, backup, lsn=str(dropped.after))
+    recovery(source, new_recovery(source.config), f"before:xid:{dropped.xid}").run()
+    with source.receiver():
+        source.wait_expected(source.write("x" * 1_000_000).after)
+        source.stack.kill(Component.POSTGRES)
+        source.stack.wipe(Component.POSTGRES)
+    again, told = new_recovery(source.config), list[str]()
+    second = recovery(source, again, "latest")
+    second.progress = told.append
+    second.run()
+    assert any("NOT compared with digests: they are of" in line for line in told), told
+    assert source.run("select count(*) from notes") == 1
+
+
+def _state(source: Source, backup: BackupSet, **changes: object) -> None:
+    """Have a backup say something else of its digests, with a good seal."""
     facts = backup.manifest.facts
-    tables = [{**t, "rows": 7} if t["name"] == "notes" else t for t in facts[FACT]["tables"]]
-    other = {**facts, FACT: {**facts[FACT], "tables": tables}}
+    other = {**facts, FACT: {**facts[FACT], **changes}}
     manifest = backup.manifest.model_copy(update={"facts": other})
     path = source.config.repository.path / backup.prefix / MANIFEST
     path.write_bytes(manifest.sealed())
+
+
+def test_rows_that_are_not_as_digested_end_a_recovery_before_it_opens(source: Source) -> None:
+    source.write("kept")
+    backup = source.back_up("one", digests=True)
+    tables = backup.manifest.facts[FACT]["tables"]
+    _state(
+        source, backup, tables=[t | ({"rows": 7} if t["name"] == "notes" else {}) for t in tables]
+    )
     source.expect(source.write("after").after)
     running = recovery(source, new_recovery(source.config), "latest")
     with pytest.raises(RestoreError, match=r"public.notes: expected 7 rows .*, found 1 with"):
