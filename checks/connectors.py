@@ -30,7 +30,7 @@ class Connectors:
     """The running Kafka Connect, and the source that its connectors read; it is only asked."""
 
     live: ClassVar[bool] = True
-    connect: ClassVar[bool] = True
+    with_connector: ClassVar[bool] = True
     source: SourceServer
 
     @classmethod
