@@ -139,7 +139,7 @@ def failover_slot_is_guarded(source: SourceServer) -> Iterator[Observation]:
         """
         select coalesce(current_setting('synchronized_standby_slots', true), '') as guards,
                array(select slot_name::text from pg_replication_slots
-                      where slot_type = 'physical') as physical
+                      where slot_type = 'physical' and not temporary) as physical
         """
     )
     guards = [guard.strip(' "') for guard in row["guards"].split(",") if guard.strip()]
