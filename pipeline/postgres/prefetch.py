@@ -1,44 +1,57 @@
-"""WAL read ahead of a replay, so that a slow repository is read while the server applies.
+"""WAL brought beside the server ahead of its replay, so that fetching and applying overlap.
 
-Nothing is copied and no name changes: the next segments are read into this machine's memory, and
-`pipeline-wal get` finds them there. What cannot be read is left to it to tell.
+The next segments are copied into a folder of the server's own pg_wal, where `pipeline-wal get`
+takes them by a rename, and copies what is not there. So a copy that fails, or comes too late,
+costs time and nothing else: what is wrong is told by the command that the server waits for.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Condition, Thread
 
 from pipeline.postgres.lsn import Lsn, parse_segment
 from pipeline.postgres.segments import MergedWal
+from pipeline.postgres.tools import Tools
+from pipeline.postgres.wal_command import PREFETCHED
 
-AHEAD = 8  # segments: 128 MB as PostgreSQL is built, more than it applies in a second
-_BLOCK = 1 << 20
+AHEAD = 128 << 20
+"""Bytes that may lie ready: more than a server applies in a second."""
+_PATIENCE = 1.0  # seconds for a read that is under way; a repository that hangs must not hang us
 
 
 @contextmanager
-def prefetched(wal: MergedWal, start: Lsn) -> Iterator[Callable[[Lsn], None]]:
-    """Read a recovery's segments from `start` on; give a function that is told how far replay is.
+def prefetched(
+    wal: MergedWal, start: Lsn, pg_wal: Path, tools: Tools
+) -> Iterator[Callable[[Lsn], None]]:
+    """Copy segments from `start` on; give a function that is told how far replay is.
 
-    At the end of the context the reading has ended too.
+    At the end of the context nothing is left of them.
     """
-    ahead = _Ahead(wal, start)
-    thread = Thread(target=ahead.run, name="prefetch of WAL")
+    spool = pg_wal / PREFETCHED
+    shutil.rmtree(spool, ignore_errors=True)  # of a replay that was killed
+    spool.mkdir(mode=0o700)
+    tools.own(spool)
+    ahead = _Ahead(wal, start, spool, tools)
+    thread = Thread(target=ahead.run, name="prefetch of WAL", daemon=True)
     thread.start()
     try:
         yield ahead.replayed_to
     finally:
         ahead.end()
-        thread.join()
+        thread.join(_PATIENCE)
+        shutil.rmtree(spool, ignore_errors=True)
 
 
 class _Ahead:
-    """Stays so many segments ahead of replay, and not more: memory is for the server."""
+    """Stays so far ahead of replay, and not more."""
 
-    def __init__(self, wal: MergedWal, start: Lsn) -> None:
-        self._wal, self._size = wal, wal.segment_size
+    def __init__(self, wal: MergedWal, start: Lsn, spool: Path, tools: Tools) -> None:
+        self._wal, self._size, self._spool, self._tools = wal, wal.segment_size, spool, tools
         self._reached, self._ended = start, False
         self._moved = Condition()
+        self._ready: list[tuple[Lsn, str]] = []
 
     def replayed_to(self, lsn: Lsn) -> None:
         with self._moved:
@@ -51,28 +64,40 @@ class _Ahead:
             self._moved.notify()
 
     def run(self) -> None:
-        for start, path in self._segments():
+        for start, name in self._segments():
             if start + self._size <= self._reached:
                 continue  # replay has overtaken it
             with self._moved:
                 self._moved.wait_for(lambda start=start: self._wanted(start))  # type: ignore[misc]  # a default gives a lambda no type
             if self._ended:
                 return
-            self._read(path)
+            self._remove_overtaken()
+            with suppress(OSError):  # the server asks for it, and the command tells what is wrong
+                self._copy(name)
+            self._ready.append((start, name))
 
-    def _segments(self) -> list[tuple[Lsn, Path]]:
-        """In the order of replay: of one position the later timeline is asked for first."""
-        found = [(parse_segment(name, self._size), name) for name in self._wal.segments]
+    def _remove_overtaken(self) -> None:
+        """Let go of what came too late to be taken: it would fill the server's disk."""
+        late = [each for each in self._ready if each[0] + self._size <= self._reached]
+        for start, name in late:
+            (self._spool / name).unlink(missing_ok=True)
+            self._ready.remove((start, name))
+
+    def _segments(self) -> list[tuple[Lsn, str]]:
+        """In the order of replay: of one position the later timeline is asked for first.
+
+        Not those that may have ended early: a receiver may still write to them.
+        """
+        whole = self._wal.segments - self._wal.unfinished
+        found = [(parse_segment(name, self._size), name) for name in whole]
         found.sort(key=lambda each: (each[0].start, -each[0].timeline))
-        return [(place.start, self._wal.folder / name) for place, name in found]
+        return [(place.start, name) for place, name in found]
 
     def _wanted(self, start: Lsn) -> bool:
-        return self._ended or start < self._reached + AHEAD * self._size
+        return self._ended or start <= self._reached + max(AHEAD, self._size)
 
-    def _read(self, path: Path) -> None:
-        try:
-            with path.open("rb", buffering=0) as stream:
-                while not self._ended and stream.read(_BLOCK):
-                    pass
-        except OSError:
-            return  # the server asks for it, and the command tells what is wrong with it
+    def _copy(self, name: str) -> None:
+        unfinished = self._spool / f"{name}.unfinished"
+        shutil.copyfile(self._wal.folder / name, unfinished)
+        self._tools.own(unfinished)
+        unfinished.rename(self._spool / name)

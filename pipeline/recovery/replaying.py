@@ -76,7 +76,7 @@ def replayed(
         dbname=postgres.dbname,
         settings={**(settings or {}), **recovery_settings(order)},
     ) as connect:
-        with prefetched(order.wal, order.start) as ahead_of:
+        with prefetched(order.wal, order.start, server.data / "pg_wal", server.tools) as ahead_of:
 
             def reached(lsn: Lsn) -> None:
                 ahead_of(lsn)
