@@ -46,7 +46,8 @@ def _write_trouble(terminal: pytest.TerminalReporter, verdict: Verdict) -> None:
     if verdict.outcome is not Outcome.PASS:
         for line in verdict.told:
             terminal.line(f"          {line}")
-        terminal.line(f"          next: {verdict.advice}")
+        if verdict.outcome is not Outcome.NOT_RUN:  # what it needs is told, and nothing is wrong
+            terminal.line(f"          next: {verdict.advice}")
 
 
 def _write_counts(
