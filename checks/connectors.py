@@ -8,21 +8,18 @@ from typing import ClassVar, Self
 from checks.subjects import SourceServer
 from fixtures.server_state import server_state
 from pipeline.cdc.connectors import ConnectClient
+from pipeline.cdc.debezium import CLASS, DEFAULTS, own_connectors
 from pipeline.cdc.pairing import History, StoredOffset
 from pipeline.config import PipelineConfig
 
 HISTORY = History("of the server", 0)
-DEBEZIUM = "PostgresConnector"
-"""How Connect may be told the class: by its whole name, or by the last of it."""
 
 
 def configurations(config: PipelineConfig) -> dict[str, dict[str, str]]:
     """Settings of every connector that reads a PostgreSQL, by name."""
     with ConnectClient(config.connect.url) as client:
         found = {name: client.config(name) for name in client.names()}
-    return {
-        name: told for name, told in found.items() if told["connector.class"].endswith(DEBEZIUM)
-    }
+    return {name: told for name, told in found.items() if told["connector.class"].endswith(CLASS)}
 
 
 @dataclass(frozen=True)
@@ -48,20 +45,19 @@ class Connectors:
     @cached_property
     def every(self) -> dict[str, dict[str, str]]:
         """Settings of every connector that reads a PostgreSQL, with Debezium's own defaults."""
-        defaults = {"slot.name": "debezium", "publication.name": "dbz_publication"}
         found = configurations(self.source.config)
-        return {name: defaults | told for name, told in found.items()}
+        return {name: DEFAULTS | told for name, told in found.items()}
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Those of this pipeline; a configured one may not be there."""
+        with ConnectClient(self.source.config.connect.url) as client:
+            return own_connectors(self.source.config, client)
 
     @property
     def own(self) -> dict[str, dict[str, str]]:
-        """Those of this pipeline: as configured, else those that read its slot."""
-        config = self.source.config
-        named, slot = config.connect.connectors, config.cdc.slot
-        return {
-            name: told
-            for name, told in self.every.items()
-            if (name in named if named else told["slot.name"] == slot)
-        }
+        """Settings of those of this pipeline that are there."""
+        return {name: self.every[name] for name in self.names if name in self.every}
 
     def offset(self, name: str) -> StoredOffset | None:
         """The position that is stored for a connector under its present topic prefix, read now.

@@ -19,7 +19,10 @@ from pipeline.postgres.lsn import Lsn
 
 READS_NO_ROWS = {"never", "no_data"}
 """Values of snapshot.mode with which a connector that lost its slot goes on over the gap."""
-_WRITTEN = re.compile(r'(?i)\b(?:insert\s+into|update(?:\s+only)?|merge\s+into)\s+([\w."]+)')
+_NAME = r'(?:\w+|"[^"]+")'
+_WRITTEN = re.compile(
+    rf"(?i)\b(?:insert\s+into|update(?:\s+only)?|merge\s+into)\s+({_NAME}(?:\.{_NAME})?)"
+)
 
 
 @check(
@@ -29,19 +32,19 @@ _WRITTEN = re.compile(r'(?i)\b(?:insert\s+into|update(?:\s+only)?|merge\s+into)\
     "or restarted the next time. Where events are missing already: docs/procedures.md, scenario 2.",
 )
 def connectors_keep_their_slot(connectors: Connectors) -> Iterator[Observation]:
-    """Each connector keeps its slot, alone, moves it by a heartbeat, and reads rows without it."""
+    """Each connector keeps its slot, alone, reads rows without it, and publishes its heartbeats."""
     slot = connectors.source.config.cdc.slot
-    yield Observation(slot, None if connectors.own else "no connector reads this slot")
+    read = any(told["slot.name"] == slot for told in connectors.own.values())
+    yield Observation(slot, None if read else "no connector reads this slot")
+    for name in connectors.names:
+        absent = "connect.connectors names it, and Connect has no such connector of a PostgreSQL"
+        yield Observation(name, None if name in connectors.own else absent)
     yield from _shared_slots(connectors.every)
     for name, told in connectors.own.items():
         dropped = told.get("slot.drop.on.stop", "false").lower() == "true"
         yield Observation(name, "slot.drop.on.stop: a restart leaves a gap" if dropped else None)
         yield Observation(name, _goes_on_over_a_gap(connectors.source, told))
-        if (written := _WRITTEN.search(told.get("heartbeat.action.query", ""))) is not None:
-            publication = told["publication.name"]
-            silent = f"{name} writes its heartbeats there, and publication {publication} lacks it"
-            sound = _published(connectors.source, written[1], publication)
-            yield Observation(written[1], None if sound else silent)
+        yield from heartbeats(connectors.source, name, told)
 
 
 def _shared_slots(every: Mapping[str, Mapping[str, str]]) -> Iterator[Observation]:
@@ -63,18 +66,31 @@ def _goes_on_over_a_gap(source: SourceServer, told: Mapping[str, str]) -> str | 
     return f"slot {told['slot.name']} is gone, and with snapshot.mode {mode} no row is read again"
 
 
+def heartbeats(source: SourceServer, name: str, told: Mapping[str, str]) -> Iterator[Observation]:
+    """Where a connector shall write heartbeats: that it does, and that they are published."""
+    if not (query := told.get("heartbeat.action.query")):
+        return
+    never = "heartbeat.action.query never runs: heartbeat.interval.ms is not set, or 0"
+    yield Observation(name, None if int(told.get("heartbeat.interval.ms", "0")) else never)
+    if (written := _WRITTEN.search(query)) is not None:
+        publication = told["publication.name"]
+        silent = f"{name} writes its heartbeats there, and publication {publication} lacks it"
+        sound = _published(source, written[1], publication)
+        yield Observation(written[1], None if sound else silent)
+
+
 def _published(source: SourceServer, table: str, publication: str) -> bool:
-    # a bare name is looked up by the connector's search path, which may be another than ours
+    # by name: an oid asks for a right on the schema, and a bare name for the connector's own path
     return bool(
         source.rows(
             """
             select from pg_publication_tables
              where pubname = %s
-               and (format('%%I.%%I', schemaname, tablename)::regclass = to_regclass(%s)
-                    or tablename in (lower(%s), btrim(%s, '"')))
+               and parse_ident(%s) in (array[tablename::text],
+                                       array[schemaname::text, tablename::text])
             """,
             publication,
-            *(table, table, table),
+            table,
         )
     )
 
@@ -110,6 +126,14 @@ def heartbeat_that_nobody_publishes(scratch: Scratch[Connectors], _rng: Random) 
     query = "INSERT INTO shop.heartbeat VALUES (1, now()) ON CONFLICT (id) DO UPDATE SET at = now()"
     connectors.reconfigure(scratch, heartbeat_action_query=query)
     return Damage("shop.heartbeat", "it is not in the publication")
+
+
+@connectors_keep_their_slot.detects
+def heartbeat_that_never_runs(scratch: Scratch[Connectors], _rng: Random) -> Damage:
+    """A query without the interval that it takes, which is 0 when nobody says otherwise."""
+    query = "UPDATE shop.customers SET name = name WHERE id = 1"
+    connectors.reconfigure(scratch, heartbeat_action_query=query, heartbeat_interval_ms="0")
+    return Damage(CONNECTOR, "heartbeat.interval.ms is 0")
 
 
 @check(

@@ -1,12 +1,36 @@
 """The connector configuration that this project recovers with, and what its offsets mean."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from pipeline.cdc.connectors import ConnectClient
 from pipeline.config import PipelineConfig, PostgresConfig
 
 SnapshotMode = Literal["initial", "when_needed", "always", "no_data"]
+CLASS = "PostgresConnector"
+"""How Connect may be told the class: by its whole name, or by the last of it."""
+DEFAULTS = {"slot.name": "debezium", "publication.name": "dbz_publication"}
+
+
+def own_connectors(config: PipelineConfig, connect: ConnectClient) -> list[str]:
+    """Name the connectors of this pipeline: as configured, else those that read its slot."""
+    if config.connect.connectors:
+        return list(config.connect.connectors)
+    return [name for name in connect.names() if _reads(config, connect.config(name))]
+
+
+def _reads(config: PipelineConfig, told: Mapping[str, str]) -> bool:
+    """Whether a connector reads this pipeline's slot, by its settings.
+
+    A slot of that name in another database is another server's. A host is not compared: Connect
+    may know the server by another name than we do, and a connector that is overlooked goes on
+    during a recovery.
+    """
+    told = DEFAULTS | told
+    database = told.get("database.dbname", "${}")
+    here = database == config.postgres.dbname or "${" in database  # which only the worker resolves
+    return told["connector.class"].endswith(CLASS) and told["slot.name"] == config.cdc.slot and here
 
 
 def debezium_config(

@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 
 from pipeline.cdc.connectors import ConnectClient
+from pipeline.cdc.debezium import own_connectors
 from pipeline.cdc.publications import Publication, find_publication
 from pipeline.cdc.reconcile import Reconciliation, reconcile, topic_ends
 from pipeline.cdc.resnapshot import prepare_source, resnapshot
@@ -17,12 +18,7 @@ from pipeline.registry.client import RegistryClient
 Connection = psycopg.Connection[Any]
 
 
-def connectors(config: PipelineConfig, connect: ConnectClient) -> list[str]:
-    """Name the connectors of this pipeline: as configured, else those that read its slot."""
-    if config.connect.connectors:
-        return list(config.connect.connectors)
-    names = connect.names()
-    return [n for n in names if connect.config(n).get("slot.name") == config.cdc.slot]
+connectors = own_connectors
 
 
 def roles(connect: ConnectClient, names: Iterable[str]) -> set[str]:

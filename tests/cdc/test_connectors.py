@@ -11,6 +11,7 @@ from checks.check import Outcome
 from checks.connectors import Connectors
 from fixtures.stacks.protocol import Stack
 from pipeline.cdc.connectors import ConnectClient, ConnectorMissing
+from pipeline.cdc.debezium import own_connectors
 from pipeline.cdc.pairing import StoredOffset
 from pipeline.errors import ServerError
 from pipeline.wait import wait_until
@@ -58,6 +59,29 @@ def test_a_connector_that_streams_raises_no_alarm(source: Source) -> None:
             assert seen.outcome is Outcome.PASS, seen
         source.wait_delivered()
     assert Connectors.of(source.config).offset(source.name), "there was something to look at"
+
+
+def test_a_configured_connector_that_is_not_there_is_named(source: Source) -> None:
+    named = source.config.connect.model_copy(update={"connectors": (source.name, "nobody")})
+    config = source.config.model_copy(update={"connect": named})
+    seen = rules.CATALOGUE["cdc.connectors-keep-their-slot"].run(lambda: Connectors.of(config))
+    assert [each.subject for each in seen.problems] == ["nobody"]
+
+
+def test_a_connector_is_ours_by_its_slot_and_its_database(source: Source) -> None:
+    """Debezium's own name of the slot counts where none is set; elsewhere it is another slot."""
+    told = source.connect.config(source.name)
+    unnamed = {key: value for key, value in told.items() if key != "slot.name"}
+    there = {"name": "elsewhere", "database.dbname": "template1", "topic.prefix": "elsewhere"}
+    slot = source.config.cdc.model_copy(update={"slot": "debezium"})
+    config = source.config.model_copy(update={"cdc": slot})
+    try:
+        for name, changes in (("here", {"name": "here"}), ("elsewhere", there)):
+            source.connect.create(name, unnamed | changes, stopped=True)
+        assert own_connectors(config, source.connect) == ["here"]
+    finally:
+        for name in {"here", "elsewhere"} & set(source.connect.names()):
+            source.connect.delete(name)
 
 
 def test_a_failed_task_is_told_and_stays_failed_until_it_is_restarted(source: Source) -> None:
