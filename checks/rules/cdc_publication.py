@@ -1,6 +1,7 @@
 """What the publication passes on, held against what it did when a base backup was taken."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 from psycopg import sql
@@ -47,15 +48,41 @@ _PUBLISHED = """
            c.relispartition or c.relkind = 'p' as partitioned,
            exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary) as has_key
       from pg_publication_tables p
-      join pg_class c on c.oid = format('%%I.%%I', p.schemaname, p.tablename)::regclass
+      join pg_namespace n on n.nspname = p.schemaname
+      join pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
      where p.pubname = %s
+"""
+_PRESENT = """
+    select n.nspname as schema, c.relname as name,
+           array(select attname::text from pg_attribute
+                  where attrelid = c.oid and attnum > 0 and not attisdropped) as columns
+      from pg_namespace n left join pg_class c on relnamespace = n.oid and relkind in ('r', 'p')
 """
 
 
 def _published_then(source: SourceServer) -> Publication | None:
+    """The publication at the newest base backup, without what was dropped since."""
     facts = BackupRepository.of(source.config).sets.latest(base_backup.KIND).manifest.facts
     noted = facts["publication"]
-    return Publication.of(noted) if noted else None
+    if not noted:
+        return None
+    present = {(row["schema"], row["name"]): set(row["columns"]) for row in source.rows(_PRESENT)}
+    then, schemas = Publication.of(noted), {schema for schema, _ in present}
+    return replace(
+        then,
+        schemas=tuple(schema for schema in then.schemas if schema in schemas),
+        tables=tuple(
+            _with_columns(table, present[table.schema, table.name])
+            for table in then.tables
+            if (table.schema, table.name) in present
+        ),
+    )
+
+
+def _with_columns(table: PublishedTable, present: set[str]) -> PublishedTable:
+    if table.columns is None:
+        return table
+    return replace(table, columns=tuple(name for name in table.columns if name in present))
 
 
 def _narrowed(then: Publication, now: Publication, *, partitioned: bool) -> Iterator[Observation]:

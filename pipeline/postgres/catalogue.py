@@ -99,8 +99,9 @@ _PARTS = f"""
     union all
     select 'publication ' || pubname || format(' of %I.%I', schemaname, tablename),
            concat_ws(' where ', attnames, rowfilter),
-           format('%I.%I', schemaname, tablename)::regclass
-      from pg_publication_tables
+           c.oid
+      from pg_publication_tables join pg_namespace n on nspname = schemaname
+      join pg_class c on relnamespace = n.oid and relname = tablename
     union all
     select 'trigger ' || format('%I on %I.%I', tgname, nspname, relname),
            concat_ws(' ', tgenabled, pg_get_triggerdef(t.oid)), c.oid

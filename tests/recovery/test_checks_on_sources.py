@@ -1,15 +1,18 @@
 """No false alarm on a source that moves on, as sources do between two backups."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from psycopg import sql
 
 from checks import rules
 from checks.check import Outcome
+from checks.rules.cdc_connectors import heartbeats
 from checks.subjects import SourceServer
 from fixtures.faults import server, sources
 from fixtures.scratch import Material, Scratch
+from pipeline.postgres.catalogue import catalogue
 
 pytestmark = pytest.mark.stack
 
@@ -49,6 +52,54 @@ def test_a_schema_that_grew_raises_no_alarm(source: Scratch[SourceServer]) -> No
     sources.back_up_logical(source)
     server.execute(source, *GROWN)
     assert outcome(source, "postgres.columns-and-keys-as-backed-up") == (Outcome.PASS, None)
+
+
+@pytest.mark.parametrize(
+    ("published", "dropped"),
+    [
+        ("table shop.orders, shop.baskets", ("drop table shop.baskets",)),
+        (
+            "table shop.orders, shop.customers (id, name)",
+            (
+                "alter publication {} set table shop.orders, shop.customers (id)",
+                "alter table shop.customers drop column name",
+            ),
+        ),
+        ("table shop.orders, tables in schema brief", ("drop schema brief cascade",)),
+    ],
+    ids=["table", "column", "schema"],
+)
+def test_what_was_dropped_need_not_be_published(
+    source: Scratch[SourceServer], published: str, dropped: tuple[str, ...]
+) -> None:
+    """On purpose, after the backup; nothing of it is left to be published."""
+    name = sql.Identifier(source.config.cdc.publication)
+    made = ("create table shop.baskets (id int primary key)", "create schema brief")
+    again = ("drop publication {}", "create publication {} for " + published)
+    server.execute(source, *made, *(sql.SQL(one).format(name) for one in again))
+    sources.back_up_base(source)
+    server.execute(source, *(sql.SQL(one).format(name) for one in dropped))
+    assert outcome(source, "cdc.publication-carries-every-change") == (Outcome.PASS, None)
+
+
+def test_a_role_that_may_only_log_in_can_run_every_check_of_the_source(
+    source: Scratch[SourceServer],
+) -> None:
+    """As docs/quickstart.md has it: no right on any schema or table."""
+    server.execute(source, "create role checker login")
+    postgres = source.config.postgres.model_copy(update={"user": "checker"})
+    bare = SourceServer(source.config.model_copy(update={"postgres": postgres}))
+    with bare.connection() as connection:
+        assert "publication dbz_publication of shop.orders" in catalogue(connection)
+    source.keep_up()
+    seen = {check.id: check.run(lambda: bare) for check in rules.CATALOGUE.on(SourceServer)}
+    assert [told for told in seen.items() if told[1].outcome is not Outcome.PASS] == []
+    told = {
+        "heartbeat.action.query": 'update shop."orders" set note = note where id = 1',
+        "heartbeat.interval.ms": "1000",
+        "publication.name": source.config.cdc.publication,
+    }
+    assert [each.problem for each in heartbeats(bare, "shop", told)] == [None, None]
 
 
 @pytest.mark.parametrize("via_root", ["true", "false"])
