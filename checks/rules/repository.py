@@ -15,7 +15,7 @@ from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
 from pipeline.config import DAY
 from pipeline.kafka import archive
-from pipeline.postgres import base_backup
+from pipeline.postgres import base_backup, chain
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.receiver import ExpectedEnd
 from pipeline.repository import BackupSet, total_size
@@ -114,14 +114,21 @@ def room_for_the_next_backup(repository: BackupRepository) -> Iterator[Observati
         kept[backup.kind].append(backup)
     free = shutil.disk_usage(repository.path).free
     for kind, sets in kept.items():
-        needed = KEEPS * _largest(sets)
+        needed = KEEPS * _next(sets)
         tight = f"{free:,} bytes are free, {needed:,} are needed after {sets[-1].label}"
         yield Observation(kind, tight if free < needed else None)
 
 
-def _largest(sets: list[BackupSet]) -> int:
-    """Bytes of the next backup of a kind: it may be a full one after many that were incremental."""
-    return max(total_size(backup.manifest.objects) for backup in sets)
+def _next(sets: list[BackupSet]) -> int:
+    """Bytes of the next backup of a kind: it is like the newest, or like the newest full one."""
+    full = [backup for backup in sets if backup.manifest.facts.get(chain.PARENT) is None]
+    return max(_stored(backup) for backup in (*full[-1:], sets[-1]))
+
+
+def _stored(backup: BackupSet) -> int:
+    """Bytes that a set added: what an archive of topics goes on from lies with an older set."""
+    own = (entry for entry in backup.manifest.objects if entry.key.startswith(backup.prefix))
+    return total_size(own)
 
 
 @room_for_the_next_backup.detects
@@ -171,8 +178,8 @@ def room_for_the_plan(repository: BackupRepository) -> Iterator[Observation]:
         if not sets:
             continue
         due = max(0, kept // EVERY.get(kind, DAY) + 1 - len(sets))
-        if due:  # one of them is as large as the largest, whatever the newest is
-            needed += _largest(sets) + (due - 1) * total_size(sets[-1].manifest.objects)
+        if due:  # one of them may be a full one, whatever the newest is
+            needed += _next(sets) + (due - 1) * _stored(sets[-1])
         tight = f"{free:,} bytes are free, {needed:,} are needed for {due} more, and those above"
         yield Observation(kind, tight if needed > free else None)
     if (growth := _wal_to_come(repository)) is not None:
