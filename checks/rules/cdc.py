@@ -135,21 +135,29 @@ def failover_slot_is_guarded(source: SourceServer) -> Iterator[Observation]:
     name = source.config.cdc.slot
     with source.connection() as connection:
         slot = find_slot(connection, name)
+    if slot is None:
+        return
     (row,) = source.rows(
-        """
-        select coalesce(current_setting('synchronized_standby_slots', true), '') as guards,
-               array(select slot_name::text from pg_replication_slots
-                      where slot_type = 'physical' and not temporary) as physical
-        """
+        "select coalesce(current_setting('synchronized_standby_slots', true), '') as guards"
     )
     guards = [guard.strip(' "') for guard in row["guards"].split(",") if guard.strip()]
-    standbys = sorted(set(row["physical"]) - {source.config.repository.receiver_slot})
+    physical = {row["name"]: row["trouble"] for row in source.rows(_PHYSICAL)}
+    standbys = sorted(physical.keys() - {source.config.repository.receiver_slot})
     open_to = f"it may be ahead of {', '.join(standbys)}: synchronized_standby_slots names none"
-    ahead = slot is not None and slot.failover and standbys and not guards
+    ahead = slot.failover and standbys and not guards
     yield Observation(name, open_to if ahead else None)
     for guard in guards:
-        gone = "synchronized_standby_slots names it, and it is not there: failover slots wait"
-        yield Observation(guard, None if guard in row["physical"] else gone)
+        trouble = physical.get(guard, "it is not there")
+        waits = f"synchronized_standby_slots names it, and {trouble}: failover slots wait"
+        yield Observation(guard, waits if trouble else None)
+
+
+_PHYSICAL = """
+    select slot_name::text as name,
+           case when wal_status = 'lost' then 'its WAL is lost'
+                when not active then 'no standby reads it' end as trouble
+      from pg_replication_slots where slot_type = 'physical' and not temporary
+"""
 
 
 @failover_slot_is_guarded.detects
@@ -168,6 +176,15 @@ def standby_removed(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     server.change_setting(scratch, "synchronized_standby_slots", standby)
     server.execute(scratch, sql.SQL("select pg_drop_replication_slot({})").format(standby))
     return Damage(standby, "its slot was dropped")
+
+
+@failover_slot_is_guarded.detects
+def standby_down(scratch: Scratch[SourceServer], rng: Random) -> Damage:
+    """A standby that does not run: its slot is there, and every failover slot waits for it."""
+    standby = f"standby_{rng.randrange(100)}"
+    _take_over(scratch, standby)
+    server.change_setting(scratch, "synchronized_standby_slots", standby)
+    return Damage(standby, "nobody reads its slot")
 
 
 def _take_over(scratch: Scratch[SourceServer], standby: str) -> None:
