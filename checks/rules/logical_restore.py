@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from random import Random
-from typing import Any
 
 from psycopg import sql
 
@@ -13,8 +12,8 @@ from fixtures.faults import backups, dumps, sources
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError, PipelineError
 from pipeline.postgres import logical
-from pipeline.postgres.catalogue import catalogue
-from pipeline.postgres.digests import prepare, present_objects, table_digests
+from pipeline.postgres.catalogue import catalogue, differences
+from pipeline.postgres.digests import other_rows, prepare, present_objects, table_digests
 
 
 @check(
@@ -41,18 +40,7 @@ def restores_every_row(restored: LogicalRestore) -> Iterator[Observation]:
         found = {(table["schema"], table["name"]): table for table in table_digests(connection)}
     for table in facts["tables"]:
         name = f"{table['schema']}.{table['name']}"
-        yield Observation(name, _rows(table, found.get((table["schema"], table["name"]))))
-
-
-def _rows(noted: dict[str, Any], found: dict[str, Any] | None) -> str | None:
-    if found is None:
-        return "the table did not come back"
-    if found == noted:
-        return None
-    return (
-        f"expected {noted['rows']:,} rows with digest {noted['digest']}, "
-        f"found {found['rows']:,} with {found['digest']}"
-    )
+        yield Observation(name, other_rows(table, found.get((table["schema"], table["name"]))))
 
 
 @restores_every_row.detects
@@ -94,12 +82,9 @@ def restores_the_catalogue(restored: LogicalRestore) -> Iterator[Observation]:
         raise BackupError(f"{restored.dump.backup.label}: it was taken without its catalogue")
     with restored.connect() as connection:
         found = catalogue(connection)
-    for name, stated in noted.items():
-        if name not in found:
-            yield Observation(name, "it did not come back")
-        else:
-            other = f"expected {stated!r}, found {found[name]!r}"
-            yield Observation(name, None if found[name] == stated else other)
+    wrong = dict(differences(noted, found))
+    for name in noted:
+        yield Observation(name, wrong.get(name))
 
 
 @restores_the_catalogue.detects

@@ -148,9 +148,9 @@ def differences(noted: Mapping[str, str], found: Mapping[str, str]) -> Iterator[
     """Yield each name of which now something else is stated, or nothing, and in words what."""
     for name, stated in noted.items():
         if name not in found:
-            yield name, f"{name} did not come back"
+            yield name, "it did not come back"
         elif found[name] != stated:
-            yield name, f"{name}: expected {stated!r}, found {found[name]!r}"
+            yield name, f"expected {stated!r}, found {found[name]!r}"
 
 
 def unlike(connection: Connection[Any], facts: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -168,5 +168,5 @@ def unlike(connection: Connection[Any], facts: Mapping[str, Any]) -> tuple[list[
     same = facts["server_version_num"] // 10000 == connection.info.server_version // 10000
     wrong, other = list[str](), list[str]()
     for name, told in differences(facts["catalogue"], found):
-        (other if name.startswith(_NOT_IN_A_DUMP) or not same else wrong).append(told)
+        (other if name.startswith(_NOT_IN_A_DUMP) or not same else wrong).append(f"{name}: {told}")
     return wrong, other

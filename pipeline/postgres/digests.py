@@ -101,6 +101,18 @@ def table_digests(
         return [{**table, **_digest(connection, table)} for table in tables]
 
 
+def other_rows(expected: dict[str, Any], restored: dict[str, Any] | None) -> str | None:
+    """What is wrong with a restored table, by the digests of both; None where they are equal."""
+    if restored is None:
+        return "it is not there"
+    if _equal(expected, restored):
+        return None
+    return (
+        f"expected {expected['rows']:,} rows with digest {expected['digest']}, "
+        f"found {restored['rows']:,} with {restored['digest']}"
+    )
+
+
 def _digest(connection: Connection[Any], table: dict[str, Any]) -> dict[str, Any]:
     # (t.*) and not t: a column may have that name. "C": the hash of a collation may change
     query = sql.SQL(
@@ -121,11 +133,8 @@ def differences(connection: Connection[Any], facts: dict[str, Any]) -> Iterator[
         found = {(t["schema"], t["name"]): t for t in table_digests(connection)}
     for table in facts["tables"]:
         restored = found.get((table["schema"], table["name"]))
-        if restored is not None and not _equal(table, restored):
-            yield (
-                f"table {table['schema']}.{table['name']}: expected {table['rows']:,} rows with "
-                f"digest {table['digest']}, found {restored['rows']:,} with {restored['digest']}"
-            )
+        if restored is not None and (told := other_rows(table, restored)):
+            yield f"table {table['schema']}.{table['name']}: {told}"
 
 
 def _equal(table: dict[str, Any], restored: dict[str, Any]) -> bool:

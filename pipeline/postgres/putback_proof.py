@@ -58,12 +58,13 @@ def prove_defined(live: Connection[Any], copied: Copied, oids: Sequence[int]) ->
     """
     found = _settled(catalogue(live, oids))
     present = {name: stated for name, stated in copied.kept.items() if name in found}  # or `absent`
-    told = [words for _, words in differences(_settled(present), found)]
+    told = [f"{name}: {words}" for name, words in differences(_settled(present), found)]
     told += [f"{name} came since" for name in found if name not in {*copied.kept, *copied.again}]
     wrong = list[str]()
     for name, words in differences(_settled(copied.again), found):
         # a publication may be gone as a whole; that a table is not in one is told by `publications`
-        (told if name.startswith("publication ") and name not in found else wrong).append(words)
+        gone = name.startswith("publication ") and name not in found
+        (told if gone else wrong).append(f"{name}: {words}")
     if wrong:
         raise RestoreError(
             "made again, but not as at the target, nothing was changed:\n" + "\n".join(wrong)

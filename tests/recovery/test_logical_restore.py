@@ -155,7 +155,7 @@ def test_what_a_dump_does_not_bring_is_told(
     with connect(empty) as connection:
         connection.execute(f"alter database {empty.dbname} reset all".encode())
         other = prove(connection, backup.manifest.facts).other
-    assert f"setting of {DATABASE} did not come back" in other
+    assert f"setting of {DATABASE}: it did not come back" in other
 
 
 @pytest.mark.parametrize(
