@@ -62,7 +62,6 @@ STORED = (
             "base.increments-hold-every-change-changed_block_left_out",
             f"{_DIGESTS}-lost_write_of_a_table_page",
             f"{_DIGESTS}-commit_forgotten_by_the_commit_log",
-            "base.page-headers-page_from_the_future",
         ),
         "of a table page without digests: only where a reference breaks",
     ),

@@ -223,7 +223,7 @@ def _change_wal(scratch: Scratch[BaseBackup], change: backups.Change, what: str)
 )
 @of_every_link
 def tablespaces_complete(base: BaseBackup) -> Iterator[Observation]:
-    """Every tablespace of the server is in the newest base backup, and no other."""
+    """The newest base backup, and each below it, holds every tablespace of its server, no other."""
     stated = {each["oid"] for each in base.facts.get(tablespaces.FACT, [])}
     held = {tablespace_of(entry) for entry in archives(base.backup)} - {""}
     links = (tablespaces.LINKS,)

@@ -22,7 +22,7 @@ from pipeline.postgres.lsn import PAGE_SIZE, Lsn
 )
 @of_every_link
 def page_checksums_agree(base: BaseBackup) -> Iterator[Observation]:
-    """Every page of every table and index in the newest base backup carries its own checksum."""
+    """Every page in the newest base backup, and in those below it, carries its own checksum."""
     if not base.facts["data_checksums"]:
         off = "off on the server: nothing can tell a damaged page from a good one"
         yield Observation("data_checksums", off)
@@ -86,7 +86,7 @@ def table_file(base: BaseBackup, rng: Random) -> str:
 )
 @of_every_link
 def page_headers_make_sense(base: BaseBackup) -> Iterator[Observation]:
-    """Every page of the newest base backup is laid out as a page, and is not from its future."""
+    """Every page of the newest base backup, and of those below it, is one, and of its time."""
     end = Lsn.parse(base.facts["end_lsn"])
     for name, report in base.contents.pages.items():
         yield Observation(name, _told(report.bad_headers))
