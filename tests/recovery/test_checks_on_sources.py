@@ -89,15 +89,16 @@ def test_a_role_that_may_only_log_in_can_run_every_check_of_the_source(
     server.execute(source, "create role checker login")
     postgres = source.config.postgres.model_copy(update={"user": "checker"})
     bare = SourceServer(source.config.model_copy(update={"postgres": postgres}))
+    publication = source.config.cdc.publication
     with bare.connection() as connection:
-        assert "publication dbz_publication of shop.orders" in catalogue(connection)
+        assert f"publication {publication} of shop.orders" in catalogue(connection)
     source.keep_up()
     seen = {check.id: check.run(lambda: bare) for check in rules.CATALOGUE.on(SourceServer)}
     assert [told for told in seen.items() if told[1].outcome is not Outcome.PASS] == []
     told = {
         "heartbeat.action.query": 'update shop."orders" set note = note where id = 1',
         "heartbeat.interval.ms": "1000",
-        "publication.name": source.config.cdc.publication,
+        "publication.name": publication,
     }
     assert [each.problem for each in heartbeats(bare, "shop", told)] == [None, None]
 
