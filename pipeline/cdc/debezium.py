@@ -27,7 +27,7 @@ def _reads(config: PipelineConfig, told: Mapping[str, str]) -> bool:
     may know the server by another name than we do, and a connector that is overlooked goes on
     during a recovery.
     """
-    told = DEFAULTS | told
+    told = {**DEFAULTS, **told}
     database = told.get("database.dbname", "${}")
     here = database == config.postgres.dbname or "${" in database  # which only the worker resolves
     return told["connector.class"].endswith(CLASS) and told["slot.name"] == config.cdc.slot and here

@@ -1,7 +1,6 @@
 """No false alarm on a source that moves on, as sources do between two backups."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from psycopg import sql
@@ -85,8 +84,9 @@ def test_what_was_dropped_need_not_be_published(
 def test_a_role_that_may_only_log_in_can_run_every_check_of_the_source(
     source: Scratch[SourceServer],
 ) -> None:
-    """As docs/quickstart.md has it: no right on any schema or table."""
+    """As docs/quickstart.md has it: no right on any schema or table, and one function."""
     server.execute(source, "create role checker login")
+    server.execute(source, "grant execute on function pg_ls_dir(text) to checker")
     postgres = source.config.postgres.model_copy(update={"user": "checker"})
     bare = SourceServer(source.config.model_copy(update={"postgres": postgres}))
     publication = source.config.cdc.publication
