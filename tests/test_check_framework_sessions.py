@@ -54,6 +54,15 @@ def aims_elsewhere(scratch, rng):
 rule("sound", all_sound).detects(aims_elsewhere)
 """
 UNPROVEN = "toy(CATALOGUE)\nCATALOGUE.proven()\n"
+BOUNDED = """
+import signal
+
+def bounded(words):
+    "No clock is running out."
+    left, _ = signal.getitimer(signal.ITIMER_REAL)
+    yield Observation("line 0", f"it is ended in {left:.0f} s" if left else None)
+rule("bounded", bounded)
+"""
 NAMES = ("fixtures.seed", "fixtures.exit_codes", "checks.plugin")
 PLUGINS = (*(word for name in NAMES for word in ("-p", name)), "-p", "no:cacheprovider")
 
@@ -87,6 +96,14 @@ def test_exit_codes(
     pytester: pytest.Pytester, suite: str, options: tuple[str, ...], code: int
 ) -> None:
     assert run(pytester, suite, *options).ret == code
+
+
+def test_a_check_of_a_real_pipeline_takes_as_long_as_it_takes(pytester: pytest.Pytester) -> None:
+    """A run that was ended would be told as a finding."""
+    options = "-k", "holds", "--timeout=900"
+    assert run(pytester, BOUNDED, *options).ret == 1
+    config = pytester.makefile(".toml", pipeline=f"[repository]\npath = '{pytester.path}'\n")
+    assert run(pytester, BOUNDED, *options, f"--config={config}").ret == 0
 
 
 def test_the_terminal_names_subject_problem_advice_and_seed(pytester: pytest.Pytester) -> None:
