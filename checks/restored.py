@@ -23,13 +23,11 @@ from checks.trial import (
 from pipeline.config import PipelineConfig
 from pipeline.errors import PipelineError, RestoreError
 from pipeline.postgres import base_backup
-from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.row_digests import RowDigests
-from pipeline.postgres.segments import wal_folders
-from pipeline.postgres.timelines import lineage, timeline_at
 from pipeline.postgres.tools import Tools
-from pipeline.recovery.plan import Plan, make
-from pipeline.recovery.side import SideServer
+from pipeline.recovery.plan import make
+from pipeline.recovery.replaying import as_digested, order_of
+from pipeline.recovery.side import SETTINGS, SideServer
 from pipeline.repository import BackupSet
 
 
@@ -95,36 +93,20 @@ class DigestRestore:
     def tables(self) -> list[tuple[str, str | None]]:
         """Each table, and what is wrong with it; RestoreError where replay does not get there."""
         enough_room_for(self.path, self.backup)
-        plan = self._plan()
-        with folder_in(self.path, Tools.of(self.config.postgres)) as folder:
-            side = SideServer(self.config, folder / "server")
-            try:
-                side.unpack(plan)
-                with side.at_target(plan, lambda _: None) as (_, connect), connect() as connection:
-                    return list(self.digests.compared(connection))
-            finally:
-                side.forget()
-
-    def _plan(self) -> Plan:
-        """Plan to restore this very set, on the branch on which its digests were taken.
-
-        Another set, or another branch, would show rows that say nothing about this set.
-        """
         plan = make(self.config, self.digests.target)
-        if plan.backup != self.backup.label:
+        if plan.backup != self.backup.label:  # its rows would say nothing of this set
             raise RestoreError(
                 f"the digests are those of {self.backup.label}, and what can be restored to "
                 f"{self.digests.lsn} is {plan.backup}"
             )
-        spans = lineage(plan.timeline, wal_folders(self.config.repository.path))
-        own = self.backup.manifest.facts["timeline"]
-        found = timeline_at(spans, Lsn(Lsn.parse(self.digests.lsn) - 1))
-        if found != own:
-            raise RestoreError(
-                f"the digests of {self.backup.label} are of {self.digests.lsn} on timeline {own}; "
-                f"replay comes there on timeline {found}, which left {own} before"
-            )
-        return plan
+        with folder_in(self.path, Tools.of(self.config.postgres)) as folder:
+            side = SideServer(self.config, folder / "server")
+            try:
+                side.unpack(plan)
+                order = order_of(self.config, plan, side.folder / "wal")
+                return as_digested(side.server, order, self.config.postgres, self.backup, SETTINGS)
+            finally:
+                side.forget()
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,13 @@ _STATUS, _ABORTED = 0b11, 0b10  # two bits of the commit log for each transactio
     severity="blocker",
     advice="The backup or the WAL behind it holds other rows than the server did, and no checksum "
     "tells: hold an older set against its digests, and the live table against both, before "
-    "anything is restored from this one.",
+    "anything is restored from this one; `recover postgres --without` passes over it.",
 )
 def rows_as_digested(restored: DigestRestore) -> Iterator[Observation]:
-    """Replayed to the LSN of its digests, the base backup shows every table as it was there."""
-    for table, problem in restored.tables:
+    """Replayed to their LSN, the base backup shows every table that has a digest as it was."""
+    tables = restored.tables
+    yield Observation(restored.backup.label, None)
+    for table, problem in tables:
         yield Observation(table, problem)
 
 

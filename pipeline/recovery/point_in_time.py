@@ -18,17 +18,11 @@ import psycopg
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.resnapshot import stop_connectors
 from pipeline.config import PipelineConfig
-from pipeline.errors import (
-    ConfigError,
-    PipelineError,
-    RecoveryRefused,
-    RestoreError,
-)
+from pipeline.errors import ConfigError, PipelineError, RecoveryRefused, RestoreError
 from pipeline.postgres import archiving, clients, tablespaces
 from pipeline.postgres.control import system_identifier, timeline_of
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.restore import unmark
-from pipeline.postgres.row_digests import RowDigests
 from pipeline.postgres.server import LocalServer, not_refused
 from pipeline.postgres.targets import Target
 from pipeline.postgres.timelines import prove_branch
@@ -202,10 +196,10 @@ class PointInTimeRecovery:
             self.progress(f"  NOT compared with digests: {why}")
             return {"not_examined": [f"rows: {why}"]}
         unmark(self.data)
-        digests = RowDigests.of(Repository(self.store).get(plan.backup).manifest.facts)
+        backup = Repository(self.store).get(plan.backup)
         order = order_of(self.config, plan, self.journal.folder / "wal")
         facts = compare_digests(
-            self.server, order, self.config.postgres, digests, Lsn.parse(plan.stop)
+            self.server, order, self.config.postgres, backup, Lsn.parse(plan.stop)
         )
         self.progress(f"  {plan.backup}: {facts['told']}")
         return facts

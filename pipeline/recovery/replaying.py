@@ -34,7 +34,7 @@ from pipeline.postgres.server import LocalServer
 from pipeline.postgres.targets import Target
 from pipeline.postgres.timelines import prove_branch, timeline_at
 from pipeline.recovery.plan import Plan
-from pipeline.repository import Repository
+from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
 
 Connect = Callable[[], psycopg.Connection[Any]]
@@ -98,22 +98,45 @@ def branch_off(
     return timeline
 
 
-def _elsewhere(digests: RowDigests | None, order: ReplayOrder, stop: Lsn) -> str | None:
-    """Tell why replay does not come where the digests were taken, or None."""
-    if digests is None:
-        return "it has none"
-    lsn = Lsn.parse(digests.lsn)
-    if lsn >= stop:
-        return f"they are of {lsn}, replay ends at {stop}"
-    own, found = (timeline_at(order.wal.spans, at) for at in (order.start, Lsn(lsn - 1)))
-    return None if own == found else f"they are of {lsn} on timeline {own}, replay leaves it before"
+def as_digested(
+    server: LocalServer,
+    order: ReplayOrder,
+    postgres: PostgresConfig,
+    backup: BackupSet,
+    settings: Mapping[str, str] | None = None,
+) -> list[tuple[str, str | None]]:
+    """Replay an order that leads to a backup's digests: each table, and what is wrong with it.
+
+    The server stands there as a standby and is not promoted: reading needs no more.
+
+    Raises RestoreError where it is led elsewhere: rows of there say nothing of the set.
+    """
+    digests = RowDigests.of(backup.manifest.facts)
+    why = "it has none" if digests is None else _branched(digests, backup, order)
+    if digests is None or why:
+        raise RestoreError(f"{backup.label} cannot be held against its digests: {why}")
+    there = postgres.model_copy(update={"dbname": digests.database})
+    with (
+        replayed(server, order, there, lambda _: None, settings) as (_, connect),
+        connect() as connection,
+    ):
+        return list(digests.compared(connection))
+
+
+def _branched(digests: RowDigests, backup: BackupSet, order: ReplayOrder) -> str | None:
+    """Tell that replay leaves the backup's timeline before it comes to the digests, or None."""
+    own = int(backup.manifest.facts["timeline"])
+    found = timeline_at(order.wal.spans, Lsn(Lsn.parse(digests.lsn) - 1))
+    if found == own:
+        return None
+    return f"they are of {digests.lsn} on timeline {own}; replay comes there on timeline {found}"
 
 
 def compare_digests(
     server: LocalServer,
     order: ReplayOrder,
     postgres: PostgresConfig,
-    digests: RowDigests | None,
+    backup: BackupSet,
     stop: Lsn,
 ) -> dict[str, Any]:
     """Replay to where digests were taken, before `stop`, and hold every table against them.
@@ -123,14 +146,20 @@ def compare_digests(
 
     Raises RestoreError naming every table that is not as it was.
     """
-    why = _elsewhere(digests, order, stop)
+    digests = RowDigests.of(backup.manifest.facts)
+    if digests is None:
+        why: str | None = "it has none"
+    elif Lsn.parse(digests.lsn) >= stop:
+        why = f"they are of {digests.lsn}, replay ends at {stop}"
+    else:
+        why = _branched(digests, backup, order)
     if digests is None or why:
         return {"told": f"NOT compared with digests: {why}", "not_examined": [f"rows: {why}"]}
     early = replace(order, target=digests.target, stop=Lsn.parse(digests.lsn))
-    there = postgres.model_copy(update={"dbname": digests.database})
-    with replayed(server, early, there, lambda _: None) as (_, connect), connect() as connection:
-        wrong = [f"{name}: {why}" for name, why in digests.compared(connection) if why]
-    if wrong:
+    tables = as_digested(server, early, postgres, backup)
+    if wrong := [f"{name}: {problem}" for name, problem in tables if problem]:
         raise RestoreError(f"replayed to {digests.lsn}, other rows than then: {'; '.join(wrong)}")
-    told = f"{len(digests.tables)} tables are as they were digested at {digests.lsn}"
-    return {"told": told, "tables": len(digests.tables), "rows": digests.rows, "not_examined": []}
+    told = f"{len(tables)} tables are as they were digested at {digests.lsn}"
+    if left_out := list(digests.left_out):
+        told += f"; NOT compared, for want of digests: {', '.join(left_out)}"
+    return {"told": told, "tables": len(tables), "rows": digests.rows, "not_examined": left_out}
