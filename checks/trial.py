@@ -68,9 +68,9 @@ def brought_back(backup: BackupSet, path: Path, tools: Tools, *, user: str) -> I
         server = LocalServer(folder / "data", tools, folder / "postgresql.log")
         unpack(backup, server.data, tools)
         with private_server(server, user=user, port=PORT, settings=SETTINGS) as connect:
-            host = _answering(server, connect)
+            host, superuser = _answering(server, connect)
             yield lambda dbname: psycopg.connect(
-                host=host, port=PORT, dbname=dbname, user=user, autocommit=True
+                host=host, port=PORT, dbname=dbname, user=superuser, autocommit=True
             )
 
 
@@ -127,21 +127,23 @@ def folder_in(path: Path, tools: Tools) -> Iterator[Path]:
         yield Path(name)
 
 
-def _answering(server: LocalServer, connect: Callable[[], psycopg.Connection[Any]]) -> str:
-    """Wait for the end of replay, and tell the folder of the socket."""
-    hosts: list[str] = []
+def _answering(
+    server: LocalServer, connect: Callable[[], psycopg.Connection[Any]]
+) -> tuple[str, str]:
+    """Wait for the end of replay, and tell the folder of the socket, and who may read all."""
+    found: list[tuple[str, str]] = []
 
     def starting() -> str | None:
         if server.pid() is None:
             raise ServerError(f"the server gave up:\n{server.told()}")
         try:
             with connect() as connection:
-                hosts.append(connection.info.host)
+                found.append((connection.info.host, connection.info.user))
         except psycopg.OperationalError as error:
             return str(error).strip()
         return None
 
     wait_until(f"start of {server.data}", starting, within=START)
-    if not hosts:
+    if not found:
         raise RestoreError(f"{server.data}: the server did not answer")
-    return hosts[-1]
+    return found[-1]
