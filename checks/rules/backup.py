@@ -141,7 +141,7 @@ def ends_before_it_starts(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     on=BackupRepository,
     severity="blocker",
     advice="Do not repair a manifest by hand: it is the only witness of its objects. Restore "
-    "from the set before it, and take a new backup.",
+    "from the set before it (`--without`), and take a new backup.",
 )
 def manifests_sealed(repository: BackupRepository) -> Iterator[Observation]:
     """The manifest of every backup set is whole, is its own, and agrees with its seal."""

@@ -135,7 +135,7 @@ def change_file(
     on=BaseBackup,
     severity="blocker",
     advice="Do not start a server from it: without the right backup_label PostgreSQL replays from "
-    "the wrong place and reports nothing. Restore from the set before it.",
+    "the wrong place and reports nothing. Restore from the set before it (`--without`).",
 )
 @of_every_link
 def label_agrees_with_manifest(base: BaseBackup) -> Iterator[Observation]:
@@ -191,7 +191,7 @@ def manifest_of_another_backup(scratch: Scratch[BaseBackup], rng: Random) -> Dam
     on=BaseBackup,
     severity="blocker",
     advice="This is not a copy of that server as it was then. Never use pg_resetwal on it; restore "
-    "from the set before it.",
+    "from the set before it (`--without`).",
 )
 @of_every_link
 def control_data_agrees(base: BaseBackup) -> Iterator[Observation]:

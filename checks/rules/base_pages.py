@@ -18,7 +18,8 @@ from pipeline.postgres.lsn import PAGE_SIZE, Lsn
     on=BaseBackup,
     severity="blocker",
     advice="Rows in this page are damaged. Find its table (oid2name, or pg_filenode_relation on "
-    "the server), restore that table from the set before this one, and test disk and memory.",
+    "the server), restore that table from the set before this one (`--without`), and test disk "
+    "and memory.",
 )
 @of_every_link
 def page_checksums_agree(base: BaseBackup) -> Iterator[Observation]:
@@ -82,7 +83,7 @@ def table_file(base: BaseBackup, rng: Random) -> str:
     on=BaseBackup,
     severity="blocker",
     advice="The file is not what PostgreSQL wrote, or comes from another moment than this backup: "
-    "restore from the set before it, and find out what else writes to that volume.",
+    "restore from the set before it (`--without`), and find out what else writes to that volume.",
 )
 @of_every_link
 def page_headers_make_sense(base: BaseBackup) -> Iterator[Observation]:

@@ -121,7 +121,7 @@ def lost_write_of_an_index_page(scratch: Scratch[TrialRestore], rng: Random) -> 
     on=TrialRestore,
     severity="blocker",
     advice="Rows of this table are damaged or unreadable: restore it from the last set in which "
-    "this check holds (`pipeline restore table`), and test the disk of the source.",
+    "this check holds (`pipeline restore table --without …`), and test the disk of the source.",
 )
 def tables_sound(trial: TrialRestore) -> Iterator[Observation]:
     """Every page of every table is laid out as it must be, frozen ones and TOAST included."""

@@ -6,11 +6,11 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cli.resumable import resumable
-from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, accepted_end, say
+from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, Without, accepted_end, say
 from pipeline.errors import ConfigError
 from pipeline.postgres.targets import SPELLINGS, Target
 from pipeline.recovery.journal import Journal
-from pipeline.recovery.plan import make
+from pipeline.recovery.plan import make, passed_over
 from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
 
 
@@ -20,6 +20,7 @@ def recover_postgres(
     to: Annotated[str, typer.Option(help="the recovery target, see below")] = "latest",
     plan: Annotated[bool, typer.Option("--plan", help="only say what would be done")] = False,
     accept_end: AcceptEnd = None,
+    without: Without = None,
     identity: Annotated[
         str | None, typer.Option(help="system identifier of what is replaced; asked otherwise")
     ] = None,
@@ -40,9 +41,13 @@ def recover_postgres(
     loaded = configuration.load(config)
     target = Target.parse(to)
     accepted = accepted_end(accept_end)
-    shown = make(loaded, target, accept_end=accepted) if plan or resume is None else None
-    for line in shown.lines() if shown else ():
-        say(line)
+    if resume is not None and without:
+        raise ConfigError("--without: what is resumed has its base backup; begin a new recovery")
+    left_out, shown = passed_over(loaded, without), None
+    if plan or resume is None:
+        shown = make(loaded, target, accept_end=accepted, without=left_out)
+        for line in shown.lines():
+            say(line)
     if plan:
         return
     journal = new_recovery(loaded)
@@ -56,6 +61,7 @@ def recover_postgres(
         journal,
         typed,
         accept_end=accepted,
+        without=left_out,
         structure=structure,
         digests=digests,
         shown=shown,

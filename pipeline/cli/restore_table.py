@@ -7,12 +7,22 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cli.resumable import resumable
-from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, accepted_end, chosen, repository, say
+from pipeline.cli.shared import (
+    DEFAULT,
+    AcceptEnd,
+    Config,
+    Without,
+    accepted_end,
+    chosen,
+    repository,
+    say,
+)
 from pipeline.errors import ConfigError
 from pipeline.postgres.logical import KIND
 from pipeline.postgres.staging import PREFIX
 from pipeline.postgres.targets import SPELLINGS, Target
 from pipeline.recovery.journal import Journal
+from pipeline.recovery.plan import passed_over
 from pipeline.recovery.table import TableRecovery, new_restore
 
 
@@ -31,6 +41,7 @@ def restore_table(
         ),
     ] = None,
     accept_end: AcceptEnd = None,
+    without: Without = None,
     topics: Annotated[
         bool, typer.Option("--topics/--no-topics", help="compare topics with tables at last")
     ] = True,
@@ -44,6 +55,8 @@ def restore_table(
     of changes see just these changes. Nothing is changed unless the result is proven first.
     """
     loaded = configuration.load(config)
+    if without and (resume or label) is not None:
+        raise ConfigError("--without: goes with --to only, where a base backup is chosen anew")
     journal = new_restore(loaded)
     if resume is not None:
         journal = Journal(journal.folder.with_name(resume))
@@ -56,6 +69,7 @@ def restore_table(
         table or (),
         journal,
         accept_end=accepted_end(accept_end),
+        without=passed_over(loaded, without),
         topics=topics,
         progress=say,
         label=label,

@@ -20,6 +20,10 @@ LATEST = "latest"
 AcceptEnd = Annotated[
     str | None, typer.Option(help="accept that it ends at this LSN, as a refusal named it")
 ]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(help="pass over this base backup, and what builds on it; again for each"),
+]
 
 
 def say(text: str) -> None:

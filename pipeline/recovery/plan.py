@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import LossNotAccepted, ObjectMissing, TargetUnreachable
+from pipeline.errors import ConfigError, LossNotAccepted, ObjectMissing, TargetUnreachable
 from pipeline.postgres import chain
 from pipeline.postgres.base_backup import KIND
 from pipeline.postgres.lsn import Lsn, as_record_end, is_segment
@@ -21,6 +21,7 @@ from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
 
 _NEEDED = {"system_identifier", "timeline", "start_lsn", "end_lsn", "end_time"}
+_PASSED_OVER = "is passed over: damaged, as was found out, or named by --without"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Plan:
     `replay` is the target that PostgreSQL gets. `stop` is the LSN at which replay must stand, by
     the archived WAL of `timeline`, and `branch` the timeline of its lineage that leads there: an
     older one where the target lies before an earlier recovery. `shortfall` says in words how far
-    the readable WAL stays behind the expected end; empty when it does not.
+    the readable WAL stays behind the expected end; empty when it does not. `without` names the
+    sets that were passed over.
     """
 
     target: str
@@ -45,6 +47,7 @@ class Plan:
     shortfall: str
     builds_on: tuple[str, ...] = ()
     branch: int = 0
+    without: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """Yield the plan for people."""
@@ -52,6 +55,8 @@ class Plan:
         yield f"base backup       {self.backup} (timeline {self.timeline})"
         if self.builds_on:
             yield f"  builds on       {', '.join(self.builds_on)}"
+        if self.without:
+            yield f"  without         {', '.join(self.without)}"
         left = f" on timeline {self.ends_on}" if self.ends_on != self.timeline else ""
         yield f"replay stands at  {self.stop}{left}"
         yield f"readable WAL      to {self.readable_end}: {self.readable_reason}"
@@ -71,7 +76,8 @@ class Plan:
     @classmethod
     def of_facts(cls, facts: dict[str, Any]) -> Self:
         known = {name: facts[name] for name in cls.__dataclass_fields__ if name in facts}
-        return cls(**known | {"builds_on": tuple(facts.get("builds_on", ()))})
+        listed = {name: tuple(facts.get(name, ())) for name in ("builds_on", "without")}
+        return cls(**known | listed)
 
 
 def make(
@@ -83,7 +89,8 @@ def make(
 ) -> Plan:
     """Choose the newest backup set from which the target can be reached, and say where it ends.
 
-    `without` names sets that turned out to be damaged.
+    `without` names sets to pass over: damaged ones, as was found out, or the operator's word. Their
+    manifests are not read, and what builds on them is passed over with them.
 
     `accept_end` is the operator's word that ending at this LSN is accepted; it must be the very
     LSN that the refusal named.
@@ -97,25 +104,38 @@ def make(
     except ObjectMissing:
         expected = None
     refusals = []
-    for backup in reversed(list(repository.sets(KIND))):
-        found = _unusable(backup, without) or _Way(config, backup, target, expected).plan()
+    for label in reversed(repository.labels(KIND)):
+        found: Plan | str = _PASSED_OVER
+        if label not in without:
+            backup = repository.get(label)
+            found = _unusable(backup, without) or _Way(config, backup, target, expected).plan()
         if isinstance(found, Plan):
             _refuse_loss(found, accept_end)
-            return found
-        refusals.append(f"  {backup.label}: {found}")
+            return replace(found, without=tuple(without))
+        refusals.append(f"  {label}: {found}")
     raise TargetUnreachable(
         f"{target} cannot be reached from {config.repository.path}:\n"
         + ("\n".join(refusals) or "  there is no base backup")
     )
 
 
-def _unusable(backup: BackupSet, damaged: Collection[str]) -> str | None:
+def passed_over(config: PipelineConfig, labels: Collection[str] | None) -> tuple[str, ...]:
+    """Read --without; a label that no base backup has would pass over nothing, and is refused."""
+    asked = tuple(labels or ())
+    known = Repository(FolderStore(config.repository.path)).labels(KIND)
+    if unknown := sorted(set(asked) - set(known)):
+        raise ConfigError(f"--without: there is no base backup {', '.join(unknown)}")
+    return asked
+
+
+def _unusable(backup: BackupSet, without: Collection[str]) -> str | None:
     """Tell why nothing can be restored from the set, whatever the target, or None."""
-    if backup.label in damaged:
-        return "could not be restored, as was found out"
     if untold := sorted(_NEEDED - backup.manifest.facts.keys()):
         return f"its manifest does not tell {', '.join(untold)}"
-    return chain.broken(backup)
+    if broken := chain.broken(backup):
+        return broken
+    below = (link.label for link in chain.links(backup) if link.label in without)
+    return next((f"builds on {label}, which {_PASSED_OVER}" for label in below), None)
 
 
 class _Way:

@@ -7,7 +7,7 @@ recovery that was interrupted is resumed from its journal.
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,6 +57,7 @@ class PointInTimeRecovery:
     `identity` is what the operator typed: the system identifier of what will be replaced. With
     `structure` amcheck reads every database before clients are let in. With `digests` replay first
     stops where those of the backup were taken, if it has any, and every table is held against them.
+    `without` names base backups to pass over; a recovery that is resumed has it from its journal.
     `shown` is the plan that was before the operator's eyes: it is not made again before the
     salvage, for it reads all WAL since the base backup.
     """
@@ -66,6 +67,7 @@ class PointInTimeRecovery:
     journal: Journal
     identity: str
     accept_end: Lsn | None = None
+    without: Sequence[str] = ()
     structure: bool = True
     digests: bool = True
     shown: Plan | None = None
@@ -88,6 +90,7 @@ class PointInTimeRecovery:
         Raises the step's own error after writing it into the journal; nothing is let in then.
         """
         done = self.journal.done() if self.journal.path.exists() else {}
+        self.without = done.get("check_identity", {}).get("without", self.without)
         if "plan" in done:
             self.plan = Plan.of_facts(done["plan"])
         if "open" in done and self.server.pid() is None:
@@ -116,7 +119,7 @@ class PointInTimeRecovery:
 
     def check_identity(self) -> Facts:
         """Refuse unless the operator typed the identity of what will be replaced."""
-        plan = self.shown or make(self.config, self.target, accept_end=self.accept_end)
+        plan = self.shown or self._made()
         found = {"the backup": plan.system_identifier}
         if (self.data / "global/pg_control").exists():
             found[f"{self.data}"] = system_identifier(self.data, self.tools)
@@ -126,7 +129,8 @@ class PointInTimeRecovery:
                     f"typed {self.identity!r}, but {where} has the system identifier {identifier}: "
                     "nothing was touched"
                 )
-        return {"system_identifier": self.identity, "target": str(self.target)}
+        asked = {"target": str(self.target), "without": list(self.without)}
+        return {"system_identifier": self.identity, **asked}
 
     def fence(self) -> Facts:
         """Stop connectors and the old server, and see that clients are refused."""
@@ -162,7 +166,7 @@ class PointInTimeRecovery:
 
     def make_plan(self) -> Facts:
         """Decide again, now with the salvaged WAL."""
-        self.plan = make(self.config, self.target, accept_end=self.accept_end)
+        self.plan = self._made()
         return self.plan.as_facts()
 
     def restore(self) -> Facts:
@@ -184,7 +188,7 @@ class PointInTimeRecovery:
 
     def _plan_without(self, damaged: dict[str, str]) -> Plan:
         """Plan again without the sets that turned out to be damaged."""
-        plan = make(self.config, self.target, accept_end=self.accept_end, without=damaged)
+        plan = self._made(damaged)
         self.journal.write("plan", "done", **plan.as_facts())
         return plan
 
@@ -279,6 +283,10 @@ class PointInTimeRecovery:
         clients.let_in(self.data)
         self.server.reload()
         return {"next": "pipeline backup base"}
+
+    def _made(self, damaged: Collection[str] = ()) -> Plan:
+        without = (*self.without, *damaged)
+        return make(self.config, self.target, accept_end=self.accept_end, without=without)
 
     @property
     def _plan(self) -> Plan:

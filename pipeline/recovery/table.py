@@ -59,8 +59,9 @@ def new_restore(config: PipelineConfig) -> Journal:
 class TableRecovery:
     """One restore of tables. `observe` hears of each step when it is done, with what it read back.
 
-    Without a `target` the rows are those of the logical backup `label`. `topics` compares the
-    topics of published tables in the end; False where no Kafka is at hand.
+    Without a `target` the rows are those of the logical backup `label`; with one `without` names
+    base backups to pass over. `topics` compares the topics of published tables in the end; False
+    where no Kafka is at hand.
     """
 
     config: PipelineConfig
@@ -68,6 +69,7 @@ class TableRecovery:
     tables: Sequence[str]
     journal: Journal
     accept_end: Lsn | None = None
+    without: Sequence[str] = ()
     topics: bool = True
     observe: Observe = lambda _step, _facts: None
     progress: Callable[[str], None] = lambda _: None
@@ -108,7 +110,7 @@ class TableRecovery:
         # the live server goes on: what only it holds cannot be replayed elsewhere
         postgres = self.config.postgres.model_copy(update={"data": None})
         config = self.config.model_copy(update={"postgres": postgres})
-        plan = make(config, self.target, accept_end=self.accept_end)
+        plan = make(config, self.target, accept_end=self.accept_end, without=self.without)
         if plan.system_identifier != system:
             raise RecoveryRefused(
                 f"{plan.backup} is of the server with system identifier "

@@ -116,6 +116,14 @@ def test_a_recovery_goes_round_a_chain_that_cannot_be_proven(chained: Material, 
         assert make(scratch.config, Target(TargetKind.IMMEDIATE)).backup == full.label
 
 
+def test_what_builds_on_a_set_is_passed_over_with_it(chained: Material) -> None:
+    with chained.scratch(BackupRepository) as scratch:
+        full, middle, newest = backups.links(scratch)
+        target = Target(TargetKind.IMMEDIATE)
+        assert make(scratch.config, target).backup == newest.label
+        assert make(scratch.config, target, without=[middle.label]).backup == full.label
+
+
 def test_room_for_the_next_backup_is_known_where_a_chain_is_broken(chained: Material) -> None:
     with chained.scratch(BackupRepository) as scratch:
         backups.remove_set(scratch, backups.links(scratch)[1])
