@@ -29,6 +29,13 @@ from pipeline.postgres.staging import LOCK_WITHIN, PATIENCE, refuse_unlike
 from pipeline.wait import wait_until
 
 YIELD = timedelta(seconds=5)
+_SETTINGS = {
+    "track_counts": "on",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "extra_float_digits": "1",  # rows are compared as text, as the digests are
+    "row_security": "off",  # an error where a policy would hide rows
+}
 
 
 class Contended(ServerError):
@@ -61,7 +68,7 @@ def put_back(live: Connection[Any], copied: Copied) -> PutBack:
     The order: lock, look for orphans, move tables in, apply differences, sequences, foreign keys
     of other tables, proof, drop the staging schema.
     """
-    for name, value in {"track_counts": "on", "statement_timeout": "0"}.items():
+    for name, value in _SETTINGS.items():
         live.execute("SELECT set_config(%s, %s, true)", [name, value])
     existing = [one for one in copied.relations if one.place not in copied.missing]
     lock(live, [one for one in existing if not one.partition])

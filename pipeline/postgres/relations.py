@@ -153,7 +153,10 @@ def columns(connection: Connection[Any], oid: int) -> list[Column]:
 
 def foreign_keys(connection: Connection[Any], only: Sequence[int]) -> list[ForeignKey]:
     """List foreign keys from and to tables; those of partitions are their root's."""
-    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+    with (
+        connection.transaction(force_rollback=True),  # the caller's search path stays its own
+        connection.cursor(row_factory=dict_row) as cursor,
+    ):
         prepare(connection)  # an empty search path makes definitions name every schema
         found = cursor.execute(_FOREIGN_KEYS, {"only": list(only)}).fetchall()
     lists = ("columns", "to_columns")
