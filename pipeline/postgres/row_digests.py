@@ -48,6 +48,13 @@ _ELSEWHERE = """
     SELECT 'large objects: ' || count(*) FROM pg_largeobject_metadata HAVING count(*) > 0
      ORDER BY 1
 """
+_COLUMNS = """
+    SELECT format('%%I.%%I', n.nspname, c.relname), array_agg(
+               format('%%s %%s %%s', attnum, attname, atttypid) ORDER BY attnum)
+      FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped GROUP BY 1
+"""
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ def take(postgres: PostgresConfig, within: timedelta) -> RowDigests:
     """Digest every permanent table of the configured database, each row as of one LSN.
 
     Raises BackupError when a transaction stays open for longer than `within`, which neither the
-    slot nor the locks can pass, when no slot is free, or a table is rewritten meanwhile.
+    slot nor the locks can pass, when no slot is free, or a table is rewritten or altered meanwhile.
     """
     try:
         with snapshot(postgres, within) as (connection, lsn):
@@ -141,6 +148,7 @@ def digested(connection: psycopg.Connection[Any], lsn: Lsn) -> RowDigests:
     kept = [table for table in tables if table["left_out"] is None]
     for table in kept:
         _hold(connection, table)
+    _refuse_altered(connection, [table["oid"] for table in kept])
     elsewhere = [row[0] for row in connection.execute(_ELSEWHERE).fetchall()]
     left_out = (f"{table['name']}: {table['left_out']}" for table in tables if table["left_out"])
     return RowDigests(
@@ -158,3 +166,12 @@ def _hold(connection: psycopg.Connection[Any], table: dict[str, Any]) -> None:
     row = connection.execute("SELECT pg_relation_filenode(%s)", [table["oid"]]).fetchone()
     if row is None or row[0] != table["node"]:
         raise BackupError(f"{table['name']} was rewritten before its digest was taken: try again")
+
+
+def _refuse_altered(connection: psycopg.Connection[Any], oids: list[int]) -> None:
+    """Rows are read with the columns of now, which may be others than those of the snapshot."""
+    with psycopg.connect(connection.info.dsn, password=connection.info.password) as outside:
+        now: dict[str, list[str]] = dict(outside.execute(_COLUMNS, [oids]).fetchall())
+    for name, columns in connection.execute(_COLUMNS, [oids]).fetchall():
+        if now.get(name) != columns:
+            raise BackupError(f"{name} was altered before its digest was taken: try again")

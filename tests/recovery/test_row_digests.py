@@ -214,6 +214,24 @@ def test_a_table_that_was_emptied_behind_the_snapshot_has_no_digest(source: Sour
             digested(connection, lsn)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter table notes add column later int default 7",
+        "alter table notes drop column note",
+    ],
+)
+def test_a_table_with_other_columns_than_in_the_snapshot_has_no_digest(
+    source: Source, change: str
+) -> None:
+    """It is not rewritten for them, and rows would be read with the columns of now."""
+    source.write("kept")
+    with snapshot(source.config.postgres, SOON) as (connection, lsn):
+        source.run(change)
+        with pytest.raises(BackupError, match=r"public.notes was altered"):
+            digested(connection, lsn)
+
+
 def test_what_has_no_digest_is_named(source: Source, repository: Repository) -> None:
     source.run(
         "create unlogged table passing as select 1 as n",
