@@ -41,7 +41,9 @@ _TABLES = f"""
                           AND e.classid = 'pg_class'::regclass AND e.objid = c.oid)
      ORDER BY 1, 2
 """
-# `relid` is what an object belongs to, a table or a schema: only those of `only` come along
+# a dump leaves out an index that is not valid, and what a partition's key is called hangs on what
+# came first. `relid` is what an object belongs to, a table or a schema: only those of `only` come
+# along, and none of what an extension made
 _OBJECTS = f"""
     WITH found (classid, objid, relid) AS (
         SELECT 'pg_class'::regclass, c.oid,
@@ -52,8 +54,9 @@ _OBJECTS = f"""
                             AND d.deptype IN ('a', 'i')), c.oid)
           FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
          WHERE c.relnamespace IN ({_SPACES})
+           AND (i.indexrelid IS NULL OR i.indisvalid OR c.relkind = 'I')
         UNION ALL SELECT 'pg_constraint'::regclass, oid, conrelid FROM pg_constraint
-         WHERE connamespace IN ({_SPACES})
+         WHERE connamespace IN ({_SPACES}) AND conparentid = 0
         UNION ALL SELECT 'pg_trigger'::regclass, oid, tgrelid FROM pg_trigger
          WHERE NOT tgisinternal
         UNION ALL SELECT 'pg_policy'::regclass, oid, polrelid FROM pg_policy
@@ -70,7 +73,8 @@ _OBJECTS = f"""
      WHERE f.objid >= %(first)s
        AND (%(only)s::oid[] IS NULL OR f.relid = ANY (%(only)s))
        AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.deptype = 'e'
-                          AND e.classid = f.classid AND e.objid = f.objid)
+                          AND (e.classid, e.objid) IN ((f.classid, f.objid),
+                                                       ('pg_class'::regclass, f.relid)))
      ORDER BY 1
 """
 

@@ -22,6 +22,8 @@ _LOCKED = """
      WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'p', 'm')
        AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY 2, 3
 """
+# of these it is their absence that loses something: definitions may be spelled in many ways
+_DEFINED = ("constraint ", "default of ", "index ", "policy ", "trigger ")
 _TOO_STRONG = frozenset({"ExclusiveLock", "AccessExclusiveLock"})
 
 
@@ -53,8 +55,9 @@ def prove_same(live: Connection[Any], copied: Copied, oids: Sequence[int]) -> li
 def prove_defined(live: Connection[Any], copied: Copied, oids: Sequence[int]) -> list[str]:
     """Compare owners, grants, policies and definitions of all that belongs to the tables.
 
-    Returns what is otherwise with live tables, where somebody may have meant it. RestoreError
-    names it for tables that are made again: there nobody did.
+    Returns what is otherwise with live tables, where somebody may have meant it, and definitions
+    that do not read the same. RestoreError names what tables that are made again lack, and other
+    owners, grants, row security or types: there nobody meant it.
     """
     found = _settled(catalogue(live, oids))
     present = {name: stated for name, stated in copied.kept.items() if name in found}  # or `absent`
@@ -64,7 +67,8 @@ def prove_defined(live: Connection[Any], copied: Copied, oids: Sequence[int]) ->
     for name, words in differences(_settled(copied.again), found):
         # a publication may be gone as a whole; that a table is not in one is told by `publications`
         gone = name.startswith("publication ") and name not in found
-        (told if gone else wrong).append(f"{name}: {words}")
+        reads = name.startswith(_DEFINED) and name in found
+        (told if gone or reads else wrong).append(f"{name}: {words}")
     if wrong:
         raise RestoreError(
             "made again, but not as at the target, nothing was changed:\n" + "\n".join(wrong)

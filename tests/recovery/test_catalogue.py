@@ -122,6 +122,7 @@ def test_a_schema_public_of_its_own_is_found_in_the_one_of_initdb(rich: Rich) ->
         ),
         ("alter table shop.works enable trigger touched", "trigger touched on shop.works"),
         ("alter function shop.touch() security invoker", "function shop.touch()"),
+        ("alter table shop.works alter mood set default 'upset'", "default of shop.works.mood"),
         ("alter table shop.orders alter note drop not null", "column shop.orders.note"),
     ],
 )
