@@ -1,5 +1,6 @@
 """WAL is brought ahead of replay: the next segments, in its order, and no more than that."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -131,3 +132,16 @@ def test_an_end_of_the_replay_ends_the_waiting(place: Place) -> None:
     with pytest.raises(RuntimeError, match="gave up"), place.prefetched(wal, 3 * SIZE):
         raise RuntimeError("the server gave up")
     assert not (place.pg_wal / wal_command.PREFETCHED).exists()
+
+
+def test_a_repository_that_does_not_answer_hides_no_error(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does Ctrl-C wait for it: a read from a file system that hangs never comes back."""
+    answered, wal = threading.Event(), place.wal((1, 3))
+    monkeypatch.setattr(prefetch._Ahead, "_copy", lambda *_: answered.wait())
+    with pytest.raises(RuntimeError, match="stalled"), place.prefetched(wal, 3 * SIZE):
+        raise RuntimeError("replay stalled")
+    (left,) = (one for one in threading.enumerate() if one.name == "prefetch of WAL")
+    answered.set()
+    left.join()
