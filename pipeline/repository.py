@@ -1,6 +1,5 @@
 """Backup sets in a store: nothing is a backup set until its manifest is committed, last."""
 
-import contextlib
 import hashlib
 import json
 import re
@@ -118,8 +117,13 @@ class Draft:
     ) -> None:
         for key in self._loose if error is not None else ():
             # the error is what counts; what cannot be removed is no backup set, and `retain` has it
-            with contextlib.suppress(StoreError):
+            try:
                 self.repository.store.delete(key)
+            except ObjectMissing:
+                continue
+            except StoreError:
+                if key == self.prefix + MANIFEST:
+                    return  # it makes a backup set of the objects: none of them may go
 
     def put(self, name: str, chunks: Iterable[bytes]) -> StoredObject:
         """Store an object of the set under its name."""

@@ -142,11 +142,11 @@ class FolderStore:
         path = self._path(key)
         try:
             path.unlink()
+            sync_folders(str(path.parent), str(path.parent))
         except FileNotFoundError:
             raise ObjectMissing(key, self.where) from None
         except OSError as error:
             raise StoreError(f"cannot delete {key!r} from {self.root}: {error}") from error
-        sync_folders(str(path.parent), str(path.parent))
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")

@@ -122,6 +122,23 @@ def test_a_draft_whose_manifest_fails_is_no_set_even_where_it_was_written(
     assert list(store.list()) == []
 
 
+class KeptBehindIt(FullBehindIt):
+    """A store that keeps the manifest too."""
+
+    def delete(self, key: str) -> None:
+        if key.endswith(MANIFEST):
+            raise StoreError("read-only file system")
+        super().delete(key)
+
+
+def test_a_manifest_that_cannot_be_removed_keeps_its_objects(tmp_path: Path) -> None:
+    store = KeptBehindIt(tmp_path)
+    with pytest.raises(StoreError, match="no space"), Repository(store).begin("base") as draft:
+        draft.commit({}, [puts(draft, "first")])
+    (kept,) = Repository(store)
+    assert [read(store, entry.key) for entry in kept.manifest.objects] == [b"first block of first"]
+
+
 def test_what_fails_behind_the_commit_takes_nothing_with_it(repository: Repository) -> None:
     draft = repository.begin("base")
     made = draft.commit({}, [puts(draft, "first")])

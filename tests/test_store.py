@@ -117,3 +117,17 @@ FolderStore(Path({str(tmp_path)!r})).put("sets/base/a/base.tar", chunks())
         assert process.stdout.readline() == b"writing\n"
         process.kill()
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_removal_that_cannot_be_made_durable_is_an_error_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderStore(tmp_path)
+    store.put("a/b", [b"content"])
+
+    def failing(*_: str) -> None:
+        raise OSError("I/O error")
+
+    monkeypatch.setattr("pipeline.store.sync_folders", failing)
+    with pytest.raises(StoreError, match=r"cannot delete 'a/b' .*I/O error"):
+        store.delete("a/b")
