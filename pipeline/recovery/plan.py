@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
 
 _NEEDED = {"system_identifier", "timeline", "start_lsn", "end_lsn", "end_time"}
+_NO_BACKUP = "  there is no base backup"
 _PASSED_OVER = "is passed over: damaged, as was found out, or named by --without"
 
 
@@ -31,8 +32,7 @@ class Plan:
     `replay` is the target that PostgreSQL gets. `stop` is the LSN at which replay must stand, by
     the archived WAL of `timeline`, and `branch` the timeline of its lineage that leads there: an
     older one where the target lies before an earlier recovery. `shortfall` says in words how far
-    the readable WAL stays behind the expected end; empty when it does not. `without` names the
-    sets that were passed over.
+    the readable WAL stays behind the expected end; empty when it does not.
     """
 
     target: str
@@ -47,7 +47,8 @@ class Plan:
     shortfall: str
     builds_on: tuple[str, ...] = ()
     branch: int = 0
-    without: tuple[str, ...] = ()
+    passed_over: dict[str, str] = field(default_factory=dict)
+    """Newer sets from which nothing is to be restored, and why: no target makes them fit."""
 
     def lines(self) -> Iterator[str]:
         """Yield the plan for people."""
@@ -55,8 +56,8 @@ class Plan:
         yield f"base backup       {self.backup} (timeline {self.timeline})"
         if self.builds_on:
             yield f"  builds on       {', '.join(self.builds_on)}"
-        if self.without:
-            yield f"  without         {', '.join(self.without)}"
+        for label, why in self.passed_over.items():
+            yield f"  PASSED OVER     {label}: {why}"
         left = f" on timeline {self.ends_on}" if self.ends_on != self.timeline else ""
         yield f"replay stands at  {self.stop}{left}"
         yield f"readable WAL      to {self.readable_end}: {self.readable_reason}"
@@ -76,8 +77,7 @@ class Plan:
     @classmethod
     def of_facts(cls, facts: dict[str, Any]) -> Self:
         known = {name: facts[name] for name in cls.__dataclass_fields__ if name in facts}
-        listed = {name: tuple(facts.get(name, ())) for name in ("builds_on", "without")}
-        return cls(**known | listed)
+        return cls(**known | {"builds_on": tuple(facts.get("builds_on", ()))})
 
 
 def make(
@@ -103,19 +103,19 @@ def make(
         expected = ExpectedEnd.read(config.repository.path)
     except ObjectMissing:
         expected = None
-    refusals = []
+    refusals, unusable = dict[str, str](), dict[str, str]()
     for label in reversed(repository.labels(KIND)):
-        found: Plan | str = _PASSED_OVER
-        if label not in without:
-            backup = repository.get(label)
-            found = _unusable(backup, without) or _Way(config, backup, target, expected).plan()
+        if problem := _unusable(repository, label, without):
+            unusable[label] = refusals[label] = problem
+            continue
+        found = _Way(config, repository.get(label), target, expected).plan()
         if isinstance(found, Plan):
             _refuse_loss(found, accept_end)
-            return replace(found, without=tuple(without))
-        refusals.append(f"  {label}: {found}")
+            return replace(found, passed_over=unusable)
+        refusals[label] = found
     raise TargetUnreachable(
         f"{target} cannot be reached from {config.repository.path}:\n"
-        + ("\n".join(refusals) or "  there is no base backup")
+        + ("\n".join(f"  {each}: {why}" for each, why in refusals.items()) or _NO_BACKUP)
     )
 
 
@@ -128,8 +128,11 @@ def passed_over(config: PipelineConfig, labels: Collection[str] | None) -> tuple
     return asked
 
 
-def _unusable(backup: BackupSet, without: Collection[str]) -> str | None:
+def _unusable(repository: Repository, label: str, without: Collection[str]) -> str | None:
     """Tell why nothing can be restored from the set, whatever the target, or None."""
+    if label in without:
+        return _PASSED_OVER
+    backup = repository.get(label)
     if untold := sorted(_NEEDED - backup.manifest.facts.keys()):
         return f"its manifest does not tell {', '.join(untold)}"
     if broken := chain.broken(backup):

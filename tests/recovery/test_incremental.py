@@ -143,7 +143,10 @@ def test_a_plan_goes_around_a_broken_chain_and_says_why(copy: Copy, chained: Cha
         chained.label("first"),
     )
     missing(copy)
-    assert make(config, Target.parse("latest")).backup == chained.label("full")
+    around = make(config, Target.parse("latest"))
+    assert around.backup == chained.label("full")
+    assert "which is gone" in around.passed_over[chained.label("second")]
+    assert f"PASSED OVER     {chained.label('second')}: " in "\n".join(around.lines())
     answers = {answer.backup: answer for answer in reach(config)}
     assert answers[chained.label("full")].restorable
     useless = answers[chained.label("second")]

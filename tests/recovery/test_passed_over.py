@@ -30,7 +30,7 @@ def test_the_plan_goes_round_it_and_says_so(history: History, archive: PipelineC
     assert f"base backup       {second}" in _said(history, archive, *plan).output
     found = _said(history, archive, *plan, "--without", second)
     assert f"base backup       {first}" in found.output
-    assert f"  without         {second}" in found.output
+    assert f"  PASSED OVER     {second}: is passed over" in found.output
     with pytest.raises(TargetUnreachable, match=f"{first}: is passed over: .*--without"):
         make(archive, LATEST, without=[first, second])
 
@@ -69,5 +69,5 @@ def test_a_recovery_that_is_resumed_knows_what_it_passes_over(source: Source) ->
         cut.run()
     recovery(source, journal, "latest").run()
     plan = journal.done()["plan"]
-    assert (plan["backup"], plan["without"]) == (older.label, [newer.label])
+    assert (plan["backup"], list(plan["passed_over"])) == (older.label, [newer.label])
     assert source.run("select string_agg(note, ',') from notes") == "after"

@@ -274,3 +274,6 @@ def test_a_plan_tells_people_what_it_will_do_and_is_read_back_from_a_journal(
         assert told in lines
     assert f"replaces          the server with system identifier {found.system_identifier}" in lines
     assert Plan.of_facts(found.as_facts()) == found
+    earlier = found.as_facts()
+    del earlier["passed_over"]
+    assert Plan.of_facts(earlier) == found
