@@ -6,12 +6,15 @@ a temporary one, which reserves WAL from the last checkpoint on. The copy begins
 
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from pipeline.config import PostgresConfig
+from pipeline.wait import wait_until
 
 # an idle connection is what the slot lives by
 _SESSION = {"replication": "true", "options": "-c idle_session_timeout=0"}
@@ -22,6 +25,8 @@ _CREATE = sql.SQL("CREATE_REPLICATION_SLOT {} TEMPORARY PHYSICAL (RESERVE_WAL)")
 def held_wal(postgres: PostgresConfig) -> Iterator[str | None]:
     """Hold the server's WAL from now on; yield why that could not be, or None.
 
+    The copy needs a walsender, this can be spared: where there is one only, it is left to the copy.
+
     The slot ends with this process, however it ends. Without one a copy can still be taken: it is
     whole, or fails for the want of a segment, never in silence.
     """
@@ -30,7 +35,23 @@ def held_wal(postgres: PostgresConfig) -> Iterator[str | None]:
         refused: str | None = None
         try:
             connection = psycopg.connect(**postgres.conninfo(**_SESSION), autocommit=True)
-            stack.enter_context(closing(connection)).execute(_CREATE.format(name))
+            stack.callback(_end, postgres, connection)
+            connection.execute(_CREATE.format(name))
+            _end(postgres, psycopg.connect(**postgres.conninfo(**_SESSION)))  # the copy's own
         except psycopg.Error as error:
             refused = str(error).strip().splitlines()[0]
+            stack.close()  # it must not stand in the way of the copy
         yield refused
+
+
+def _end(postgres: PostgresConfig, connection: psycopg.Connection[Any]) -> None:
+    """Close it, and wait until the server has the walsender back: it may have no other."""
+    pid = connection.info.backend_pid
+    connection.close()
+    with psycopg.connect(**postgres.conninfo(), autocommit=True) as looking:
+
+        def ended() -> str | None:
+            found = looking.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
+            return f"process {pid} is still there" if found is not None else None
+
+        wait_until("end of a replication connection", ended, within=timedelta(seconds=10))

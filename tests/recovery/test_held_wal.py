@@ -1,7 +1,10 @@
 """A busy server lets go of WAL during a long copy, and the copy has all that it needs."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from pipeline.errors import BackupError
@@ -68,4 +71,25 @@ def test_without_a_free_slot_a_quiet_server_gives_one_and_it_is_said(
     said: list[str] = []
     backup = base_backup.take(source.config, repository, said.append)
     assert f"{backup.label}: {base_backup.NOT_HELD}: all replication slots are in use" in said
+    assert repository.labels() == [backup.label]
+
+
+@pytest.fixture
+def one_walsender_is_free(source: Source) -> Iterator[None]:
+    """Every other one is taken by a client that only stays connected."""
+    taken = "select count(*) from pg_stat_activity where backend_type = 'walsender'"
+    left = source.run(f"select current_setting('max_wal_senders')::int - ({taken}) - 1")
+    with ExitStack() as stack:
+        for _ in range(left):
+            conninfo = source.config.postgres.conninfo(replication="true")
+            stack.enter_context(closing(psycopg.connect(**conninfo)))
+        yield
+
+
+@pytest.mark.usefixtures("one_walsender_is_free")
+def test_the_last_walsender_is_left_to_the_copy(source: Source, repository: Repository) -> None:
+    said: list[str] = []
+    backup = base_backup.take(source.config, repository, said.append)
+    (told,) = (line for line in said if base_backup.NOT_HELD in line)
+    assert "max_wal_senders" in told
     assert repository.labels() == [backup.label]
