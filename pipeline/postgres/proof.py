@@ -4,6 +4,7 @@ What could not be examined is said as such, and never counted as sound.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,6 +41,20 @@ _UNSOUND = """
      WHERE NOT indisvalid AND (%(only)s::oid[] IS NULL OR indrelid = ANY (%(only)s))
      ORDER BY 1
 """
+# a damaged index is told by an error, and so is a time-out: there must be none
+_UNHURRIED = """
+    SELECT set_config(name, '0', true)
+      FROM unnest(ARRAY['statement_timeout', 'lock_timeout', 'transaction_timeout',
+                        'idle_in_transaction_session_timeout']) AS name
+     WHERE current_setting(name, true) IS NOT NULL
+"""
+_NOT_AT_HAND = (
+    psycopg.errors.UndefinedFile,
+    psycopg.errors.FeatureNotSupported,
+    psycopg.errors.InsufficientPrivilege,
+)
+LIMITS = "indexes other than B-trees, system catalogues, what TOAST holds beyond its presence"
+"""What amcheck, as it is used here, never reads."""
 
 
 @dataclass(frozen=True)
@@ -125,65 +140,85 @@ def amcheck(
     """Examine B-trees against their tables, and tables themselves; `only` takes oids of tables.
 
     Returns what is damaged, what could not be examined, and how many of both were sound. The
-    extension is made in a transaction that is rolled back: nothing of it stays.
+    extension is made in a transaction that is rolled back: nothing of it stays. Raises RestoreError
+    where reading ended the connection.
     """
-    not_examined = ["indexes other than B-trees, and what TOAST holds beyond its presence"]
     with connection.transaction(force_rollback=True):
         try:
-            with connection.transaction():
-                connection.execute("SET LOCAL search_path = pg_catalog")
-                connection.execute("CREATE SCHEMA pipeline_amcheck")
-                connection.execute("CREATE EXTENSION amcheck WITH SCHEMA pipeline_amcheck")
-            where = sql.Identifier("pipeline_amcheck")
-        except psycopg.errors.DuplicateObject:
-            row = connection.execute(
-                "SELECT extnamespace::regnamespace::text FROM pg_extension"
-                " WHERE extname = 'amcheck'"
-            ).fetchone()
-            where = sql.Identifier(row[0] if row else "public")
-        except psycopg.Error as error:
-            told = str(error).strip().splitlines()[0]
-            return [], [f"structure: amcheck is not at hand: {told}"], (0, 0)
+            where = _at_hand(connection)
+        except _NOT_AT_HAND as error:
+            return [], [f"structure: amcheck is not at hand: {_first_line(error)}"], (0, 0)
+        damaged = list[str]()
+        indexes = _examine_indexes(connection, where, only, damaged)
+        heaps = _examine_heaps(connection, where, only, damaged)
+    return damaged, [LIMITS], (indexes, heaps)
+
+
+def _at_hand(connection: Connection[Any]) -> sql.Identifier:
+    """Make the extension, or bring the one that is there up to date; answer its schema."""
+    with connection.transaction():
         connection.execute("SET LOCAL search_path = pg_catalog")  # names come out qualified
-        broken, indexes = _examine_indexes(connection, where, only)
-        damaged, heaps = _examine_heaps(connection, where, only)
-    return broken + damaged, not_examined, (indexes, heaps)
+        connection.execute(_UNHURRIED)
+        row = connection.execute(
+            "SELECT nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+            " WHERE extname = 'amcheck'"
+        ).fetchone()
+        if row is None:
+            connection.execute("CREATE SCHEMA pipeline_amcheck")
+            connection.execute("CREATE EXTENSION amcheck WITH SCHEMA pipeline_amcheck")
+            return sql.Identifier("pipeline_amcheck")
+        connection.execute("ALTER EXTENSION amcheck UPDATE")  # pg_upgrade leaves it as it was
+        return sql.Identifier(row[0])
 
 
 def _examine_indexes(
-    connection: Connection[Any], where: sql.Identifier, only: Sequence[int] | None
-) -> tuple[list[str], int]:
+    connection: Connection[Any],
+    where: sql.Identifier,
+    only: Sequence[int] | None,
+    damaged: list[str],
+) -> int:
     """Every row of a table must be found in each of its indexes, in its place."""
     version = connection.info.server_version // 10000
-    broken = []
-    found = connection.execute(_INDEXES, {"only": only}).fetchall()
-    for name, unique in found:
+    sound = 0
+    for name, unique in connection.execute(_INDEXES, {"only": only}).fetchall():
         # checkunique came with PostgreSQL 17
         arguments = [name, True, unique] if version >= 17 else [name, True]
         places = sql.SQL(", ").join(sql.Placeholder() for _ in arguments[1:])
         query = sql.SQL("SELECT {}.bt_index_check(%s::regclass, {})").format(where, places)
-        try:
-            with connection.transaction():
-                connection.execute(query, arguments)
-        except psycopg.Error as error:
-            broken.append(f"index {name}: {str(error).strip().splitlines()[0]}")
-    return broken, len(found) - len(broken)
+        with _noting(connection, f"index {name}", damaged), connection.transaction():
+            connection.execute(query, arguments)
+            sound += 1
+    return sound
 
 
 def _examine_heaps(
-    connection: Connection[Any], where: sql.Identifier, only: Sequence[int] | None
-) -> tuple[list[str], int]:
+    connection: Connection[Any],
+    where: sql.Identifier,
+    only: Sequence[int] | None,
+    damaged: list[str],
+) -> int:
     query = sql.SQL(
         "SELECT blkno, offnum, msg FROM {}.verify_heapam(%s::regclass, check_toast => true) LIMIT 3"
     ).format(where)
-    damaged, sound = [], 0
+    sound = 0
     for (name,) in connection.execute(_HEAPS, {"only": only}).fetchall():
-        try:
-            with connection.transaction():
-                told = connection.execute(query, [name]).fetchall()
-        except psycopg.Error as error:
-            damaged.append(f"table {name}: {str(error).strip().splitlines()[0]}")
-            continue
-        damaged += [f"table {name}: block {row[0]}, item {row[1]}: {row[2]}" for row in told]
-        sound += not told
-    return damaged, sound
+        with _noting(connection, f"table {name}", damaged), connection.transaction():
+            told = connection.execute(query, [name]).fetchall()
+            damaged += [f"table {name}: block {row[0]}, item {row[1]}: {row[2]}" for row in told]
+            sound += not told
+    return sound
+
+
+@contextmanager
+def _noting(connection: Connection[Any], what: str, damaged: list[str]) -> Iterator[None]:
+    """Note an error as damage; raise RestoreError, with all noted before, where it is the end."""
+    try:
+        yield
+    except psycopg.Error as error:
+        damaged.append(f"{what}: {_first_line(error)}")
+        if connection.closed:
+            raise RestoreError("; ".join(damaged)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

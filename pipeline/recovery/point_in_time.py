@@ -254,8 +254,7 @@ class PointInTimeRecovery:
             facts: Facts = {"not_examined": ["tables and indexes: amcheck was not wanted"]}
         else:
             with self._connect() as connection:
-                facts = structure.examine(connection, self.config.postgres)
-            self.progress(f"  {facts['told']}")
+                facts = structure.examine(connection, self.config.postgres, self.progress)
         for one in facts["not_examined"]:
             self.progress(f"  NOT examined: {one}")
         return facts

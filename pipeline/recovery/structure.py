@@ -1,41 +1,57 @@
 """The structure of every database of a recovered server, read before clients are let in."""
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 
 from pipeline.config import PostgresConfig
 from pipeline.errors import RestoreError
-from pipeline.postgres.proof import amcheck
+from pipeline.postgres.proof import LIMITS, amcheck
+
+# asked of the server, because the words of a refused connection come in the server's language
+_DATABASES = """
+    SELECT datname, CASE WHEN NOT datallowconn THEN 'it allows no connections'
+                         WHEN datconnlimit = -2 THEN 'it is invalid, its DROP was interrupted'
+                         WHEN NOT has_database_privilege(oid, 'CONNECT')
+                         THEN 'CONNECT is not granted on it' END
+      FROM pg_database ORDER BY 1
+"""
 
 
-def examine(connection: psycopg.Connection[Any], postgres: PostgresConfig) -> dict[str, Any]:
+def examine(
+    connection: psycopg.Connection[Any], postgres: PostgresConfig, progress: Callable[[str], None]
+) -> dict[str, Any]:
     """Have amcheck read every database that `connection` tells of; one it cannot read is named.
 
     Raises RestoreError naming what is damaged, in all of them.
     """
-    rows = connection.execute("SELECT datname, datallowconn FROM pg_database ORDER BY 1").fetchall()
     broken, unexamined, read = list[str](), list[str](), dict[str, tuple[int, int]]()
-    for name, open_to_us in rows:
-        if not open_to_us:
-            unexamined.append(f"database {name}: it allows no connections")
+    for name, closed in connection.execute(_DATABASES).fetchall():
+        if closed:
+            unexamined.append(f"database {name}: {closed}")
             continue
         try:
-            with psycopg.connect(**postgres.conninfo(dbname=name), autocommit=True) as there:
-                damaged, unread, read[name] = amcheck(there)
-        except psycopg.OperationalError as error:
-            unexamined.append(f"database {name}: {str(error).strip().splitlines()[-1]}")
+            damaged, unread, sound = _examined(postgres, name)
+        except (psycopg.Error, RestoreError) as error:
+            broken.append(f"database {name}: {str(error).strip()}")
             continue
         broken += [f"{one} of database {name}" for one in damaged]
-        unexamined += [f"database {name}: {one}" for one in unread]
+        if unread != [LIMITS]:
+            unexamined += [f"database {name}: {one}" for one in unread]
+            continue
+        read[name] = sound
+        progress(f"  {name}: {sound[0]} indexes and {sound[1]} tables are sound")
     if broken:
         raise RestoreError("the restored server is damaged: " + "; ".join(broken))
-    indexes = sum(indexes for indexes, _ in read.values())
-    heaps = sum(heaps for _, heaps in read.values())
     return {
-        "told": f"{indexes} indexes and {heaps} tables are sound, in {', '.join(read)}",
         "databases": list(read),
-        "indexes": indexes,
-        "heaps": heaps,
-        "not_examined": unexamined,
+        "indexes": sum(indexes for indexes, _ in read.values()),
+        "heaps": sum(heaps for _, heaps in read.values()),
+        "not_examined": [*unexamined, LIMITS],
     }
+
+
+def _examined(postgres: PostgresConfig, name: str) -> tuple[list[str], list[str], tuple[int, int]]:
+    with psycopg.connect(**postgres.conninfo(dbname=name), autocommit=True) as there:
+        return amcheck(there)
