@@ -10,11 +10,6 @@ def system_identifier(data: Path, tools: Tools) -> str:
     return _control(data, tools)["Database system identifier"]
 
 
-def timeline_of(data: Path, tools: Tools) -> int:
-    """Timeline of the latest checkpoint."""
-    return int(_control(data, tools)["Latest checkpoint's TimeLineID"])
-
-
 def _control(data: Path, tools: Tools) -> dict[str, str]:
     lines = tools.run("pg_controldata", f"--pgdata={data}").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -37,6 +37,19 @@ def answering(postgres: PostgresConfig) -> psycopg.Connection[Any]:
     return found[0]
 
 
+def archive_mode_and_timeline(opened: psycopg.Connection[Any]) -> tuple[str, int]:
+    """What the opened server archives, and where; RestoreError unless it is a primary."""
+    row = opened.execute(
+        """
+        SELECT current_setting('archive_mode'), CASE WHEN NOT pg_is_in_recovery() THEN
+               ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END
+        """
+    ).fetchone()
+    if row is None or row[1] is None:
+        raise RestoreError("the opened server is in recovery, expected a primary")
+    return row[0], row[1]
+
+
 def identity(live: psycopg.Connection[Any], user: str) -> str:
     """Identity of the live server; ConfigError unless our role may do what lies ahead."""
     row = live.execute(

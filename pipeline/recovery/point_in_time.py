@@ -20,8 +20,9 @@ from pipeline.cdc.resnapshot import stop_connectors
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, PipelineError, RecoveryRefused, RestoreError
 from pipeline.postgres import archiving, clients, tablespaces
-from pipeline.postgres.control import system_identifier, timeline_of
+from pipeline.postgres.control import system_identifier
 from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.replay import PRIVATE_HBA
 from pipeline.postgres.restore import unmark
 from pipeline.postgres.server import LocalServer, not_refused
 from pipeline.postgres.targets import Target
@@ -30,7 +31,7 @@ from pipeline.postgres.tools import Tools
 from pipeline.recovery import reconnect, structure
 from pipeline.recovery.base_restore import restore_base
 from pipeline.recovery.journal import Journal
-from pipeline.recovery.live import answering
+from pipeline.recovery.live import answering, archive_mode_and_timeline
 from pipeline.recovery.plan import Plan, make
 from pipeline.recovery.replaying import branch_off, compare_digests, order_of, replayed
 from pipeline.recovery.salvage import salvage
@@ -217,6 +218,7 @@ class PointInTimeRecovery:
             left = (self.journal.last("stands") or {"lsn": plan.stop})["lsn"]
             prove_branch(self.data, newest, plan.ends_on, Lsn.parse(left))
             self.server.stop()  # it may run on, on a socket that nobody has
+            (self.data / PRIVATE_HBA).unlink(missing_ok=True)
             return {"timeline": newest}
         postgres = self.config.postgres
         order = order_of(self.config, plan, self.journal.folder / "wal")
@@ -238,15 +240,18 @@ class PointInTimeRecovery:
         clients.keep_out(self.data, {self.config.postgres.user, *connecting}, self.tools)
         if self.server.pid() is None:
             self.server.start()
-        connection = self._connect()
-        with connection:
-            row = connection.execute(
-                "select pg_is_in_recovery(), current_setting('archive_mode')"
-            ).fetchone()
-            if row is None or row[0]:
-                raise RestoreError("the opened server is in recovery, expected a primary")
-            archiving.hand_over_history(self.config, self.data, timeline_of(self.data, self.tools))
-        return {"archive_mode": row[1], "address": f"{self.config.postgres.host}"}
+        promoted = self.journal.done()["replay"]["timeline"]
+        with self._connect() as connection:
+            mode, timeline = archive_mode_and_timeline(connection)
+        if timeline != promoted:
+            self.server.stop()  # what it would write is of a history that nobody wants
+            raise RestoreError(
+                f"the opened server is on timeline {timeline}, expected {promoted}, to which it "
+                "was promoted: that did not last, and it may have replayed past the target. Begin "
+                "a new recovery"
+            )
+        archiving.hand_over_history(self.config, self.data, timeline)
+        return {"archive_mode": mode, "address": f"{self.config.postgres.host}"}
 
     def examine(self) -> Facts:
         """Have amcheck read every database; say what it did not read."""

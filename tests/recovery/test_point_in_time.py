@@ -113,6 +113,26 @@ def test_damage_in_another_database_keeps_clients_out(source: Source) -> None:
     assert "database closed: it allows no connections" in examined["not_examined"]
 
 
+def test_a_promotion_that_did_not_last_is_not_opened(source: Source) -> None:
+    """The history of the new timeline is on disk, the end of recovery is not: the power went."""
+    source.back_up("one")
+    source.expect(source.write("kept").after)
+    journal = new_recovery(source.config)
+    running = recovery(source, journal, "latest")
+    running.cut_after = "compare_digests"
+    with pytest.raises(Power):
+        running.run()
+    assert running.plan is not None
+    history = source.data / "pg_wal" / "00000002.history"
+    history.write_text(f"1\t{running.plan.stop}\tno recovery target specified\n")
+    source.tools.own(history)
+    resumed = recovery(source, journal, "latest")
+    with pytest.raises(RestoreError, match="is on timeline 1, expected 2"):
+        resumed.run()
+    assert resumed.server.pid() is None
+    assert not (source.config.repository.path / "wal" / history.name).exists()
+
+
 def test_a_second_recovery_follows_the_first_onto_its_timeline(source: Source) -> None:
     """What the first one abandoned is not what the second one brings back."""
     source.back_up("one")
