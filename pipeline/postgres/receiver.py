@@ -25,7 +25,6 @@ from pipeline.postgres.stream import (
     only_receiver,
     prepare_slot,
     received,
-    segment_size,
     streaming,
 )
 from pipeline.wait import wait_until
@@ -144,7 +143,7 @@ class _Receiver:
             end = None
             with contextlib.suppress(psycopg.OperationalError, ServerError, OSError):
                 with self._connect() as connection:
-                    end = _flushed_record(connection)
+                    end, _ = _flushed_record(connection)
                 _refuse_foreign(end, self._repository)
                 end.write(self._repository)
             self._say(reason, end)
@@ -157,17 +156,16 @@ class _Receiver:
 
     def _stream(self) -> None:
         with self._connect() as connection:
-            end = _flushed_record(connection)
+            end, size = _flushed_record(connection)
             _refuse_foreign(end, self._repository)
             prepare_slot(connection, self._slot)
-            size = segment_size(connection)
             with streaming(self._config, end.timeline, size) as stream:
                 self._say("", end, received(connection, self._slot))
                 self._progress(f"receiver: streaming timeline {end.timeline} from {end.lsn}")
                 while not self._stop.wait(PERIOD):
                     if ended := stream.ended():
                         raise ServerError(ended)
-                    end = _flushed_record(connection)
+                    end, _ = _flushed_record(connection)
                     end.write(self._repository)
                     self._say("", end, received(connection, self._slot))
                     self._pause = PERIOD  # it has come to a second of work
@@ -189,8 +187,8 @@ class _Receiver:
             status.write(self._repository)
 
 
-def _flushed_record(connection: psycopg.Connection[Any]) -> ExpectedEnd:
-    """Ask for the end of the newest record, and wait until that is flushed."""
+def _flushed_record(connection: psycopg.Connection[Any]) -> tuple[ExpectedEnd, int]:
+    """Ask for the end of the newest record, wait until that is flushed; and a segment's bytes."""
     row = connection.execute(
         """
         select (pg_control_system()).system_identifier::text,
@@ -209,7 +207,7 @@ def _flushed_record(connection: psycopg.Connection[Any]) -> ExpectedEnd:
         return None if found and Lsn.parse(found[0]) >= end else f"flushed to {found}"
 
     wait_until(f"flush of {end}", flushed, within=timedelta(seconds=30))
-    return ExpectedEnd(row[0], row[1], end, row[3].astimezone(UTC))
+    return ExpectedEnd(row[0], row[1], end, row[3].astimezone(UTC)), row[4]
 
 
 def _refuse_foreign(found: ExpectedEnd, repository: Path) -> None:

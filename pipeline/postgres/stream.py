@@ -107,16 +107,6 @@ def prepare_slot(connection: psycopg.Connection[Any], name: str) -> None:
         raise ServerError(f"slot {name!r} is in use by another client, backend {reader}")
 
 
-def segment_size(connection: psycopg.Connection[Any]) -> int:
-    """Bytes of this server's segments."""
-    row = connection.execute(
-        "select pg_size_bytes(current_setting('wal_segment_size'))::int"
-    ).fetchone()
-    if row is None:
-        raise ServerError("the server did not answer its wal_segment_size")
-    return int(row[0])
-
-
 def received(connection: psycopg.Connection[Any], name: str) -> Lsn | None:
     """How far the server knows WAL to be on the receiver's disk; None before its first word."""
     row = connection.execute(

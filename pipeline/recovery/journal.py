@@ -26,7 +26,11 @@ class Journal:
         return self.folder.name
 
     def write(self, step: str, result: str, **facts: Any) -> None:  # noqa: ANN401 - JSON values
-        """Append one line: UTC, step, result (`started`, `done`, `failed`) and its facts."""
+        """Append one line: UTC, step, result and its facts.
+
+        Results are `started`, `done` and `failed`, and within a step `stands`, where replay does
+        before it is promoted, and `sent`, before rows are committed.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         line = {"utc": datetime.now(UTC).isoformat(), "step": step, "result": result, **facts}
         with self.path.open("ab") as stream:
