@@ -220,7 +220,10 @@ def test_a_broken_installation_is_not_an_archive_that_ends(
     shutil.copy(installed.segment(), installed.view / NAME)
     assert restore_command(installed.script, installed.view, NAME) == 0
     assert restore_command(installed.script, installed.view, "00000002.history") == 1
+    dangling = "000000010000000000000009"
+    (installed.view / dangling).symlink_to(installed.view / "gone")
     damage(installed.script)
     assert restore_command(installed.script, installed.view, NAME) == 200
+    assert restore_command(installed.script, installed.view, dangling) == 200
     shutil.rmtree(installed.view)
     assert restore_command(installed.script, installed.view, NAME) == 200

@@ -30,7 +30,8 @@ def get_command(config: PipelineConfig, view: Path) -> str:
     promote: so 1 passes for "there is no such file" only where the shell sees no such file either.
     """
     folder = shlex.quote(str(view))
-    absent = f"test $? -eq 1 && test -d {folder} && test ! -e {folder}/%f && exit 1"
+    nothing = f"test ! -e {folder}/%f && test ! -L {folder}/%f"  # a dangling link is something
+    absent = f"test $? -eq 1 && test -d {folder} && {nothing} && exit 1"
     return f"{command(config)} get {folder} %f %p || {{ {absent}; exit {wal_command.FAILED}; }}"
 
 
