@@ -6,7 +6,7 @@ a temporary one, which reserves WAL from the last checkpoint on. The copy begins
 
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from pipeline.config import PostgresConfig
+from pipeline.errors import ServerError
 from pipeline.wait import wait_until
 
 # an idle connection is what the slot lives by
@@ -31,27 +32,33 @@ def held_wal(postgres: PostgresConfig) -> Iterator[str | None]:
     whole, or fails for the want of a segment, never in silence.
     """
     name = sql.Identifier(f"pipeline_backup_{secrets.token_hex(4)}")
-    with ExitStack() as stack:
-        refused: str | None = None
-        try:
-            connection = psycopg.connect(**postgres.conninfo(**_SESSION), autocommit=True)
-            stack.callback(_end, postgres, connection)
-            connection.execute(_CREATE.format(name))
-            _end(postgres, psycopg.connect(**postgres.conninfo(**_SESSION)))  # the copy's own
-        except psycopg.Error as error:
-            refused = str(error).strip().splitlines()[0]
-            stack.close()  # it must not stand in the way of the copy
+    connection, refused = None, None
+    try:
+        connection = psycopg.connect(**postgres.conninfo(**_SESSION), autocommit=True)
+        connection.execute(_CREATE.format(name))
+        _end(postgres, psycopg.connect(**postgres.conninfo(**_SESSION)))  # as the copy will
+    except psycopg.Error as error:
+        refused = str(error).strip().splitlines()[0]
+        if connection is not None:
+            _end(postgres, connection)
+    try:
         yield refused
+    finally:
+        if connection is not None:
+            connection.close()
 
 
 def _end(postgres: PostgresConfig, connection: psycopg.Connection[Any]) -> None:
     """Close it, and wait until the server has the walsender back: it may have no other."""
     pid = connection.info.backend_pid
     connection.close()
-    with psycopg.connect(**postgres.conninfo(), autocommit=True) as looking:
 
-        def ended() -> str | None:
-            found = looking.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
-            return f"process {pid} is still there" if found is not None else None
+    def ended() -> str | None:
+        found = looking.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
+        return f"process {pid} is still there" if found is not None else None
 
+    with (
+        suppress(psycopg.Error, ServerError),  # the copy says by itself what it lacks
+        psycopg.connect(**postgres.conninfo(), autocommit=True) as looking,
+    ):
         wait_until("end of a replication connection", ended, within=timedelta(seconds=10))
