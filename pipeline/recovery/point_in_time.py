@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.resnapshot import stop_connectors
 from pipeline.config import PipelineConfig
@@ -241,7 +239,7 @@ class PointInTimeRecovery:
         if self.server.pid() is None:
             self.server.start()
         promoted = self.journal.done()["replay"]["timeline"]
-        with self._connect() as connection:
+        with answering(self.config.postgres) as connection:
             mode, timeline = archive_mode_and_timeline(connection)
         if timeline != promoted:
             self.server.stop()  # what it would write is of a history that nobody wants
@@ -258,7 +256,7 @@ class PointInTimeRecovery:
         if not self.structure:
             facts: Facts = {"not_examined": ["tables and indexes: amcheck was not wanted"]}
         else:
-            with self._connect() as connection:
+            with answering(self.config.postgres) as connection:
                 facts = structure.examine(connection, self.config.postgres, self.progress)
         for one in facts["not_examined"]:
             self.progress(f"  NOT examined: {one}")
@@ -267,7 +265,7 @@ class PointInTimeRecovery:
     def reconnect(self) -> Facts:
         """Publication and slot, connectors from the first row on, topics equal to tables."""
         facts = Repository(self.store).get(self._plan.backup).manifest.facts
-        with self._connect() as connection:
+        with answering(self.config.postgres) as connection:
             done, found = reconnect.after_restore(
                 self.config, connection, facts, self.journal.recovery, self.progress
             )
@@ -275,7 +273,7 @@ class PointInTimeRecovery:
 
     def verify(self) -> Facts:
         """Ask the pipeline and the gate; clients stay out while either names a problem."""
-        with self._connect() as connection:
+        with answering(self.config.postgres) as connection:
             problems = reconnect.problems(self.config, connection)
         problems += self.gate()
         if problems:
@@ -297,6 +295,3 @@ class PointInTimeRecovery:
         if self.plan is None:
             raise PipelineError("a step ran before the plan was made")
         return self.plan
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        return answering(self.config.postgres)
