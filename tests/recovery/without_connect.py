@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.errors import RestoreError
 from pipeline.postgres.targets import Target
 from pipeline.recovery.journal import Journal
+from pipeline.recovery.live import answering
 from pipeline.recovery.point_in_time import PointInTimeRecovery
 from tests.recovery.history import Source
 from tests.recovery.interrupted import Power
@@ -27,7 +28,7 @@ class WithoutConnect(PointInTimeRecovery):
         return {}
 
     def reconnect(self) -> Facts:
-        with self._connect() as connection:
+        with answering(self.config.postgres) as connection:
             return {"user": connection.info.user}
 
     def verify(self) -> Facts:
