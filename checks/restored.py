@@ -93,7 +93,9 @@ class DigestRestore:
     def tables(self) -> list[tuple[str, str | None]]:
         """Each table, and what is wrong with it; RestoreError where replay does not get there."""
         enough_room_for(self.path, self.backup)
-        plan = make(self.config, self.digests.target)
+        # what only the live server holds is not in the repository, and would not be replayed
+        postgres = self.config.postgres.model_copy(update={"data": None})
+        plan = make(self.config.model_copy(update={"postgres": postgres}), self.digests.target)
         if plan.backup != self.backup.label:  # its rows would say nothing of this set
             raise RestoreError(
                 f"the digests are those of {self.backup.label}, and what can be restored to "
