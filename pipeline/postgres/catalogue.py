@@ -200,8 +200,10 @@ def unlike(connection: Connection[Any], facts: Mapping[str, Any]) -> tuple[list[
         for name, stated in found.items()
         if name.startswith("setting of ") and name.endswith(here)
     }
-    same = facts["server_version_num"] // 10000 == connection.info.server_version // 10000
+    same_major = facts["server_version_num"] // 10000 == connection.info.server_version // 10000
     wrong, other = list[str](), list[str]()
     for name, told in differences(facts["catalogue"], found):
-        (other if name.startswith(_NOT_IN_A_DUMP) or not same else wrong).append(f"{name}: {told}")
+        (other if name.startswith(_NOT_IN_A_DUMP) or not same_major else wrong).append(
+            f"{name}: {told}"
+        )
     return wrong, other
