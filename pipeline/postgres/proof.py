@@ -52,6 +52,7 @@ _NOT_AT_HAND = (
     psycopg.errors.UndefinedFile,
     psycopg.errors.FeatureNotSupported,
     psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.DuplicateSchema,
 )
 LIMITS = "indexes other than B-trees, system catalogues, what TOAST holds beyond its presence"
 """What amcheck, as it is used here, never reads."""
