@@ -61,6 +61,7 @@ class RestoreDatabase(Story):
         source = self.pipeline.source
         source.run(f"drop database if exists {self._name} with (force)")
         self.number += 1
+        source.run(f"drop database if exists {self._name}")  # another story left its last one
         source.run(f"create database {self._name} template template0")
         return self.pipeline.command("restore", "database", "--into", self._name)
 
