@@ -143,7 +143,7 @@ class _Receiver:
             end = None
             with contextlib.suppress(psycopg.OperationalError, ServerError, OSError):
                 with self._connect() as connection:
-                    end, _ = _flushed_record(connection)
+                    end, _ = flushed_record(connection)
                 _refuse_foreign(end, self._repository)
                 end.write(self._repository)
             self._say(reason, end)
@@ -156,7 +156,7 @@ class _Receiver:
 
     def _stream(self) -> None:
         with self._connect() as connection:
-            end, size = _flushed_record(connection)
+            end, size = flushed_record(connection)
             _refuse_foreign(end, self._repository)
             prepare_slot(connection, self._slot)
             with streaming(self._config, end.timeline, size) as stream:
@@ -165,7 +165,7 @@ class _Receiver:
                 while not self._stop.wait(PERIOD):
                     if ended := stream.ended():
                         raise ServerError(ended)
-                    end, _ = _flushed_record(connection)
+                    end, _ = flushed_record(connection)
                     end.write(self._repository)
                     self._say("", end, received(connection, self._slot))
                     self._pause = PERIOD  # it has come to a second of work
@@ -187,7 +187,7 @@ class _Receiver:
             status.write(self._repository)
 
 
-def _flushed_record(connection: psycopg.Connection[Any]) -> tuple[ExpectedEnd, int]:
+def flushed_record(connection: psycopg.Connection[Any]) -> tuple[ExpectedEnd, int]:
     """Ask for the end of the newest record, wait until that is flushed; and a segment's bytes."""
     row = connection.execute(
         """

@@ -16,7 +16,7 @@ from fixtures.stacks.native import NativeStack
 from pipeline.config import PipelineConfig
 from pipeline.postgres import base_backup
 from pipeline.postgres.lsn import Lsn, as_record_end, segment_name
-from pipeline.postgres.receiver import EXPECTED_END, ExpectedEnd, receive
+from pipeline.postgres.receiver import EXPECTED_END, ExpectedEnd, flushed_record, receive
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
@@ -86,8 +86,9 @@ class Source:
         return as_record_end(lsn, 16 << 20)
 
     def flushed(self) -> Lsn:
-        """How far a server's WAL is certainly on disk, whatever it has in its memory."""
-        return Lsn.parse(self.run("select pg_current_wal_flush_lsn()::text"))
+        """Where the newest record ends, as soon as all of it is on disk."""
+        with self.connect() as connection:
+            return flushed_record(connection)[0].lsn
 
     def write(self, note: str) -> Commit:
         """One transaction of one row, acknowledged and flushed."""

@@ -85,6 +85,20 @@ def test_the_expected_end_follows_the_server_and_never_goes_back(source: Source)
     assert seen[0].time < seen[-1].time
 
 
+def test_no_expected_end_lies_within_a_record(source: Source) -> None:
+    """The WAL writer flushes full pages first, what follows on the last one a moment later."""
+    before = source.flushed()
+    source.run("select pg_logical_emit_message(false, 'pipeline', repeat('x', 20000))")
+    end = source.position()
+
+    def moved() -> str | None:
+        flushed = Lsn.parse(source.run("select pg_current_wal_flush_lsn()::text"))
+        return None if flushed > before else f"it is at {flushed}"
+
+    wait_until("WAL writer", moved, within=SOON)
+    assert source.flushed() == end
+
+
 @pytest.mark.parametrize("other", ["server", "older copy"])
 def test_a_server_that_would_falsify_the_expected_end_is_refused(
     source: Source, other: str
