@@ -2,12 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from checks import rules
-from checks.check import Check, Outcome
 from checks.restored import TrialRestore
 from checks.subjects import BackupRepository, BaseBackup, SourceServer
 from fixtures.faults import server
@@ -15,8 +12,10 @@ from fixtures.scratch import Material, Scratch
 from pipeline.postgres import base_backup
 from pipeline.repository import Repository
 from pipeline.store import FolderStore
+from tests.recovery.alarms import alarms, spread
 
 pytestmark = pytest.mark.stack
+KINDS = (BaseBackup, BackupRepository, TrialRestore)
 
 
 @pytest.fixture
@@ -29,41 +28,12 @@ def back_up(source: Scratch[SourceServer]) -> None:
     base_backup.take(source.config, Repository(FolderStore(source.repository)))
 
 
-def alarms(source: Scratch[SourceServer]) -> list[str]:
-    """Every check of backups and of their trial restores that does not pass."""
-    found = []
-    trial = TrialRestore.of(source.config)
-    subjects: tuple[tuple[type[Any], Any], ...] = (
-        (BaseBackup, trial.base),
-        (BackupRepository, BackupRepository.of(source.config)),
-        (TrialRestore, trial),
-    )
-    try:
-        for kind, subject in subjects:
-            checks: list[Check[Any]] = list(rules.CATALOGUE.on(kind))
-            for check in checks:
-                seen = check.run(lambda subject=subject: subject)  # type: ignore[misc]  # a default gives a lambda no type
-                if seen.outcome is not Outcome.PASS:
-                    found.append(f"{check.id}: {seen.problems or seen.trouble}")
-    finally:
-        trial.close()
-    return found
-
-
 def test_a_backup_with_a_tablespace_raises_no_alarm(source: Scratch[SourceServer]) -> None:
-    place = source.folder / "fast"
-    place.mkdir()
-    server.own_server(source).tools.own(place)
-    server.execute(
-        source,
-        f"create tablespace fast location '{place}'".encode(),
-        "create table shop.quick (id bigint primary key) tablespace fast",
-        "insert into shop.quick select generate_series(1, 5000)",
-    )
+    spread(source)
     back_up(source)
     contents = BaseBackup.of(source.config).contents
     assert any(name.startswith("pg_tblspc/") and name in contents.pages for name in contents.files)
-    assert alarms(source) == []
+    assert alarms(source, *KINDS) == {}
 
 
 def test_a_backup_taken_while_clients_write_raises_no_alarm(
@@ -87,4 +57,4 @@ def test_a_backup_taken_while_clients_write_raises_no_alarm(
     finally:
         bench.kill()
         bench.communicate()
-    assert alarms(source) == []
+    assert alarms(source, *KINDS) == {}

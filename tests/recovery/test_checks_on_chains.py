@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from checks import rules
-from checks.check import Check, Examination, Outcome
+from checks.check import Examination, Outcome
 from checks.pages import changed_file
-from checks.proof import opened, told
 from checks.restored import DigestRestore, TrialRestore
 from checks.rules.base_changes import increments_hold_every_change
 from checks.rules.repository import room_for_the_next_backup
@@ -26,6 +24,7 @@ from fixtures.scratch import Material, Scratch
 from pipeline.postgres import chain
 from pipeline.postgres.targets import Target, TargetKind
 from pipeline.recovery.plan import make
+from tests.recovery.alarms import alarms, outcomes, spread
 from tests.recovery.growing import chain_of, increment, switched
 
 pytestmark = pytest.mark.stack
@@ -35,21 +34,6 @@ KINDS = (BaseBackup, BackupRepository, WalArchive, LogicalBackup, TrialRestore)
 @pytest.fixture
 def chained(material: Material) -> Material:
     return chain_of(material)
-
-
-def outcomes(scratch: Scratch[Any]) -> dict[str, tuple[Outcome, str]]:
-    """What every check of a copy's kind says of it."""
-    checks: list[Check[Any]] = list(rules.CATALOGUE.on(scratch.kind))
-    with opened(scratch) as copy:
-        seen = {check.id: check.run(copy) for check in checks}
-    return {name: (one.outcome, told(one)) for name, one in seen.items()}
-
-
-def alarms(scratch: Scratch[Any]) -> dict[str, str]:
-    """Every check that does not pass."""
-    found = outcomes(scratch)
-    assert found
-    return {name: said for name, (one, said) in found.items() if one is not Outcome.PASS}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -140,15 +124,7 @@ def source(chained: Material) -> Iterator[Scratch[SourceServer]]:
 
 def test_a_chain_that_gains_a_tablespace_raises_no_alarm(source: Scratch[SourceServer]) -> None:
     """Its first increment holds the new files whole, the next one only their changed blocks."""
-    place = source.folder / "fast"
-    place.mkdir()
-    server.own_server(source).tools.own(place)
-    server.execute(
-        source,
-        f"create tablespace fast location '{place}'".encode(),
-        "create table shop.quick tablespace fast as select generate_series(1, 9000) as id",
-        "vacuum",
-    )
+    spread(source)
     increment(source)
     server.execute(source, "update shop.quick set id = -id where id = 4500")
     increment(source)
@@ -157,8 +133,7 @@ def test_a_chain_that_gains_a_tablespace_raises_no_alarm(source: Scratch[SourceS
     assert len(backups.links(source)) == 5
     changes = increments_hold_every_change.run(lambda: WalArchive.of(source.config))
     assert (changes.outcome, changes.problems) == (Outcome.PASS, ())
-    for kind in (BaseBackup, BackupRepository, TrialRestore):
-        assert alarms(Scratch(kind, source.folder, source.config, source.nonce)) == {}
+    assert alarms(source, BaseBackup, BackupRepository, TrialRestore) == {}
 
 
 def test_digests_of_a_chain_are_held_against_that_chain(source: Scratch[SourceServer]) -> None:
