@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cdc.connectors import ConnectClient
+from pipeline.cdc.debezium import own_connectors
 from pipeline.cdc.resnapshot import stop_connectors
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, PipelineError, RecoveryRefused, RestoreError
@@ -135,7 +136,7 @@ class PointInTimeRecovery:
         """Stop connectors and the old server, and see that clients are refused."""
         postgres = self.config.postgres
         with ConnectClient(self.config.connect.url) as connect:
-            names = reconnect.connectors(self.config, connect)
+            names = own_connectors(self.config, connect)
             roles = sorted(reconnect.roles(connect, names))
             offsets = stop_connectors(connect, names)
         self.server.stop()

@@ -18,9 +18,6 @@ from pipeline.registry.client import RegistryClient
 Connection = psycopg.Connection[Any]
 
 
-connectors = own_connectors
-
-
 def roles(connect: ConnectClient, names: Iterable[str]) -> set[str]:
     """Name the database roles of connectors: a recovery lets them in before the clients."""
     configured = (connect.config(name).get("database.user") for name in names)
@@ -42,7 +39,7 @@ def after_restore(
     tables = [str(table) for table in published(connection, config.cdc.publication)]
     since = topic_ends(config, tables)
     with ConnectClient(config.connect.url) as connect:
-        names = connectors(config, connect)
+        names = own_connectors(config, connect)
         for name in names:
             progress(f"  {name} reads every row again")
             resnapshot(connect, connection, name, config.cdc.slot)
@@ -94,7 +91,7 @@ def problems(config: PipelineConfig, connection: Connection) -> list[str]:
     with ConnectClient(config.connect.url) as connect:
         told += [
             f"{name}: {trouble}"
-            for name in connectors(config, connect)
+            for name in own_connectors(config, connect)
             if (trouble := connect.status(name).trouble)
         ]
     with RegistryClient(config.registry.url) as registry:

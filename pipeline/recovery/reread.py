@@ -6,12 +6,13 @@ from datetime import timedelta
 import psycopg
 
 from pipeline.cdc.connectors import ConnectClient
+from pipeline.cdc.debezium import own_connectors
 from pipeline.cdc.reconcile import Reconciliation, reconcile, topic_ends
 from pipeline.cdc.resnapshot import resnapshot
 from pipeline.cdc.slots import find_slot
 from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError
-from pipeline.recovery.reconnect import connectors, published
+from pipeline.recovery.reconnect import published
 from pipeline.wait import wait_until
 
 STREAMS = timedelta(seconds=60)
@@ -25,7 +26,7 @@ def go_on(config: PipelineConfig) -> None:
         ConnectClient(config.connect.url) as connect,
         psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection,
     ):
-        for name in connectors(config, connect):
+        for name in own_connectors(config, connect):
             connect.resume(name)
             connect.wait_running(name)
 
@@ -43,7 +44,7 @@ def every_row(
     with psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection:
         since = topic_ends(config, published(connection, config.cdc.publication))
         with ConnectClient(config.connect.url) as connect:
-            for name in connectors(config, connect):
+            for name in own_connectors(config, connect):
                 progress(f"  {name} reads every row again")
                 resnapshot(connect, connection, name, config.cdc.slot)
     found = reconcile(config, since=since, recovery=recovery, arriving=ARRIVING)

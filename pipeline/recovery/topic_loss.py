@@ -21,6 +21,7 @@ import psycopg
 from confluent_kafka import KafkaException
 
 from pipeline.cdc.connectors import ConnectClient
+from pipeline.cdc.debezium import own_connectors
 from pipeline.cdc.resnapshot import stop_connectors
 from pipeline.config import PipelineConfig
 from pipeline.errors import (
@@ -36,7 +37,7 @@ from pipeline.kafka.group_restore import restore
 from pipeline.kafka.topics import SECONDS, admin, cluster_id
 from pipeline.recovery import reread, topic_offsets
 from pipeline.recovery.journal import Journal
-from pipeline.recovery.reconnect import connectors, problems
+from pipeline.recovery.reconnect import problems
 from pipeline.recovery.topic_evidence import Evidence, Facts, told
 from pipeline.recovery.topic_extent import (
     Harmed,
@@ -164,7 +165,7 @@ class TopicRecovery:
         stopped: Facts = {}
         if self._fed:
             with ConnectClient(self.config.connect.url) as connect:
-                names = connectors(self.config, connect)
+                names = own_connectors(self.config, connect)
                 offsets = stop_connectors(connect, names)
             stopped = {name: [str(one.offset) for one in kept] for name, kept in offsets.items()}
         there = [one["topic"] for one in self.done["find_extent"]["harmed"] if one["topic_id"]]
