@@ -53,20 +53,36 @@ class Unfinished:
 
     def publish(self) -> bool:
         """Make content and name durable; False when something stands under the name already."""
+        self.sync()
+        published = self.name()
+        sync_folders(os.path.dirname(self._target), self._root)
+        return published
+
+    def sync(self) -> None:
+        """Make the content durable, by itself."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
+
+    def name(self) -> bool:
+        """Give it its name, which is durable once the folder is; False when something has it."""
         parent, name = os.path.split(self._target)
         os.makedirs(parent, exist_ok=True)
         folder = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
         try:  # unlike rename, a link never replaces; with a folder given it follows /proc's links
             os.link(self._source, name, dst_dir_fd=folder, follow_symlinks=True)
-            published = True
         except FileExistsError:
-            published = False
+            return False
         finally:
             os.close(folder)
-        sync_folders(parent, self._root)
-        return published
+        return True
+
+    def close(self) -> None:
+        """Let go of it; what was not named is gone."""
+        try:
+            self._stream.close()
+        finally:
+            if self._named:
+                os.unlink(self._named)
 
     def __enter__(self) -> Self:
         return self
@@ -78,13 +94,10 @@ class Unfinished:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._stream.close()
+            self.close()
         except OSError:  # what could not be flushed is not published either
             if error is None:
                 raise
-        finally:
-            if self._named:
-                os.unlink(self._named)
 
 
 def same(one: str, other: str) -> bool:

@@ -36,19 +36,20 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 
 def push(repository: str | os.PathLike[str], segment: str | os.PathLike[str]) -> int:
-    """Archive one file under its own name; never replace other content."""
+    """Archive one file under its own name; never replace other content.
+
+    Out of a server's pg_wal it takes a few along that wait behind it (pipeline.postgres.handover).
+    """
     if __package__ in {None, ""}:  # run by its path: the server's owner need not have it installed
         sys.path.insert(0, os.path.abspath(f"{__file__}/../../.."))
-    from pipeline.durable import Unfinished, same
     from pipeline.errors import ObjectExists
+    from pipeline.postgres.handover import archived
 
     name, root = os.path.basename(segment), os.path.abspath(repository)
     try:
-        with open(segment, "rb", 0) as stream, Unfinished(root, f"{root}/{ARCHIVE}{name}") as file:
-            file.copy(stream.fileno())
-            if file.publish() or same(os.fspath(segment), f"{root}/{ARCHIVE}{name}"):
-                return DONE
-            problem: Exception = ObjectExists(ARCHIVE + name, root)
+        if archived(root, os.fspath(segment), f"{root}/{ARCHIVE}{name}"):
+            return DONE
+        problem: Exception = ObjectExists(ARCHIVE + name, root)
     except OSError as error:
         problem = error
     sys.stderr.write(f"pipeline-wal push {name}: not archived in {root}: {problem}\n")
