@@ -1,6 +1,7 @@
 """PostgreSQL side by side: one cluster, in the order in which a measure leaves it to the next."""
 
 from bench.backups import Backups
+from bench.commands import Commands
 from bench.contest import Contest
 from bench.restores import Restores
 
@@ -21,12 +22,14 @@ class PostgresBench(Contest):
         starts = self._last_backups()
         self._write(segments)
         self._count(starts)
+        commands = Commands(self)
         return [
             *tables,
             backups.verification(),
             *restores.promoted(),
             restores.replays(),
-            restores.commands(),
+            commands.one(),
+            commands.many(),
         ]
 
     def _load(self, scale: int) -> None:

@@ -1,14 +1,13 @@
-"""Restores side by side, and the commands that hand WAL over and fetch it."""
+"""Restores side by side."""
 
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 
 from bench.contest import Contest
-from bench.measure import Series, aim, cold, interleaved, series, table, timed
+from bench.measure import Series, aim, cold, interleaved, series, table
 from bench.peers import Peer
 from pipeline.postgres import archiving
 
@@ -138,52 +137,3 @@ class Restores:
             "of the data at the end too."
         )
         return table(f"replay of {count} segments by restore_command", found, "cp", note)
-
-    def commands(self) -> str:
-        """One segment, many times, each under a name of its own: nearly all of it is the start."""
-        self._contest.say("archive and restore commands")
-        bench, number = self._contest.bench, 0
-        segment = max((self._contest.ours.repository / "wal").glob("?" * 24))
-        folder = bench.path("commands")
-
-        def pushed(lines: list[str]) -> float:
-            nonlocal number
-            number += 1
-            path = folder / f"00000001000000FF{number:08X}"
-            shutil.copyfile(segment, path)
-            bench.tools.own(path)
-            script = "set -e\n" + "\n".join(lines)
-            seconds = timed(lambda: bench.run("/bin/sh", "-c", script, "push", path))
-            path.unlink()
-            return seconds
-
-        contestants: dict[str, Callable[[], float]] = {
-            "cp, not synced": lambda: pushed([f'cp "$1" {folder}/cp'])
-        }
-        for peer in self._contest.peers:
-            contestants[f"push: {peer.name}"] = lambda peer=peer: pushed(peer.archive_lines())  # type: ignore[misc] # mypy infers no type for a default
-        for name, words in self._gets(segment, folder).items():
-            contestants[f"get: {name}"] = lambda words=words: timed(lambda: bench.run(*words))  # type: ignore[misc] # mypy infers no type for a default
-        found = interleaved(contestants, max(10, self._contest.rounds), lambda _: None)
-        self._contest.record("commands", found)
-        note = (
-            "Barman's push is the copy into its incoming folder, which does not sync. pgBackRest "
-            "compresses in its push, and unpacks in its get."
-        )
-        return table("one segment of 16 MB", found, "cp, not synced", note)
-
-    def _gets(self, segment: Path, folder: Path) -> dict[str, list[str]]:
-        """The commands that fetch a segment, by contestant."""
-        into, name = str(folder / "got"), segment.name
-        ours, pgbackrest, barman = (
-            self._contest.ours,
-            self._contest.pgbackrest,
-            self._contest.barman,
-        )
-        get = archiving.get_command(self._contest.bench.config, segment.parent)
-        return {
-            "cp": ["cp", str(segment), into],
-            ours.name: ["/bin/sh", "-c", get.replace("%f", name).replace("%p", into)],
-            pgbackrest.name: [*pgbackrest.words("archive-get"), name, into],
-            barman.name: [*barman.words("get-wal"), "-o", str(folder), name],
-        }
