@@ -1,5 +1,6 @@
 """WAL is brought ahead of replay: the next segments, in its order, and no more than that."""
 
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.postgres import prefetch, wal_command
+from pipeline.config import PipelineConfig, RepositoryConfig
+from pipeline.postgres import archiving, prefetch, wal_command
 from pipeline.postgres.lsn import Lsn, segment_name
 from pipeline.postgres.segments import MergedWal
 from pipeline.postgres.tools import Tools
@@ -26,6 +28,7 @@ class Place:
         self.view, self.pg_wal = folder / "view", folder / "pg_wal"
         self.view.mkdir()
         self.pg_wal.mkdir()
+        self.config = PipelineConfig(repository=RepositoryConfig(path=self.view))
 
     def wal(self, *segments: tuple[int, int], unfinished: int = 0) -> MergedWal:
         """Make files of a timeline and a number each; the last so many may be unfinished."""
@@ -38,13 +41,19 @@ class Place:
     @property
     def ready(self) -> list[str]:
         """What lies ready, whole."""
-        folder = self.pg_wal / wal_command.PREFETCHED
+        folder = self.pg_wal / prefetch.PREFETCHED
         return sorted(path.name for path in folder.glob("?" * 24))
 
     @contextmanager
     def prefetched(self, wal: MergedWal, start: int) -> Iterator[Callable[[Lsn], None]]:
         with prefetch.prefetched(wal, Lsn(start), self.pg_wal, Tools()) as replayed_to:
             yield replayed_to
+
+    def get(self, name: str) -> int:
+        """What the server hears from its restore_command, which it runs in its data folder."""
+        line = archiving.get_command(self.config, self.view).replace("%f", name)
+        words = ["/bin/sh", "-c", line.replace("%p", "pg_wal/RECOVERYXLOG")]
+        return subprocess.run(words, check=False, cwd=self.pg_wal.parent).returncode
 
     def until(self, count: int) -> None:
         def waiting() -> str | None:
@@ -64,10 +73,10 @@ def test_it_stays_so_far_ahead_of_replay(place: Place) -> None:
     with place.prefetched(wal, 3 * SIZE) as replayed_to:
         place.until(AHEAD + 1)
         assert place.ready == names[: AHEAD + 1]
-        assert wal_command.get(place.view, names[0], place.pg_wal / "RECOVERYXLOG") == 0
+        assert place.get(names[0]) == 0
         replayed_to(Lsn(4 * SIZE + 17))
         wait_until("more", lambda: None if names[9] in place.ready else "not yet", within=SOON)
-    assert not (place.pg_wal / wal_command.PREFETCHED).exists()
+    assert not (place.pg_wal / prefetch.PREFETCHED).exists()
 
 
 def test_what_lies_ready_is_moved_and_asked_for_again_it_is_copied(place: Place) -> None:
@@ -75,10 +84,10 @@ def test_what_lies_ready_is_moved_and_asked_for_again_it_is_copied(place: Place)
     (name,), into = wal.segments, place.pg_wal / "RECOVERYXLOG"
     with place.prefetched(wal, 3 * SIZE):
         place.until(1)
-        assert wal_command.get(place.view, name, into) == wal_command.DONE
+        assert place.get(name) == wal_command.DONE
         assert (into.read_text(), place.ready) == (name, [])
         into.unlink()
-        assert wal_command.get(place.view, name, into) == wal_command.DONE
+        assert place.get(name) == wal_command.DONE
         assert into.read_text() == name
 
 
@@ -113,12 +122,12 @@ def test_a_segment_that_cannot_be_read_costs_nothing(place: Place) -> None:
     with place.prefetched(wal, 3 * SIZE):
         place.until(1)
         assert place.ready == [there]
-        assert wal_command.get(place.view, gone, place.pg_wal / "into") == wal_command.ABSENT
+        assert place.get(gone) == wal_command.ABSENT
 
 
 def test_what_a_killed_replay_left_is_not_taken_for_ready(place: Place) -> None:
     wal = place.wal((1, 3))
-    (name,), spool = wal.segments, place.pg_wal / wal_command.PREFETCHED
+    (name,), spool = wal.segments, place.pg_wal / prefetch.PREFETCHED
     spool.mkdir()
     (spool / name).write_text("of another archive")
     (spool / segment_name(1, Lsn(9 * SIZE), SIZE)).write_text("of another archive")
@@ -131,7 +140,7 @@ def test_an_end_of_the_replay_ends_the_waiting(place: Place) -> None:
     wal = place.wal(*((1, number) for number in range(3, 40)))
     with pytest.raises(RuntimeError, match="gave up"), place.prefetched(wal, 3 * SIZE):
         raise RuntimeError("the server gave up")
-    assert not (place.pg_wal / wal_command.PREFETCHED).exists()
+    assert not (place.pg_wal / prefetch.PREFETCHED).exists()
 
 
 def test_a_repository_that_does_not_answer_hides_no_error(

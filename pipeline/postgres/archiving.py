@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError
 from pipeline.postgres import wal_command
+from pipeline.postgres.prefetch import take_command
 from pipeline.postgres.timelines import history_name
 
 
@@ -26,13 +27,16 @@ def push_command(config: PipelineConfig) -> str:
 def get_command(config: PipelineConfig, view: Path) -> str:
     """Return restore_command's value for one recovery's view of the archive.
 
+    What lies ready is taken (pipeline.postgres.prefetch), everything else fetched.
+
     A Python whose script is missing, or is no Python, ends with 2 or 1, and the server would
     promote: so 1 passes for "there is no such file" only where the shell sees no such file either.
     """
     folder = shlex.quote(str(view))
     nothing = f"test ! -e {folder}/%f && test ! -L {folder}/%f"  # a dangling link is something
     absent = f"test $? -eq 1 && test -d {folder} && {nothing} && exit 1"
-    return f"{command(config)} get {folder} %f %p || {{ {absent}; exit {wal_command.FAILED}; }}"
+    get = f"{command(config)} get {folder} %f %p"
+    return f"{take_command()} || {get} || {{ {absent}; exit {wal_command.FAILED}; }}"
 
 
 def settings(config: PipelineConfig) -> dict[str, str]:

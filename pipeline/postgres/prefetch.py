@@ -1,7 +1,7 @@
 """WAL brought beside the server ahead of its replay, so that fetching and applying overlap.
 
-The next segments are copied into a folder of the server's own pg_wal, where `pipeline-wal get`
-takes them by a rename, and copies what is not there. So a copy that fails, or comes too late,
+The next segments are copied into a folder of the server's own pg_wal, from where its
+restore_command moves them; what is not there it fetches. So a copy that fails, or comes too late,
 costs time and nothing else: what is wrong is told by the command that the server waits for.
 """
 
@@ -14,11 +14,21 @@ from threading import Condition, Thread
 from pipeline.postgres.lsn import Lsn, parse_segment
 from pipeline.postgres.segments import MergedWal
 from pipeline.postgres.tools import Tools
-from pipeline.postgres.wal_command import PREFETCHED
 
+PREFETCHED = "prefetched"
+"""Folder in pg_wal of the segments that lie ready; each is taken once."""
 AHEAD = 128 << 20
 """Bytes that may lie ready: more than a server applies in a second."""
 _PATIENCE = 1.0  # seconds for a read that is under way; a repository that hangs must not hang us
+
+
+def take_command() -> str:
+    """Shell words that take a segment where it lies ready: a program would start for longer.
+
+    PostgreSQL runs them in its data folder.
+    """
+    ready = f"pg_wal/{PREFETCHED}/%f"
+    return f"test -f {ready} && mv {ready} %p"
 
 
 @contextmanager

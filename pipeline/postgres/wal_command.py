@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 DONE, ABSENT, REFUSED, FAILED = 0, 1, 1, 200
 ARCHIVE = "wal/"
-PREFETCHED = "prefetched"
-"""Folder in the server's pg_wal, of segments that a recovery laid ready; each is taken once."""
 _BLOCK = 1 << 24
 
 
@@ -60,18 +58,9 @@ def get(view: str | os.PathLike[str], name: str, into: str | os.PathLike[str]) -
     """Copy one file out of a recovery's view of the archive.
 
     A copy, never a link: the server renames what it got into its pg_wal, and recycles it later by
-    writing other WAL into the same file, which a link would do to the repository's own. One that
-    was copied ahead of time is moved.
+    writing other WAL into the same file, which a link would do to the repository's own.
     """
     source = os.path.join(view, name)
-    try:
-        os.rename(os.path.join(os.path.dirname(into), PREFETCHED, name), into)
-    except OSError:  # nothing lies ready
-        return _fetched(source, name, into)
-    return DONE
-
-
-def _fetched(source: str, name: str, into: str | os.PathLike[str]) -> int:
     try:
         # only a folder that can be read can say that a name is not in it
         if not os.path.lexists(source) and name not in os.listdir(os.path.dirname(source)):
