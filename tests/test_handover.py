@@ -121,6 +121,11 @@ def note_torn(server: Server) -> bool:
     return True
 
 
+def note_garbled(server: Server) -> bool:
+    (server.pg_wal / "pushed" / SECOND).write_bytes(os.urandom(90))
+    return True
+
+
 def note_of_another(server: Server) -> bool:
     shutil.copyfile(server.pg_wal / "pushed" / AHEAD[1], server.pg_wal / "pushed" / SECOND)
     return True
@@ -136,6 +141,7 @@ def note_of_another(server: Server) -> bool:
         archived_removed,
         archive_replaced,
         note_torn,
+        note_garbled,
         note_of_another,
     ],
 )
@@ -196,6 +202,13 @@ def test_only_finished_segments_of_the_same_timeline_are_taken_along(server: Ser
     server.waits(SECOND)
     assert server.push("00000002.history")
     assert server.notes() == []
+
+
+def test_marks_that_cannot_be_read_keep_nothing_from_the_archive(server: Server) -> None:
+    shutil.rmtree(server.pg_wal / "archive_status")
+    (server.pg_wal / "archive_status").touch()
+    assert server.push(FIRST)
+    assert server.archive() == [FIRST]
 
 
 def test_an_owner_who_may_have_no_more_threads_archives_one_by_one(

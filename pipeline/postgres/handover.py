@@ -87,7 +87,7 @@ class _Copy:
         self._root, self._segment = root, segment
         self._target = f"{archive}/{os.path.basename(segment)}"
         self._file: Unfinished | None = None
-        self._read, self._whole = "", False
+        self._read, self._whole = b"", False
         self._running = _thread.allocate_lock()
         self._running.acquire()
         try:
@@ -120,15 +120,18 @@ class _Copy:
         note = _note(self._segment)
         try:
             os.makedirs(os.path.dirname(note), mode=0o700, exist_ok=True)
-            with open(note, "w") as stream:
+            with open(note, "wb") as stream:
                 stream.write(self._read + _identity(self._target))
         except OSError:
             pass
 
     def close(self) -> None:
         with self._running:
-            if self._file is not None:
-                self._file.close()
+            try:
+                if self._file is not None:
+                    self._file.close()
+            except OSError:
+                pass
 
 
 def _waiting(segment: str) -> list[str]:
@@ -139,7 +142,7 @@ def _waiting(segment: str) -> list[str]:
     folder, name = os.path.split(segment)
     try:
         marks = os.listdir(f"{folder}/archive_status")
-    except FileNotFoundError:  # not a server's pg_wal
+    except OSError:  # not a server's pg_wal, or nothing that the archive should wait for
         return []
     ready = [mark.removesuffix(".ready") for mark in marks if mark.endswith(".ready")]
     behind = sorted(one for one in ready if one > name and one[:8] == name[:8] and _whole(one))
@@ -154,7 +157,7 @@ def _noted(segment: str, target: str) -> bool:
     """Whether it was archived ahead, and both it and what it became are as they were then."""
     note = _note(segment)
     try:
-        with open(note) as stream:
+        with open(note, "rb") as stream:
             told = stream.read()
         os.unlink(note)  # taken once
         return told == _identity(segment) + _identity(target)
@@ -167,11 +170,11 @@ def _note(segment: str) -> str:
     return f"{folder}/{NOTES}/{name}"
 
 
-def _identity(file: str | int) -> str:
+def _identity(file: str | int) -> bytes:
     """Tell a file apart from others, and from itself before it was written to.
 
     The time of its last change is set by the kernel alone; no program can set it back.
     """
     found = os.stat(file)
     times = f"{found.st_mtime_ns} {found.st_ctime_ns}"
-    return f"{found.st_dev} {found.st_ino} {found.st_size} {times}\n"
+    return f"{found.st_dev} {found.st_ino} {found.st_size} {times}\n".encode()
