@@ -44,13 +44,11 @@ def archived(root: str, segment: str, target: str) -> bool:
     ):
         file.copy(stream.fileno())
         file.sync()
-        if file.name():
+        if new := file.name():
             along.name()
-            sync_folders(os.path.dirname(target), root)
-            along.note()
-            return True
-    sync_folders(os.path.dirname(target), root)
-    return same(segment, target)
+        sync_folders(os.path.dirname(target), root)
+        along.note()
+    return new or same(segment, target)
 
 
 class _Along:
