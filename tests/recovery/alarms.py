@@ -8,6 +8,7 @@ from checks.proof import opened, told
 from checks.subjects import SourceServer
 from fixtures.faults import server
 from fixtures.scratch import Scratch
+from tests.recovery.growing import owned
 
 
 def outcomes(scratch: Scratch[Any]) -> dict[str, tuple[Outcome, str]]:
@@ -28,9 +29,7 @@ def alarms(scratch: Scratch[Any], *kinds: type[Any]) -> dict[str, str]:
 
 def spread(source: Scratch[SourceServer]) -> None:
     """Give the server a tablespace `fast` with the table `shop.quick` in it."""
-    place = source.folder / "fast"
-    place.mkdir()
-    server.own_server(source).tools.own(place)
+    place = owned(source, "fast")
     server.execute(
         source,
         f"create tablespace fast location '{place}'".encode(),

@@ -1,5 +1,7 @@
 """A chain of base backups that grows, and an archive that is waited for."""
 
+from pathlib import Path
+
 from checks.subjects import SourceServer
 from fixtures.faults import backups, server
 from fixtures.material import SOON
@@ -23,6 +25,14 @@ def increment(source: Scratch[SourceServer], *, digests: bool = False) -> Backup
     backup = base_backup.take(source.config, repository, incremental=True, digests=digests)
     archived(source, Lsn.parse(backup.manifest.facts["start_lsn"]))
     return backup
+
+
+def owned(source: Scratch[SourceServer], name: str) -> Path:
+    """Make a folder beside the copy in which its server may write."""
+    place = source.folder / name
+    place.mkdir()
+    server.own_server(source).tools.own(place)
+    return place
 
 
 def archived(source: Scratch[SourceServer], position: Lsn) -> None:

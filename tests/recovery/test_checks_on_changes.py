@@ -20,7 +20,7 @@ from pipeline.postgres import base_backup
 from pipeline.postgres.lsn import PAGE_SIZE, Lsn, segment_name
 from pipeline.postgres.waldump import Record
 from pipeline.repository import BackupSet
-from tests.recovery.growing import chain_of, increment, switched
+from tests.recovery.growing import chain_of, increment, owned, switched
 
 pytestmark = pytest.mark.stack
 
@@ -80,9 +80,7 @@ def test_changes_are_judged_before_the_segment_of_the_backup_is_archived(chained
 
 def test_what_was_cut_off_a_table_is_not_missed(source: Scratch[SourceServer]) -> None:
     """COPY adds pages ahead of need, where deleted rows lay: no record mentions them again."""
-    place = source.folder / "rows"
-    place.mkdir()
-    server.own_server(source).tools.own(place)
+    place = owned(source, "rows")
     server.execute(
         source,
         "create table shop.long as select n as id, repeat('x', 900) as note"
