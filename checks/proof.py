@@ -122,7 +122,7 @@ def inject(injection: Injection[S], scratch: Scratch[S], rng: Random) -> Damage:
         damage = injection.fault(scratch, rng)
     except FaultRefused:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a fault raises, it has not been injected
         raise InjectionFailed(f"{injection.id}: {type(error).__name__}: {error}") from error
     if scratch.fingerprint() == before:
         raise InjectionFailed(

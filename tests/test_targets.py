@@ -13,7 +13,7 @@ from pipeline.postgres.targets import SPELLINGS, Target, TargetKind
 offsets = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 moments = st.datetimes(
     datetime(2000, 1, 1),  # noqa: DTZ001 - `timezones` gives both their zone
-    datetime(2100, 1, 1),  # noqa: DTZ001
+    datetime(2100, 1, 1),  # noqa: DTZ001 - as above
     timezones=offsets,
 )
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)

@@ -140,7 +140,7 @@ def _fetch_from_index(wheel: Path) -> None:
         if link is None:
             raise SetupError(f"{_shown(page)} has no {wheel.name}")
         url = urllib.parse.urljoin(page, html.unescape(link[1]))
-        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - the index named it
             wheel.write_bytes(answer.read())
     except urllib.error.URLError as error:
         raise SetupError(

@@ -228,7 +228,7 @@ class Reading:
         start = last or segment_start(Lsn(max(limit - 1, 0)), self.wal.segment_size)
         while limit > span.start:
             record = None
-            for record in self._dump(span.timeline, max(start, span.start), limit):  # noqa: B007
+            for record in self._dump(span.timeline, max(start, span.start), limit):  # noqa: B007 - the last is wanted
                 pass
             if record is not None:
                 return record.end(self.wal.segment_size)
