@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 from psycopg import Connection, sql
 
 from pipeline.errors import RestoreError, ServerError
 from pipeline.postgres.copied import Copied
+from pipeline.postgres.patience import patiently
 from pipeline.postgres.putback_proof import prove_defined, prove_same, prove_untouched
 from pipeline.postgres.relations import (
     ForeignKey,
@@ -25,8 +25,7 @@ from pipeline.postgres.relations import (
     owned_sequences,
 )
 from pipeline.postgres.rewind import Rewound, parents_first, rewind
-from pipeline.postgres.staging import LOCK_WITHIN, PATIENCE, refuse_unlike
-from pipeline.wait import wait_until
+from pipeline.postgres.staging import refuse_unlike
 
 YIELD = timedelta(seconds=5)
 _SETTINGS = {
@@ -103,24 +102,7 @@ def lock(live: Connection[Any], tables: Sequence[Relation]) -> None:
         return
     names = sql.SQL(", ").join(one.rows_of for one in tables)
     statement = sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(names)
-    _patiently(live, f"lock of {', '.join(map(str, tables))}", statement)
-
-
-def _patiently(
-    live: Connection[Any], what: str, statement: sql.Composed, within: timedelta = LOCK_WITHIN
-) -> None:
-    """Try for a lock again and again, never queueing long: others wait behind who waits."""
-
-    def tried() -> str | None:
-        try:
-            with live.transaction():
-                live.execute("SELECT set_config('lock_timeout', %s, true)", [PATIENCE])
-                live.execute(statement)
-        except psycopg.errors.LockNotAvailable as error:
-            return str(error).strip()
-        return None
-
-    wait_until(what, tried, within=within)
+    patiently(live, f"lock of {', '.join(map(str, tables))}", statement)
 
 
 def _keys(live: Connection[Any], copied: Copied, existing: Sequence[Relation]) -> list[ForeignKey]:
@@ -200,7 +182,7 @@ def _add_keys(live: Connection[Any], copied: Copied) -> Iterator[str]:
     names = sql.SQL(", ").join(sql.Identifier(*child) for child in sorted({k.child for k in keys}))
     mode = sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(names)
     try:
-        _patiently(live, f"locks for {', '.join(map(str, keys))}", mode, YIELD)
+        patiently(live, f"locks for {', '.join(map(str, keys))}", mode, YIELD)
     except ServerError as error:
         raise Contended(str(error)) from error
     for key in keys:

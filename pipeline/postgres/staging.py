@@ -8,7 +8,6 @@ constraints, sequences, triggers, grants, policies, comments, replica identity a
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from pipeline.errors import RecoveryRefused, RestoreError, ToolError
 from pipeline.postgres.catalogue import catalogue
 from pipeline.postgres.copied import Copied, holders
 from pipeline.postgres.digests import expected_objects, prepare, present_objects, table_digests
+from pipeline.postgres.patience import LOCK_WITHIN, PATIENCE
 from pipeline.postgres.relations import (
     Relation,
     columns,
@@ -31,9 +31,6 @@ from pipeline.postgres.tools import Tools, password_environment
 from pipeline.wait import wait_until
 
 PREFIX = "pipeline_restore_"
-# below deadlock_timeout: whoever waits behind us is never chosen as the victim of a deadlock
-PATIENCE = "900ms"
-LOCK_WITHIN = timedelta(seconds=60)
 
 _PUBLISHED = """
     SELECT pubname::text, schemaname::text, tablename::text FROM pg_publication_tables
