@@ -13,19 +13,24 @@ LOCK_WITHIN = timedelta(seconds=60)
 
 
 def patiently(
-    live: Connection[Any], what: str, statement: sql.Composed, within: timedelta = LOCK_WITHIN
+    live: Connection[Any],
+    what: str,
+    statement: sql.Composed,
+    *,
+    patience: str = PATIENCE,
+    within: timedelta = LOCK_WITHIN,
 ) -> Cursor[Any]:
     """Try a statement again and again, never queueing long: others wait behind who waits.
 
-    An attempt that gave up has no effect, and holds nothing. Raises ServerError when it was in
-    vain for `within`.
+    An attempt gives up where one lock takes longer than `patience`; it then had no effect, and
+    holds nothing. Raises ServerError when all were in vain for `within`.
     """
     done: list[Cursor[Any]] = []
 
     def tried() -> str | None:
         try:
             with live.transaction():
-                live.execute("SELECT set_config('lock_timeout', %s, true)", [PATIENCE])
+                live.execute("SELECT set_config('lock_timeout', %s, true)", [patience])
                 done.append(live.execute(statement))
         except errors.LockNotAvailable as error:
             return str(error).strip()

@@ -182,7 +182,7 @@ def _add_keys(live: Connection[Any], copied: Copied) -> Iterator[str]:
     names = sql.SQL(", ").join(sql.Identifier(*child) for child in sorted({k.child for k in keys}))
     mode = sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(names)
     try:
-        patiently(live, f"locks for {', '.join(map(str, keys))}", mode, YIELD)
+        patiently(live, f"locks for {', '.join(map(str, keys))}", mode, within=YIELD)
     except ServerError as error:
         raise Contended(str(error)) from error
     for key in keys:
