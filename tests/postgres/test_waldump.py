@@ -60,20 +60,34 @@ def test_the_archive_may_end_in_an_unfinished_segment(
     source.run("create table archived as select n from generate_series(1, 10) n")
     source.run("checkpoint", "drop table archived")
     repository = copy_of(source, tmp_path)
-    flushed = Lsn.parse(source.run("select pg_current_wal_flush_lsn()::text")[0])
-    pg_wal, name = source.server.data / "pg_wal", segment_name(1, flushed, 1 << 20)
+    pg_wal, flushed = _standing_still(source, tmp_path / "pg_wal")
+    name = segment_name(1, flushed, 1 << 20)
     if writer == "receiver":
         stream = repository / "stream" / "00000001"
         stream.mkdir(parents=True)
-        shutil.copy(pg_wal / name, stream / f"{name}.partial")
+        pg_wal.joinpath(name).rename(stream / f"{name}.partial")
     else:
-        shutil.copytree(pg_wal, repository / "salvage" / "one" / "data" / "pg_wal")
+        salvaged = repository / "salvage" / "one" / "data"
+        salvaged.mkdir(parents=True)
+        pg_wal.rename(salvaged / "pg_wal")
     source.tools.own(repository)
     end = readable_end(repository, source.tools, timeline=1, start=start)
     assert (end.lsn, end.complete) == (flushed, True)
     assert f"the written WAL ends in {name}" in end.reason
     beyond = readable_end(repository, source.tools, timeline=1, start=start, end=flushed + 4096)
     assert not beyond.complete
+
+
+def _standing_still(source: Source, into: Path) -> tuple[Path, Lsn]:
+    """Copy pg_wal, and tell where it ended: the server writes a snapshot every 15 s by itself."""
+    flushed = "select pg_current_wal_flush_lsn()::text"
+
+    while True:
+        (before,) = source.run(flushed)
+        shutil.copytree(source.server.data / "pg_wal", into)
+        if source.run(flushed) == (before,):
+            return into, Lsn.parse(before)
+        shutil.rmtree(into)
 
 
 def test_a_damaged_record_is_reported_where_it_lies(
