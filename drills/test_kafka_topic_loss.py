@@ -157,6 +157,7 @@ def test_topic_loss_group_offsets(story: TopicDrill) -> None:
     story.finish()
 
 
+@nightly
 def test_topic_loss_damaged_archive_ends_red(story: TopicDrill, seed: int) -> None:
     """From a damaged archive nothing is brought back, and nothing that is left is removed."""
     begin(story)

@@ -64,6 +64,7 @@ def test_pitr_rows_gone(drill: Drill, table: str, fault: Outage) -> None:
     drill.finish()
 
 
+@nightly
 def test_pitr_data_folder_gone(drill: Drill) -> None:
     """After the database's disk is gone, every acknowledged write comes back.
 
@@ -79,6 +80,7 @@ def test_pitr_data_folder_gone(drill: Drill) -> None:
     drill.finish()
 
 
+@nightly
 def test_pitr_damaged_backup_ends_red(drill: Drill, seed: int) -> None:
     """From a damaged backup nothing is opened: a drill that cannot fail measures nothing.
 

@@ -18,7 +18,6 @@ from fixtures.material import server_of
 from fixtures.scratch import FaultRefused, Material, S, Scratch
 from pipeline.postgres.receiver_status import ReceiverStatus
 
-pytestmark = pytest.mark.stack
 ROOT = Path(__file__).parents[1]
 OF_CONNECT = ("cdc.connectors-keep-their-slot", "cdc.offsets-fit-their-slots")
 

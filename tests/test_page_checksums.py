@@ -12,7 +12,6 @@ from fixtures.material import DATA, GeneratedMaterial
 from fixtures.scratch import Material
 from pipeline.postgres.lsn import PAGE_SIZE
 
-pytestmark = pytest.mark.stack
 FAR = 1 << 64
 
 

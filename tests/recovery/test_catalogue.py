@@ -18,8 +18,6 @@ from pipeline.postgres.catalogue import catalogue
 from pipeline.repository import Repository
 from pipeline.store import FolderStore
 
-pytestmark = pytest.mark.stack
-
 RICH = """
 create role keeper;
 create role clerk login in role keeper connection limit 3;

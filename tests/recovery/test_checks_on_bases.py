@@ -14,7 +14,6 @@ from pipeline.repository import Repository
 from pipeline.store import FolderStore
 from tests.recovery.alarms import alarms, spread
 
-pytestmark = pytest.mark.stack
 KINDS = (BaseBackup, BackupRepository, TrialRestore)
 
 

@@ -27,7 +27,6 @@ from pipeline.recovery.plan import make
 from tests.recovery.alarms import alarms, outcomes, spread
 from tests.recovery.growing import chain_of, increment, switched
 
-pytestmark = pytest.mark.stack
 KINDS = (BaseBackup, BackupRepository, WalArchive, LogicalBackup, TrialRestore)
 
 

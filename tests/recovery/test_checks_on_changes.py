@@ -22,8 +22,6 @@ from pipeline.postgres.waldump import Record
 from pipeline.repository import BackupSet
 from tests.recovery.growing import chain_of, increment, owned, switched
 
-pytestmark = pytest.mark.stack
-
 
 @pytest.fixture
 def chained(material: Material) -> Material:

@@ -13,8 +13,6 @@ from fixtures.faults import server, sources
 from fixtures.scratch import Material, Scratch
 from pipeline.postgres.catalogue import catalogue
 
-pytestmark = pytest.mark.stack
-
 PARTITIONED = (
     "create table shop.days (day int primary key) partition by list (day)",
     "create table shop.day_1 partition of shop.days for values in (1)",

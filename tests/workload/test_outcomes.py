@@ -5,14 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg
-import pytest
 
 from fixtures.ledger import Classification, Found
 from fixtures.workload import TABLES, publication_sql
 from pipeline.wait import wait_until
 from tests.workload.shop import SOON, Shop
-
-pytestmark = pytest.mark.stack
 
 
 def assert_nothing_lost(found: Classification) -> None:

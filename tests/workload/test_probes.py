@@ -13,7 +13,6 @@ from fixtures.workload import send_probe
 from pipeline.wait import wait_until
 from tests.workload.shop import SOON, Shop, active
 
-pytestmark = pytest.mark.stack
 PROBES = "query LIKE 'INSERT INTO drill_probe%'"
 
 

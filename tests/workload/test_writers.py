@@ -10,8 +10,6 @@ from fixtures.workload.writer import Writer
 from pipeline.wait import wait_until
 from tests.workload.shop import SOON, Shop, active
 
-pytestmark = pytest.mark.stack
-
 
 def test_a_failed_transaction_is_followed_by_a_new_connection(shop: Shop) -> None:
     """What a failed pipeline was to prepare is not there, and its names would be used for ever."""
