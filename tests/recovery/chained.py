@@ -12,6 +12,7 @@ from pipeline.postgres import chain
 from pipeline.repository import MANIFEST, BackupSet, Manifest, Repository
 from pipeline.store import FolderStore
 from tests.recovery.history import Source, replaced
+from tests.recovery.versions import since
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Chained:
 
 
 def summarize(source: Source) -> None:
+    since(17, "an incremental backup")
     source.run("alter system set summarize_wal = on", "select pg_reload_conf()")
 
 

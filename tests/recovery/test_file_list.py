@@ -103,10 +103,11 @@ def test_a_control_file_that_was_reset_is_refused_whatever_its_checksum(
 ) -> None:
     """It ends with its own CRC-32C: by CRC-32C, PostgreSQL's default, any sound one is the same."""
     backup, root = own
+    version = (history.source.data / "PG_VERSION").read_bytes()
     seen: list[bytes] = []
 
     def swapped(content: bytes) -> bytes:
-        seen.extend((content, control.reset(content, b"18\n", history.source.tools)))
+        seen.extend((content, control.reset(content, version, history.source.tools)))
         return seen[1]
 
     damaged = repacked(backup, root, only(CONTROL, swapped))

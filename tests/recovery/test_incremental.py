@@ -214,6 +214,7 @@ def test_a_restore_that_is_killed_at_every_step_can_be_done_again(
 
 
 def test_without_summaries_no_increment_is_begun(source: Source) -> None:
+    summarize(source)
     source.back_up("full")
     source.run("alter system set summarize_wal = off", "select pg_reload_conf()")
     wait_until(

@@ -11,12 +11,14 @@ from pipeline.postgres.catalogue import catalogue
 from pipeline.postgres.locales import make_database
 from pipeline.repository import Repository
 from tests.recovery.museum import connect, in_database
+from tests.recovery.versions import since
 
 
 def test_a_database_is_made_with_the_locale_provider_of_the_dumped_one(
     museum: PipelineConfig, repository: Repository
 ) -> None:
     made = "select datlocprovider::text, datlocale from pg_database where datname = 'made'"
+    since(17, "the provider builtin")
     with connect(museum.postgres) as connection:
         connection.execute(
             "create database sorted template template0"

@@ -24,7 +24,7 @@ def test_a_whole_database_comes_back_with_every_object_and_equal_digests(
     backup = logical.take(museum, repository)
     facts = backup.manifest.facts
     assert facts["scope"] == "database"
-    assert len(facts["objects"]) > 30
+    assert len(facts["objects"]) > 25  # those of NOT NULL come with PostgreSQL 18
     rows = {table["name"]: table["rows"] for table in facts["tables"]}
     assert rows == {
         "artists": 50,

@@ -10,6 +10,7 @@ from pipeline.errors import RestoreError
 from pipeline.postgres.proof import LIMITS, amcheck
 from pipeline.recovery.structure import examine
 from tests.recovery.history import Source
+from tests.recovery.versions import since
 
 
 @pytest.fixture
@@ -83,12 +84,12 @@ def test_a_database_whose_drop_was_interrupted_is_not_examined(
     source.run("update pg_database set datconnlimit = -1 where datname = 'other'")
 
 
-@pytest.mark.parametrize("setting", ["statement_timeout", "transaction_timeout"])
+@pytest.mark.parametrize(
+    ("setting", "came"), [("statement_timeout", 7), ("transaction_timeout", 17)]
+)
 @pytest.mark.usefixtures("other")
-def test_a_time_out_is_not_damage(source: Source, setting: str) -> None:
-    version = source.run("select current_setting('server_version_num')::int")
-    if setting == "transaction_timeout" and version < 170000:
-        pytest.skip("came with PostgreSQL 17")
+def test_a_time_out_is_not_damage(source: Source, setting: str, came: int) -> None:
+    since(came, setting)
     source.run(f"alter database other set {setting} = '20ms'")
     assert examined(source)["indexes"] == 1
 
