@@ -11,7 +11,7 @@ PARTS := plain proofs brokers live
 SLOW := and not slow
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the servers of one part are load enough
-.PHONY: help packages setup drill test $(PARTS) lint checks drills nightly slice playground bench report lock clean
+.PHONY: help packages setup drill test $(PARTS) lint checks drills nightly older slice playground bench report lock clean
 
 help: ## what there is to do
 	@echo 'Recovery drills: does everything that was acknowledged come back, and how fast?'
@@ -64,6 +64,11 @@ drills: setup ## rehearse every scenario
 nightly: lint setup ## tests, checks and drills, the slow cases too
 	rm -rf $(RESULTS)
 	$(MAKE) --no-print-directory --keep-going $(PARTS) SLOW=
+
+older: setup ## the plain tests and the proofs, on PostgreSQL 16
+	rm -rf $(RESULTS)
+	RECOVERY_DRILLS_POSTGRES=$$($(PY) -m tools.older_postgres) \
+		$(MAKE) --no-print-directory --keep-going plain proofs
 
 slice: setup # two slow cases, others with every commit: what CI runs of the nightly ones
 	$(PYTEST) $$($(PY) -m tools.nightly_slice) --alluredir $(RESULTS)

@@ -10,6 +10,7 @@ from checks.subjects import SourceServer
 from fixtures.faults import server
 from fixtures.material import SOON
 from fixtures.scratch import Damage, Scratch
+from fixtures.stacks.versions import since
 from pipeline.cdc.slots import PLUGIN, find_slot
 from pipeline.wait import wait_until
 
@@ -163,6 +164,7 @@ _PHYSICAL = """
 @failover_slot_is_guarded.detects
 def nobody_waits_for_the_standby(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
     """A failover slot beside a standby, and a setting that was forgotten."""
+    since(17, "a failover slot")
     name = scratch.config.cdc.slot
     _take_over(scratch, "standby_1")
     return Damage(name, "it became a failover slot beside standby_1")

@@ -16,6 +16,7 @@ from checks.restored import TrialRestore
 from fixtures.faults import server, sources
 from fixtures.faults.pages import used_pages
 from fixtures.scratch import Damage, Scratch
+from fixtures.stacks.versions import since
 from pipeline.postgres.lsn import PAGE_SIZE
 
 _USERS = "n.nspname <> 'information_schema' and n.nspname !~ '^pg_(temp|toast_temp)'"
@@ -253,6 +254,7 @@ def collations_as_sorted(trial: TrialRestore) -> Iterator[Observation]:
 @collations_as_sorted.detects
 def collation_of_another_library(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
     """The backup comes from a machine whose library sorted otherwise."""
+    since(17, "the collation provider builtin")
     version = f"{rng.randrange(10, 99)}.0"
     sources.base_backup_after(
         scratch,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fixtures.stacks.versions import since
 from pipeline.postgres import chain
 from pipeline.repository import MANIFEST, BackupSet, Manifest, Repository
 from pipeline.store import FolderStore
 from tests.recovery.history import Source, replaced
-from tests.recovery.versions import since
 
 
 @dataclass(frozen=True)

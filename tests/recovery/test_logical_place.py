@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from fixtures.stacks.versions import since
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import ConfigError, RestoreError
 from pipeline.postgres import logical
@@ -11,7 +12,6 @@ from pipeline.postgres.catalogue import catalogue
 from pipeline.postgres.locales import make_database
 from pipeline.repository import Repository
 from tests.recovery.museum import connect, in_database
-from tests.recovery.versions import since
 
 
 def test_a_database_is_made_with_the_locale_provider_of_the_dumped_one(

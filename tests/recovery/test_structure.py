@@ -6,11 +6,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from fixtures.stacks.versions import since
 from pipeline.errors import RestoreError
 from pipeline.postgres.proof import LIMITS, amcheck
 from pipeline.recovery.structure import examine
 from tests.recovery.history import Source
-from tests.recovery.versions import since
 
 
 @pytest.fixture
