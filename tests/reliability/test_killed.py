@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.stacks.versions import since
 from pipeline.postgres.lsn import Lsn
 from tests.recovery.history import Source
 from tests.reliability.restore_stories import Restore, RestoreDatabase
@@ -24,6 +25,7 @@ def logical(pipeline: Pipeline, _folder: Path) -> Story:
 
 
 def incremental(pipeline: Pipeline, _folder: Path) -> Story:
+    since(17, "an incremental backup")
     taken = pipeline.run("backup", "base")
     return Increment(pipeline, "base", {taken.out.rsplit(maxsplit=1)[-1]})
 
