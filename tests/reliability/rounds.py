@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import IO, Any, Protocol
@@ -130,8 +130,11 @@ def _last_words(process: "subprocess.Popen[str]") -> str:
 
 def killed(
     command: list[str], place: dict[str, Any], span: Span, rng: Random
-) -> tuple[str | None, str]:
-    """Kill it at a moment of its span; the moment, with what one said that was done before it."""
+) -> tuple[str, str | None, Span]:
+    """Kill it at a moment of its span; the moment, and what one said that was done before it.
+
+    That one was shorter than it was known to be: the span to aim at next ends at that moment.
+    """
     silent = rng.random() < 0.2 and span.silent > 0
     moment = rng.uniform(0, span.silent if silent else span.working)
     first = ""
@@ -145,7 +148,8 @@ def killed(
         hit = process.wait() == -signal.SIGKILL
         out = None if hit else first + _last_words(process)
     since = "first word" if span.silent and not silent else "start"
-    return out, f"killed {moment:.3f} s after its {since}"
+    shorter = replace(span, silent=moment) if silent else replace(span, working=moment)
+    return f"killed {moment:.3f} s after its {since}", out, span if hit else shorter
 
 
 def repeat(story: Story, place: dict[str, Any], kills: int, seed: int) -> None:
@@ -157,16 +161,19 @@ def repeat(story: Story, place: dict[str, Any], kills: int, seed: int) -> None:
     span, out = whole_run(story, place)
     story.complete(out)
     for number in range(kills):
-        while (told := killed(story.command(), place, span, rng))[0] is not None:
+        while True:
+            told, done, span = killed(story.command(), place, span, rng)
+            if done is None:
+                break
             late += 1
             assert late <= LATE + kills, f"seed {seed}: {late} kills came too late"
-            story.complete(told[0])
+            story.complete(done)
         try:
             story.prove()
             span, out = whole_run(story, place)
             story.complete(out)
         except BaseException as error:
-            error.add_note(f"kill {number} of seed {seed}: {told[1]}")
+            error.add_note(f"kill {number} of seed {seed}: {told}")
             raise
 
 
