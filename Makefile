@@ -9,6 +9,8 @@ RESULTS := reports/allure-results
 REPORT = --alluredir $(RESULTS) --junitxml reports/junit
 PARTS := plain proofs brokers live
 SLOW := and not slow
+# with it, each command that a test starts would compile its modules again: half of its time
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the servers of one part are load enough
 .PHONY: help packages setup drill test $(PARTS) lint checks drills nightly older slice playground bench report lock clean

@@ -33,6 +33,7 @@ from fixtures.cache import SetupError
 CLONE = Path(__file__).parent.parent
 PYTHON = Path(sys.executable).resolve()  # also when we run inside an environment
 UV = "0.13.9"
+INSTALL = ("--require-hashes", "--compile-bytecode")  # else every command may compile it all anew
 WHEELS = {  # the file's tags and hash, by system and machine
     ("Linux", "x86_64"): (
         "manylinux_2_17_x86_64.manylinux2014_x86_64",
@@ -84,9 +85,9 @@ def pinned_uv() -> Path:
 
 
 def _key() -> str:
-    """The packages and the Python that they are for."""
+    """The packages, the Python that they are for, and how they are installed."""
     digest = hashlib.sha256((CLONE / "uv.lock").read_bytes())
-    digest.update(f"{PYTHON} {sys.version} {sysconfig.get_platform()}".encode())
+    digest.update(f"{PYTHON} {sys.version} {sysconfig.get_platform()} {INSTALL}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -98,7 +99,7 @@ def _fill(venv: Path) -> None:
     _run(uv, "venv", "--allow-existing", "--python", PYTHON, venv)
     # not `uv sync`: it would take the addresses from the lock, and pass by a chosen index
     _run(uv, "export", "--quiet", "--frozen", "--no-emit-project", "--output-file", wanted)
-    _run(uv, "pip", "sync", "--require-hashes", "--python", venv / "bin" / "python", wanted)
+    _run(uv, "pip", "sync", *INSTALL, "--python", venv / "bin" / "python", wanted)
 
 
 def _fetch_uv(folder: Path) -> None:
