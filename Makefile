@@ -69,7 +69,7 @@ nightly: lint setup ## tests, checks and drills, the slow cases too
 
 older: setup ## the plain tests and the proofs, on PostgreSQL 16
 	rm -rf $(RESULTS)
-	RECOVERY_DRILLS_POSTGRES=$$($(PY) -m tools.older_postgres) \
+	chosen=$$($(PY) -m tools.older_postgres) && RECOVERY_DRILLS_POSTGRES=$$chosen \
 		$(MAKE) --no-print-directory --keep-going plain proofs
 
 slice: setup # two slow cases, others with every commit: what CI runs of the nightly ones
