@@ -17,6 +17,7 @@ from pipeline.cdc.debezium import debezium_config
 from pipeline.cdc.publications import Publication, find_publication
 from pipeline.cdc.reconcile import HEADER
 from pipeline.cdc.slots import behind, create_slot, drop_slot, find_slot
+from pipeline.cdc.topics import end_offsets
 from pipeline.config import CdcConfig, PipelineConfig
 from pipeline.postgres.lsn import Lsn
 from pipeline.wait import wait_until
@@ -39,6 +40,10 @@ class Source:
         return f"public.{self.name}"
 
     @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier("public", self.name)
+
+    @property
     def topic(self) -> str:
         return f"{self.name}.{self.table}"
 
@@ -50,8 +55,7 @@ class Source:
 
     def run(self, query: str) -> None:
         """Run one statement; `{}` stands for the table."""
-        table = sql.Identifier("public", self.name)
-        self.connection.execute(sql.SQL(query).format(table))
+        self.connection.execute(sql.SQL(query).format(self.identifier))
 
     def wait_delivered(self) -> None:
         """Return once the connector confirmed the last commit."""
@@ -72,7 +76,7 @@ class Source:
 
 @contextmanager
 def captured(stack: Stack, kind: str, columns: str, rows: str) -> Iterator[Source]:
-    """Make a table with its rows, capture it, wait until it streams; its topic stays behind."""
+    """Make a table with its rows, capture it, wait for all of them; its topic stays behind."""
     name = f"{kind}_{next(_NUMBERS)}"
     cdc = CdcConfig(slot=name, publication=name, topic_prefix=name)
     config = stack.config.model_copy(update={"cdc": cdc})
@@ -87,7 +91,7 @@ def captured(stack: Stack, kind: str, columns: str, rows: str) -> Iterator[Sourc
         create_slot(connection, name)
         connect.create(name, debezium_config(config, tables=[source.table]))
         connect.wait_running(name)
-        wait_until(f"{name} streams", lambda: _idle(source), within=WITHIN)
+        wait_until(f"{name} streams", lambda: _snapshotting(source), within=WITHIN)
         yield source
         connect.stop(name)
         connect.wait_stopped(name)
@@ -97,9 +101,17 @@ def captured(stack: Stack, kind: str, columns: str, rows: str) -> Iterator[Sourc
         source.run("DROP TABLE {}")
 
 
-def _idle(source: Source) -> str | None:
+def _snapshotting(source: Source) -> str | None:
+    """Why it does not stream yet: its slot is active before all rows of the snapshot arrived."""
     slot = find_slot(source.connection, source.name)
-    return None if slot and slot.active else "slot is not active"
+    if slot is None or not slot.active:
+        return "slot is not active"
+    row = source.connection.execute(
+        sql.SQL("SELECT count(*) FROM {}").format(source.identifier)
+    ).fetchone()
+    assert row is not None
+    arrived = sum(end_offsets(source.config.kafka, source.topic).values())
+    return f"{arrived} of {row[0]} rows arrived" if arrived < row[0] else None
 
 
 def records(config: PipelineConfig, topic: str) -> list[Any]:
