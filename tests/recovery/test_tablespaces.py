@@ -31,9 +31,9 @@ from tests.recovery.unpacked import free_place, state_of
 from tests.recovery.without_connect import recovery
 
 
-def own() -> str:
-    """How the server's own folder in a tablespace begins; an upgrade leaves others beside it."""
-    return f"PG_{major()}_"
+def own(version: int | None = None) -> str:
+    """How the server's own folder in a tablespace begins, or that of another version."""
+    return f"PG_{version or major()}_"
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,8 @@ def test_what_lies_in_a_place_is_kept_under_the_name_that_was_told(
     spread: Spread, into: Path
 ) -> None:
     places = elsewhere(spread.backup, into)
-    foreign = dict.fromkeys(places.values(), (f"{own()}1/5/1", "PG_1_1/5/1", "by/hand"))
+    older = f"{own(major() - 1)}1/5/1"
+    foreign = dict.fromkeys(places.values(), (f"{own()}1/5/1", older, "by/hand"))
     for place, names in foreign.items():
         for name in names:
             (place / name).parent.mkdir(parents=True)
@@ -236,7 +237,7 @@ def test_what_lies_in_a_place_is_kept_under_the_name_that_was_told(
     unpack(spread.backup, into, spread.source.tools, places, kept_as="aside")
     for place in places.values():
         assert (place / f"aside/{own()}1/5/1").read_text() == f"{own()}1/5/1"
-        for name in ("PG_1_1/5/1", "by/hand"):
+        for name in (older, "by/hand"):
             assert (place / name).read_text() == name
     assert state_of(into, spread.source, STATE) == spread.states["increment"]
     for place in places.values():
