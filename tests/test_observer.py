@@ -36,9 +36,7 @@ def test_why_a_pipeline_has_not_caught_up(lags: list[float], told: str) -> None:
     assert re.search(told, missing)
 
 
-def test_the_connector_itself_waits_for_less_than_counts_as_late(
-    tmp_path: Path,
-) -> None:
+def test_the_connector_itself_waits_for_less_than_counts_as_late(tmp_path: Path) -> None:
     """An event may wait twice for a batch to fill; by Debezium's default that alone is too late."""
     config = PipelineConfig(repository=RepositoryConfig(path=tmp_path))
     interval = float(debezium_config(config, tables=[])["poll.interval.ms"])

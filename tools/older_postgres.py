@@ -12,7 +12,7 @@ from pathlib import Path
 from fixtures import cache
 from fixtures.stacks import artifacts_central, artifacts_postgres
 
-MAJOR = 16
+MAJOR = min(artifacts_postgres.TREES)
 LOCK = artifacts_central.LOCK.with_name("older.lock.toml")
 
 

@@ -10,6 +10,7 @@ import pytest
 from checks.rules.backup import objects_match_manifest
 from checks.subjects import BaseBackup
 from fixtures.stacks.native import NativeStack
+from fixtures.stacks.versions import since
 from pipeline.errors import BackupError, RestoreError, TargetUnreachable
 from pipeline.postgres import base_backup, chain, server_manifest
 from pipeline.postgres.reach import reach
@@ -214,7 +215,7 @@ def test_a_restore_that_is_killed_at_every_step_can_be_done_again(
 
 
 def test_without_summaries_no_increment_is_begun(source: Source) -> None:
-    summarize(source)
+    since(17, "an incremental backup")
     source.back_up("full")
     source.run("alter system set summarize_wal = off", "select pg_reload_conf()")
     wait_until(

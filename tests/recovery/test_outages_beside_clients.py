@@ -1,7 +1,6 @@
 """Faults that are a person's statement, while a client holds what the statement needs."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
 import psycopg
 import pytest
@@ -16,8 +15,9 @@ from fixtures.faults.outages import (
 from fixtures.stacks.native import NativeStack
 from fixtures.workload.schema import create_shop
 from pipeline.wait import wait_until
+from tests.recovery.history import SOON
+from tests.recovery.museum import connect
 
-SOON = timedelta(seconds=30)
 TABLE = "LOCK TABLE {} IN ROW EXCLUSIVE MODE"
 ROW = "UPDATE documents SET rev = rev + 1 WHERE id = {}"
 
@@ -25,7 +25,7 @@ ROW = "UPDATE documents SET rev = rev + 1 WHERE id = {}"
 @pytest.fixture
 def shop(breakable: NativeStack) -> NativeStack:
     breakable.make_clean()
-    with _connect(breakable) as connection:
+    with connect(breakable.config.postgres) as connection:
         create_shop(connection)
         connection.execute("INSERT INTO customers SELECT 1, '', '', true, null, 0, 0")
         connection.execute("INSERT INTO orders SELECT 1, 1, '', now(), null, 0")
@@ -60,11 +60,11 @@ def test_who_waits_for_each_other_comes_to_an_end(
     shop: NativeStack, fault: Outage, held: str, wanted: str
 ) -> None:
     """PostgreSQL would choose a victim: the fault, or a client that is none of its business."""
-    with _connect(shop) as client, ThreadPoolExecutor(1) as beside:
+    with connect(shop.config.postgres) as client, ThreadPoolExecutor(1) as beside:
         with client.transaction():
             client.execute(held.encode())
             broken = beside.submit(fault, shop)
-            with _connect(shop) as looking:
+            with connect(shop.config.postgres) as looking:
                 wait_until("the fault waits", lambda: _waits(looking), within=SOON)
             client.execute(wanted.encode())
         assert broken.result(timeout=SOON.total_seconds())
@@ -73,7 +73,3 @@ def test_who_waits_for_each_other_comes_to_an_end(
 def _waits(looking: psycopg.Connection[tuple[object, ...]]) -> str | None:
     row = looking.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone()
     return None if row else "no lock is waited for"
-
-
-def _connect(stack: NativeStack) -> psycopg.Connection[tuple[object, ...]]:
-    return psycopg.connect(**stack.config.postgres.conninfo(), autocommit=True)
