@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from bench.contest import Contest
 from bench.measure import Series, aim, cold, interleaved, processor_seconds, series, table, timed
@@ -54,7 +55,7 @@ class Backups:
             ),
         }
         for peer in self._contest.peers:
-            contestants[peer.name] = lambda peer=peer: self._peer(peer)  # type: ignore[misc] # mypy infers no type for a default
+            contestants[peer.name] = partial(self._peer, peer)
         found = interleaved(contestants, self._contest.rounds, self._contest.say)
         self._contest.record("backup", found)
         ratio = found[self._contest.ours.name].over(found[PLAIN])

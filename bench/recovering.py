@@ -30,7 +30,7 @@ def main(toml: Path, into: Path, port: int) -> None:
     mark("plan", steps.make_plan())
     mark("restore", steps.restore())
     mark("replay", steps.replay())
-    print(json.dumps(marks))  # noqa: T201 - its answer
+    sys.stdout.write(f"{json.dumps(marks)}\n")
 
 
 if __name__ == "__main__":

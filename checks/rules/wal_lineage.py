@@ -114,6 +114,6 @@ def receiver_of_another_server(scratch: Scratch[WalArchive], rng: Random) -> Dam
 
 
 def _rewrite(scratch: Scratch[WalArchive], subject: str, **changes: object) -> Damage:
-    end: ExpectedEnd = replace(scratch.copy.end, **changes)  # type: ignore[arg-type]  # a fault's
+    end: ExpectedEnd = replace(scratch.copy.end, **changes)  # type: ignore[arg-type]  # fields by name
     end.write(scratch.repository)
     return Damage(subject, f"the expected end says {changes}")

@@ -83,5 +83,5 @@ def receiver_too_slow(scratch: Scratch[WalArchive], rng: Random) -> Damage:
 
 def _says(scratch: Scratch[WalArchive], subject: str, **changes: object) -> Damage:
     status = ReceiverStatus.read(scratch.repository)
-    replace(status, **changes).write(scratch.repository)  # type: ignore[arg-type]  # a fault's
+    replace(status, **changes).write(scratch.repository)  # type: ignore[arg-type]  # fields by name
     return Damage(subject, f"the receiver's status says {changes}")
