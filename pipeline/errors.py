@@ -46,6 +46,10 @@ class PlaceTaken(RestoreError):
     """Something stands where a restore would write: no other backup would help."""
 
 
+class BeginAgain(RestoreError):
+    """Going on with this recovery cannot help; the message says with what to begin instead."""
+
+
 class TargetUnreachable(RestoreError):
     """The recovery target cannot be reached from this repository; nothing was opened."""
 

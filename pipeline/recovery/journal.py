@@ -1,16 +1,21 @@
 """The audit trail of one recovery: JSON lines in the repository, and what resuming needs."""
 
 import contextlib
+import fcntl
 import json
 import os
+import re
+import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RecoveryRefused
 
 FILE = "journal.jsonl"
+FOLDER = "recoveries"
+_ABANDONED = "abandoned"
 
 
 class Journal:
@@ -20,16 +25,50 @@ class Journal:
         self.folder = folder
         self.path = folder / FILE
 
+    @classmethod
+    def new(cls, repository: Path, kind: str) -> Self:
+        """Open the log of a new recovery; no two share a name, also within a second."""
+        name = f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+        return cls(repository / FOLDER / name)
+
+    @classmethod
+    def named(cls, repository: Path, kind: str, name: str) -> Self:
+        """Open the log of an earlier recovery of that kind; ConfigError where there is none."""
+        found = cls(repository / FOLDER / name)
+        if re.fullmatch(r"\w[\w.-]*", name) is None or not found.path.is_file():
+            raise ConfigError(f"there is no recovery {name!r} in {repository / FOLDER}")
+        if not name.startswith(f"{kind}-"):
+            raise ConfigError(f"{name} is another kind of recovery, expected {kind}-…")
+        return found
+
+    @classmethod
+    def every(cls, repository: Path, kind: str) -> Iterator[Self]:
+        """Logs of all recoveries of that kind, in the order of their names."""
+        for path in sorted((repository / FOLDER).glob(f"{kind}-*/{FILE}")):
+            yield cls(path.parent)
+
     @property
     def recovery(self) -> str:
         """Identity of the recovery: the name of its folder."""
         return self.folder.name
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the recovery for this process; RecoveryRefused while another one has it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RecoveryRefused(f"{self.recovery} is running already") from None
+            yield
+
     def write(self, step: str, result: str, **facts: Any) -> None:  # noqa: ANN401 - JSON values
         """Append one line: UTC, step, result and its facts.
 
         Results are `started`, `done` and `failed`, and within a step `stands`, where replay does
-        before it is promoted, and `sent`, before rows are committed.
+        before it is promoted, and `sent`, before rows are committed. Of the first step it can be
+        `refused`, of a recovery as a whole `abandoned`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         line = {"utc": datetime.now(UTC).isoformat(), "step": step, "result": result, **facts}
@@ -39,9 +78,9 @@ class Journal:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def run(self, step: str, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def run(self, step: str, act: Callable[[], dict[str, Any]], **about: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values
         """Carry out a step and return its facts; it is written down how it began and ended."""
-        self.write(step, "started")
+        self.write(step, "started", **about)
         try:
             facts = act()
         except BaseException as error:
@@ -65,3 +104,12 @@ class Journal:
     def done(self) -> dict[str, dict[str, Any]]:
         """Facts of the steps that were finished, by step."""
         return {line["step"]: line for line in self.lines() if line["result"] == "done"}
+
+    def abandon(self, why: str) -> None:
+        """Write down that nobody will go on with it, so that another recovery may begin."""
+        self.write("recovery", _ABANDONED, why=why)
+
+    def unfinished(self, first: str, last: str) -> bool:
+        """Whether it went past its step `first`, which only looks, and never came to `last`."""
+        done = self.done()
+        return first in done and last not in done and self.last(_ABANDONED) is None
