@@ -15,11 +15,12 @@ from checks.kafka_replays import Comparison, compared
 from fixtures.kafka_state import kafka_state
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, PipelineError, StoreError
-from pipeline.kafka import archive, exports, groups, replay_journal, target_topic
+from pipeline.kafka import archive, exports, groups, target_topic
 from pipeline.kafka.raw import RawReader, settings
 from pipeline.kafka.reading import Archived, digests, read_index
 from pipeline.kafka.segments import Index
 from pipeline.kafka.topics import Extent, Topic, describe, extents
+from pipeline.recovery.journal import FOLDER
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
 
@@ -222,7 +223,7 @@ class ReplayedTopic:
 
     @property
     def folder(self) -> Path:
-        return self.config.repository.path / replay_journal.FOLDER
+        return self.config.repository.path / FOLDER
 
     @cached_property
     def comparisons(self) -> list[Comparison]:

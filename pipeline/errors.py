@@ -50,6 +50,10 @@ class BeginAgain(RestoreError):
     """Going on with this recovery cannot help; the message says with what to begin instead."""
 
 
+class TargetSpoilt(BeginAgain):
+    """The topic that a replay writes to is no longer what it made: somebody else wrote to it."""
+
+
 class TargetUnreachable(RestoreError):
     """The recovery target cannot be reached from this repository; nothing was opened."""
 

@@ -6,13 +6,13 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cli.resumable import resumable
-from pipeline.cli.shared import DEFAULT, LATEST, Config, chosen, repository, say
-from pipeline.config import PipelineConfig
-from pipeline.errors import ConfigError, ObjectMissing
+from pipeline.cli.shared import DEFAULT, Config, chosen, repository, say
+from pipeline.errors import ConfigError, RecoveryRefused
 from pipeline.kafka import archive, groups
+from pipeline.kafka.topics import cluster_id
 from pipeline.recovery.journal import Journal
-from pipeline.recovery.topic_extent import missing_groups, survey
-from pipeline.recovery.topic_loss import TopicRecovery, Way, begun, new_recovery
+from pipeline.recovery.topic_asked import Asked, Way
+from pipeline.recovery.topic_loss import TopicRecovery, new_recovery
 
 
 def recover_topics(
@@ -31,9 +31,19 @@ def recover_topics(
     archived: Annotated[
         str | None, typer.Option("--from", help="label of the archive; else the newest")
     ] = None,
+    offsets: Annotated[
+        str | None, typer.Option(help="label of the groups' backup; else the newest")
+    ] = None,
     lose: Annotated[
         list[str] | None,
-        typer.Option(help="a topic with unreadable batches: what is not archived may go"),
+        typer.Option(help="a topic that cannot be read or kept whole: what is not archived may go"),
+    ] = None,
+    replication: Annotated[int | None, typer.Option(help="replicas, unless as archived")] = None,
+    without_setting: Annotated[
+        list[str] | None, typer.Option(help="an archived override that is not brought back")
+    ] = None,
+    instead_of: Annotated[
+        str | None, typer.Option(help="an unfinished recovery that nobody will go on with")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="only say what is harmed")] = False,
     identity: Annotated[
@@ -50,40 +60,38 @@ def recover_topics(
     to them must be stopped. What a damaged topic still holds is archived before it is made again.
     """
     loaded = configuration.load(config)
-    if plan:
-        _tell(loaded, archived, topic or [])
-        return
-    journal, topics = new_recovery(loaded), topic or []
-    if resume is not None:
-        if topic or way or archived:
-            raise ConfigError("--resume knows topics, way and archive from its journal: leave them")
-        journal = Journal(journal.folder.with_name(resume))
-        topics, way = begun(journal)
-    elif archived is not None:
-        archived = chosen(repository(loaded), archive.KIND, archived).label
-    typed = identity or typer.prompt("Id of the cluster whose topics will be replaced")
-    recovery = TopicRecovery(
-        loaded, topics, journal, typed, way=way or Way.JOINED, label=archived, progress=say
+    sets = repository(loaded)
+    asked = Asked(
+        topic or [],
+        way or Way.JOINED,
+        chosen(sets, archive.KIND, archived).label if archived else None,
+        chosen(sets, groups.KIND, offsets).label if offsets else None,
+        lose or [],
+        replication,
+        without_setting or [],
+        instead_of,
     )
-    recovery.lose = lose or ()
-    again = f"to go on: pipeline recover topics --resume {journal.recovery}"
-    with resumable(journal, "find_extent", again):
+    journal = new_recovery(loaded)
+    if plan:
+        _tell(TopicRecovery(loaded, asked, journal, cluster_id(loaded.kafka), progress=say))
+        return
+    if resume is not None:
+        if topic or way or archived or offsets or instead_of:
+            raise ConfigError("--resume knows topics, way and sets from its journal: leave them")
+        journal = Journal.named(loaded.repository.path, TopicRecovery.kind, resume)
+        if TopicRecovery.first not in journal.done():
+            raise ConfigError(f"{resume} was refused before it began: start a new recovery")
+    typed = identity or typer.prompt("Id of the cluster whose topics will be replaced")
+    recovery = TopicRecovery(loaded, asked, journal, typed, progress=say)
+    again = f"pipeline recover topics --resume {journal.recovery} --identity {typed}"
+    with resumable(journal, TopicRecovery.first, f"to go on: {again}"):
         recovery.run()
     say("next: pipeline backup offsets; pipeline backup topics")
 
 
-def _tell(loaded: PipelineConfig, label: str | None, topics: list[str]) -> None:
-    """Say how far the loss reaches."""
-    kept = repository(loaded)
-    backup = chosen(kept, archive.KIND, label or LATEST)
-    harmed = survey(loaded, backup, topics)
-    for line in (line for one in harmed for line in one.lines()):
+def _tell(recovery: TopicRecovery) -> None:
+    """Say how far the loss reaches, and what stands in the way of a recovery."""
+    for line in recovery.plan():
         say(line)
-    try:
-        lost = missing_groups(loaded, kept.latest(groups.KIND))
-    except ObjectMissing:
-        lost = []
-        say("no backup of offsets: whether groups lost any cannot be told")
-    for line in lost:
-        say(f"group {line}")
-    say(f"{len(harmed)} topics and {len(lost)} groups are harmed, by {backup.label}")
+    if told := list(recovery.refusals()):
+        raise RecoveryRefused("as things stand:\n" + "\n".join(f"  {line}" for line in told))

@@ -33,6 +33,9 @@ def restore_topic(
         bool, typer.Option("--append", help="behind what the target holds; refused otherwise")
     ] = False,
     replication: Annotated[int | None, typer.Option(help="replicas, unless as archived")] = None,
+    without_setting: Annotated[
+        list[str] | None, typer.Option(help="an archived override that is not brought back")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="only say what would be done")] = False,
     give_back_retention: Annotated[
         bool,
@@ -75,6 +78,7 @@ def restore_topic(
             until=to_time,
             append=append,
             replication=replication,
+            without_settings=tuple(without_setting or ()),
         )
         made = replay_wish.make(loaded, store, wish)
         journal = replay_journal.new_journal(loaded, topic)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.cli.shared import say
+from pipeline.errors import BeginAgain
 from pipeline.recovery.journal import Journal
 
 
@@ -11,12 +12,13 @@ from pipeline.recovery.journal import Journal
 def resumable(journal: Journal, first: str, *told: str) -> Iterator[None]:
     """Name the journal at the end; say how to go on where it breaks off after the step `first`.
 
-    Before that step is done nothing was touched: there is nothing to go on with.
+    Before that step is done nothing was touched: there is nothing to go on with. Nor is there where
+    the error says that another recovery must begin.
     """
     try:
         yield
-    except BaseException:
-        if journal.path.exists() and first in journal.done():
+    except BaseException as error:
+        if not isinstance(error, BeginAgain) and journal.path.exists() and first in journal.done():
             for line in told:
                 say(line)
         raise

@@ -32,6 +32,7 @@ def take(
     full: bool = False,
     limit: int | None = None,
     patience: timedelta = consistency.WITHIN,
+    evidence: str | None = None,
 ) -> BackupSet:
     """Archive these topics, or all but the brokers' own, and commit them as one backup set.
 
@@ -39,7 +40,8 @@ def take(
     has stored. `limit` takes at least that many records of each topic, from its log start, and no
     more than a fetch beyond. The slot's consumer gets `patience` to reach the consistency point.
     Every partition ends where it was decided after that: at its last stable offset. Memory holds a
-    few fetches for each of PARALLEL partitions, whatever the topics' size.
+    few fetches for each of PARALLEL partitions, whatever the topics' size. `evidence` names the
+    recovery that keeps what damaged topics hold: such a set is never the newest.
 
     Raises ServerError where the brokers fail, BackupError where they hold damaged batches: no set
     is committed then. Offsets that are LOST are told by `lost`, and the set is committed.
@@ -79,6 +81,7 @@ def take(
         "cluster_id": cluster_id(config.kafka),
         "decided": decided.isoformat(),
         "scope": _scope(topics, limit),
+        "evidence": evidence,
         "limit": limit,
         "consistency_point": point,
         "exports": exported,

@@ -60,8 +60,12 @@ def take(
     config: PipelineConfig,
     repository: Repository,
     progress: Callable[[str], None] = lambda _: None,
+    *,
+    evidence: str | None = None,
 ) -> BackupSet:
     """Back up every group's committed offsets, with the record that stands next to each.
+
+    `evidence` names the recovery that keeps them before it goes on; such a set is never the newest.
 
     Raises ServerError when a coordinator does not answer: a group that could not be read must not
     pass for one that has no offsets.
@@ -74,7 +78,7 @@ def take(
             progress(f"{draft.label}: {group.name} ({group.state}): {len(group.positions)} offsets")
         content = _GROUPS.dump_json(tuple(groups), indent=1)
         stored = draft.put(GROUPS, [content])
-        return draft.commit(_facts(config.kafka, groups), [stored])
+        return draft.commit(_facts(config.kafka, groups) | {"evidence": evidence}, [stored])
 
 
 def read(backup: BackupSet) -> tuple[Group, ...]:

@@ -1,8 +1,10 @@
 """What a target would refuse of a replay, found out before the first record is sent."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from pipeline.config import KafkaConfig
 from pipeline.errors import RecoveryRefused
+from pipeline.kafka import target_topic
 from pipeline.kafka.replay_plan import PartitionPlan
 from pipeline.kafka.topics import Topic
 
@@ -36,18 +38,20 @@ def of_existing(
         if end > 0 and not append:
             held = f"{end - start:,} offsets" if end > start else f"nothing, but ends at {end:,}"
             yield f"partition {plan.partition} holds {held}: --append, or another name with --as"
-    limit = int((topic.defaults | topic.overrides).get("max.message.bytes", 1 << 20))
-    for plan in plans:
-        if plan.largest + RECODED > limit:
-            yield (
-                f"partition {plan.partition} has a batch of {plan.largest:,} bytes, "
-                f"max.message.bytes is {limit:,}"
-            )
 
 
-def of_new(archived: int, replication: int | None, brokers: int) -> Iterator[str]:
+def of_new(archived: int, replication: int | None, config: KafkaConfig) -> Iterator[str]:
     """Problems of a topic that is to be made with as many replicas."""
-    wanted = replication or archived
+    wanted, brokers = replication or archived, target_topic.brokers(config)
     if wanted > brokers:
         asked = "asked for" if replication else "as archived"
         yield f"{wanted} replicas, {asked}, and {brokers} brokers: say --replication {brokers}"
+
+
+def of_settings(
+    config: KafkaConfig, overrides: Mapping[str, str], without: Collection[str]
+) -> Iterator[str]:
+    """Problems of archived settings that these brokers know and would not take."""
+    wanted = target_topic.due(config, overrides, without)
+    for name, why in target_topic.refused_settings(config, wanted):
+        yield f"{name}={wanted[name]}: {why}: say --without-setting {name}"

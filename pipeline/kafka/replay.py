@@ -1,17 +1,16 @@
 """An archived topic brought back: planned, written, read back whole, and only then let go."""
 
-import fcntl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from queue import SimpleQueue
 from typing import TypeVar
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import PipelineError, RecoveryRefused, RestoreError
+from pipeline.errors import PipelineError, RestoreError, TargetSpoilt
 from pipeline.kafka import preflight, target_topic
 from pipeline.kafka.brokers import Place
 from pipeline.kafka.offset_map import Moved, OffsetMap
@@ -51,7 +50,7 @@ class Replay:
         Raises RecoveryRefused before anything was written, later RestoreError or ServerError; then
         the topic is there, unfinished, and only the journal says so.
         """
-        with self._alone():
+        with self.journal.alone():
             target = self._target()
             try:
                 with ExitStack() as open_:
@@ -69,16 +68,6 @@ class Replay:
             self.journal.write("replay", "done", target=target.topic.name)
         return proven
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self.journal.folder.mkdir(parents=True, exist_ok=True)
-        with (self.journal.folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RecoveryRefused(f"{self.journal.recovery} is running already") from None
-            yield
-
     def _proven_before(self) -> list[Proven]:
         """What an earlier run proved; since then others may have written on."""
         told = self.journal.done().get("prove", {}).get("partitions", ())
@@ -91,7 +80,7 @@ class Replay:
         found = target_topic.existing(self.config.kafka, name)
         if told := done.get("target"):
             if found is None or str(found.topic_id) != told["topic_id"]:
-                raise RestoreError(
+                raise TargetSpoilt(
                     f"{name} is not the topic that {self.journal.recovery} wrote to: it was "
                     "deleted, or made anew, meanwhile. Start a new replay"
                 )
@@ -101,14 +90,18 @@ class Replay:
         return self._taken(found)
 
     def _made(self, name: str) -> Target:
-        facts, wish = self.plan.facts, self.plan.wish
-        brokers = target_topic.brokers(self.config.kafka)
-        preflight.refuse(name, preflight.of_new(facts["replication"], wish.replication, brokers))
-        replication, overrides = wish.replication or facts["replication"], facts["overrides"]
+        kafka, facts, wish = self.config.kafka, self.plan.facts, self.plan.wish
+        problems = preflight.of_new(facts["replication"], wish.replication, kafka)
+        settings = preflight.of_settings(kafka, facts["overrides"], wish.without_settings)
+        preflight.refuse(name, [*problems, *settings])
+        replication = wish.replication or facts["replication"]
+        overrides = target_topic.due(kafka, facts["overrides"], wish.without_settings)
+        for left_out in sorted(facts["overrides"].keys() - overrides.keys()):
+            self.progress(
+                f"{name}: {left_out} is left out, archived as {facts['overrides'][left_out]}"
+            )
         self._begin()
-        topic = target_topic.create(
-            self.config.kafka, name, len(facts["partitions"]), replication, overrides
-        )
+        topic = target_topic.create(kafka, name, len(facts["partitions"]), replication, overrides)
         return self._held(topic, self.plan.partitions)
 
     def _taken(self, topic: Topic) -> Target:
@@ -165,8 +158,7 @@ class Replay:
         self.plan.partitions = [_started(plan, told["starts"]) for plan in self.plan.partitions]
         resumed = any(line["step"] == "write" for line in self.journal.lines())
         self.journal.write("write", "started")
-        held = target_topic.held_over(target.overrides, self.plan.largest, target.topic.replication)
-        target_topic.configure(self.config.kafka, target.topic.name, held)
+        self._hold(target)
         total = sum(plan.bytes for plan in self.plan.partitions)
         producer = Producer(*told["records"])
         tally = Tally(f"{target.topic.name}: written", total, self.progress)
@@ -175,7 +167,7 @@ class Replay:
             place = Place(target.topic.name, target.topic.topic_id, plan.partition)
             end = settled_end(writer, place) if resumed else writer.bounds(place)[1]
             if not resumed and end != (0 if plan.head else plan.start):
-                raise RestoreError(f"{place} ends at {end}, somebody has just written to it")
+                raise TargetSpoilt(f"{place} ends at {end}, somebody has just written to it")
             means = Means(producer, filling[writer])
             one = PartitionWriter(writer, place, means, self._stopped, tally.add)
             return plan.partition, one.run(self.plan.sources[plan.partition], plan, end)
@@ -191,12 +183,21 @@ class Replay:
             self.progress(f"offset map: {key}")
         self.journal.write("write", "done", bytes=total)
 
+    def _hold(self, target: Target) -> None:
+        """See that it is the topic that we made, and have it refuse and delete nothing."""
+        found = target_topic.existing(self.config.kafka, target.topic.name)
+        if found is None or found.topic_id != target.topic.topic_id:
+            raise TargetSpoilt(f"{target.topic.name} was deleted, or made anew, meanwhile")
+        held = target_topic.held_over(target.topic, target.overrides, self.plan.largest)
+        target_topic.configure(self.config.kafka, target.topic.name, held)
+
     def _by(self) -> By:
         gaps = any(plan.markers for plan in self.plan.partitions if not plan.dense)
         return self.plan.by if gaps else By.MARKERS
 
     def _prove(self, target: Target, writers: Sequence[RawWriter]) -> list[Proven]:
         self.journal.write("prove", "started")
+        self._hold(target)  # an operator of topics may have set its configuration back meanwhile
         keeps = _keeps(target)
 
         def one(reader: RawWriter, plan: PartitionPlan) -> Proven:

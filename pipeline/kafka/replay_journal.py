@@ -7,14 +7,15 @@ from typing import Any
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
 from pipeline.kafka.offset_map import OBJECT
-from pipeline.recovery.journal import FILE, Journal
+from pipeline.recovery.journal import FILE, FOLDER, Journal
 
-FOLDER, PREFIX = "recoveries", "topic-"
+PREFIX = "topic-"
 
 
 def new_journal(config: PipelineConfig, topic: str) -> Journal:
     """Open the log of a new replay."""
-    return journal_of(config, f"{PREFIX}{topic}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
+    # a folder's name has at most 255 bytes, a topic's nearly as many letters
+    return journal_of(config, f"{PREFIX}{topic[:100]}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
 
 
 def journal_of(config: PipelineConfig, name: str) -> Journal:
@@ -24,7 +25,7 @@ def journal_of(config: PipelineConfig, name: str) -> Journal:
 
 def reopened(config: PipelineConfig, name: str) -> tuple[Journal, dict[str, Any]]:
     """The log of an interrupted replay, and what it says that was wished."""
-    journal = journal_of(config, name)
+    journal = Journal.named(config.repository.path, PREFIX.rstrip("-"), name)
     told = journal.done().get("plan")
     if told is None:
         raise ConfigError(f"{name} was refused before it began: start a new replay")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from crc32c import crc32c
 
-from pipeline.errors import BackupError, RestoreError
+from pipeline.errors import BackupError, TargetSpoilt
 from pipeline.kafka.batches import HEADER, Batch, check_crc, walk
 from pipeline.kafka.brokers import Place
 from pipeline.kafka.raw_produce import RawWriter
@@ -51,13 +51,13 @@ def prove(
     plan: PartitionPlan,
     keeps: timedelta | None,
 ) -> Proven:
-    """Read the partition back. Raises RestoreError at the first thing that differs."""
+    """Read the partition back. Raises TargetSpoilt at the first thing that differs."""
     start, end = reader.bounds(place)
     expected_end = plan.end if not plan.dense else None
     if plan.head and start != plan.start:
-        raise RestoreError(f"{place}: its log starts at {start}, expected {plan.start}")
+        raise TargetSpoilt(f"{place}: its log starts at {start}, expected {plan.start}")
     if expected_end is not None and end != expected_end:
-        raise RestoreError(f"{place}: it ends at {end}, expected {expected_end}")
+        raise TargetSpoilt(f"{place}: it ends at {end}, expected {expected_end}")
     found = _batches(reader, place, plan.start, end)
     digest, position = hashlib.sha256(), plan.start
     records = size = rewritten = 0
@@ -68,9 +68,9 @@ def prove(
         try:
             batch, view = next(found)
         except StopIteration:
-            raise RestoreError(f"{place}: nothing is at {target}, expected a batch") from None
+            raise TargetSpoilt(f"{place}: nothing is at {target}, expected a batch") from None
         if problem := differs(unit, target, (batch, view)):
-            raise RestoreError(f"{place}, offset {batch.base_offset}: {problem}")
+            raise TargetSpoilt(f"{place}, offset {batch.base_offset}: {problem}")
         digest.update(
             _LEAF.pack(target, unit.batch.records, batch.base_timestamp, crc32c(unit.payload))
         )
@@ -116,7 +116,7 @@ def _batches(
     """Everything but markers; all of it is decided."""
     for fetched in reader.batches(place, start, end):
         if fetched.last_stable != fetched.high_watermark or fetched.aborted:
-            raise RestoreError(
+            raise TargetSpoilt(
                 f"{place}: decided up to {fetched.last_stable} of {fetched.high_watermark}, "
                 f"{len(fetched.aborted)} aborted: a consumer would not see all of it"
             )
@@ -124,7 +124,7 @@ def _batches(
             try:
                 check_crc(batch, view, str(place))
             except BackupError as error:
-                raise RestoreError(str(error)) from error
+                raise TargetSpoilt(str(error)) from error
             if not batch.control:
                 yield batch, view
 
@@ -133,9 +133,9 @@ def _expect_nothing_more(
     place: Place, found: Iterator[tuple[Batch, memoryview]], position: int, end: int
 ) -> None:
     if (more := next(found, None)) is not None:
-        raise RestoreError(f"{place}: a batch at {more[0].base_offset} is not from the archive")
+        raise TargetSpoilt(f"{place}: a batch at {more[0].base_offset} is not from the archive")
     if position != end:
-        raise RestoreError(f"{place}: it ends at {end}, expected {position}")
+        raise TargetSpoilt(f"{place}: it ends at {end}, expected {position}")
 
 
 def _before(keeps: timedelta | None) -> int:

@@ -27,6 +27,8 @@ from pipeline.kafka.topics import cluster_id
 from pipeline.repository import BackupSet, Repository
 
 EVERYTHING = Range()
+BY_DEFAULT = 1048588
+"""Bytes of the largest batch that brokers take where nobody configured it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Wish:
     until: datetime | None = None
     append: bool = False
     replication: int | None = None
+    without_settings: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:
@@ -51,7 +54,12 @@ class Wish:
     def as_facts(self) -> dict[str, Any]:
         """As the journal keeps it."""
         times = {k: t and t.isoformat() for k, t in (("since", self.since), ("until", self.until))}
-        return {**self.__dict__, "offsets": list(self.offsets), "mode": str(self.mode), **times}
+        lists = {
+            "offsets": list(self.offsets),
+            "partitions": list(self.partitions),
+            "without_settings": list(self.without_settings),
+        }
+        return {**self.__dict__, "mode": str(self.mode), **times, **lists}
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "Wish":
@@ -60,6 +68,7 @@ class Wish:
         for key in ("since", "until"):
             told[key] = datetime.fromisoformat(told[key]) if told[key] else None
         told["partitions"], told["offsets"] = tuple(told["partitions"]), Range(*told["offsets"])
+        told["without_settings"] = tuple(told.get("without_settings", ()))
         return cls(**{**told, "mode": Mode(told["mode"])})
 
 
@@ -105,6 +114,8 @@ class Plan:
         if renumbered and wish.mode is Mode.AUTO:
             yield f"exact offsets would miss it: partitions {renumbered} are renumbered, with a map"
         yield from self._of_target()
+        if self.largest > BY_DEFAULT:
+            yield f"a batch has {self.largest:,} bytes: max.message.bytes is raised meanwhile"
         for partition, source in self.sources.items():
             if lost := source.index.gaps.get(Reason.LOST):
                 yield f"  [{partition}] {lost:,} offsets were LOST before they were archived"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kafka.errors import KafkaError
 
-from pipeline.errors import RestoreError, ServerError
+from pipeline.errors import RestoreError, ServerError, TargetSpoilt
 from pipeline.kafka.batches import HEADER, Batch, Codec, packed, walk
 from pipeline.kafka.brokers import Place
 from pipeline.kafka.offset_map import Moved
@@ -122,7 +122,7 @@ class PartitionWriter:
     def _stands(self, target: int, count: int) -> bool:
         """Whether an earlier run has brought it there."""
         if target < self._present < target + count:
-            raise RestoreError(
+            raise TargetSpoilt(
                 f"{self._place} ends at {self._present}, inside a batch of this replay at "
                 f"{target}: somebody else has written to it"
             )
@@ -137,10 +137,10 @@ class PartitionWriter:
         found = next(walk(answer.data, str(self._place), cut=True), None)
         problem = differs(unit, target, found) if found else "nothing is there"
         if problem:
-            raise RestoreError(f"{self._place}@{target} is not what the archive says: {problem}")
+            raise TargetSpoilt(f"{self._place}@{target} is not what the archive says: {problem}")
         known = self._writer.last_sequence(self._place, self._producer)
         if known is not None and (known + 1) % _SEQUENCES != self._sequence:
-            raise RestoreError(
+            raise TargetSpoilt(
                 f"{self._place}: the broker has records up to number {known} of this replay, "
                 f"the archive says {self._sequence - 1}"
             )
@@ -175,13 +175,13 @@ class PartitionWriter:
             raise RestoreError(_explained(refused, self._place, sent)) from refused
         except (KafkaError, OSError) as error:
             if type(error).__name__ in GONE and self._acknowledged:
-                raise RestoreError(f"{self._place}: the topic was deleted meanwhile") from error
+                raise TargetSpoilt(f"{self._place}: the topic was deleted meanwhile") from error
             if not passing(error):
                 raise ServerError(f"{self._place}: {error!r}") from error
             return repr(error)
         self._acknowledged = True
         if appended.base_offset != sent.target:
-            raise RestoreError(
+            raise TargetSpoilt(
                 f"{self._place}: a batch went to offset {appended.base_offset}, planned was "
                 f"{sent.target}: somebody else writes to this topic"
             )
@@ -193,7 +193,7 @@ class PartitionWriter:
         end = settled_end(self._writer, self._place)
         left = [sent for sent in self._window if sent.target + sent.records > end]
         if left and left[0].target < end:
-            raise RestoreError(
+            raise TargetSpoilt(
                 f"{self._place} ends at {end}, inside a batch of this replay at "
                 f"{left[0].target}: somebody else has written to it"
             )
@@ -229,7 +229,7 @@ class PartitionWriter:
     def _expect_end(self) -> None:
         end = self._writer.bounds(self._place)[1]
         if end != self._position:
-            raise RestoreError(f"{self._place} ends at {end}, planned was {self._position}")
+            raise TargetSpoilt(f"{self._place} ends at {end}, planned was {self._position}")
 
 
 @cache

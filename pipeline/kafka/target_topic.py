@@ -1,6 +1,7 @@
 """The topic that takes a replay: made, held so that nothing is refused or eaten, given back."""
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -28,6 +29,12 @@ HELD = RETENTION | {
     "message.timestamp.after.max.ms": FOREVER,
 }
 """A topic's configuration until the replay is proven."""
+
+THROTTLES = frozenset(
+    {"leader.replication.throttled.replicas", "follower.replication.throttled.replicas"}
+)
+"""What a reassignment leaves behind names brokers of then, and is no setting of the topic."""
+LIMIT = "max.message.bytes"
 
 WITHIN = timedelta(seconds=30)
 
@@ -92,14 +99,53 @@ def create(
     return found
 
 
-def held_over(overrides: Mapping[str, str], largest: int, replication: int) -> dict[str, str]:
+def due(
+    config: KafkaConfig, overrides: Mapping[str, str], without: Collection[str] = ()
+) -> dict[str, str]:
+    """Answer the archived overrides that a topic gets here.
+
+    Left out are those that the operator named, throttles, and what these brokers do not know.
+    """
+    wanted = {n: v for n, v in overrides.items() if n not in THROTTLES and n not in without}
+    unknown = {name for name, why in refused_settings(config, wanted) if _UNKNOWN in why}
+    return {n: v for n, v in wanted.items() if n not in unknown}
+
+
+_UNKNOWN = "Unknown topic config name"
+"""As LogConfig.validateNames says it."""
+
+
+def refused_settings(config: KafkaConfig, overrides: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Ask the brokers which overrides they would not take, and why; nothing is made."""
+    if _would_make(config, overrides) is None:
+        return []
+    told = ((name, _would_make(config, {name: value})) for name, value in overrides.items())
+    return [(name, why) for name, why in told if why is not None]
+
+
+def _would_make(config: KafkaConfig, overrides: Mapping[str, str]) -> str | None:
+    """Tell why a topic with these overrides would be refused, or None."""
+    name = f"validated-{secrets.token_hex(8)}"
+    new = NewTopic(name, num_partitions=1, replication_factor=1, config=dict(overrides))
+    client = admin(config)
+    try:
+        made = client.create_topics([new], request_timeout=SECONDS, validate_only=True)
+        made[name].result()
+    except KafkaException as error:
+        known: KafkaError = error.args[0]
+        if known.code() in {KafkaError.INVALID_CONFIG, KafkaError.POLICY_VIOLATION}:
+            return known.str()
+        raise ServerError(f"topics on {config.bootstrap_servers}: {error}") from error
+    return None
+
+
+def held_over(topic: Topic, overrides: Mapping[str, str], largest: int) -> dict[str, str]:
     """Configuration for the time of a replay over one that is to come afterwards."""
     held = {**overrides, **HELD}
-    allowed = held.get("max.message.bytes")
-    if allowed is not None and int(allowed) < largest:
-        held["max.message.bytes"] = str(largest)  # lowered since the record was written
-    if int(held.get("min.insync.replicas", 1)) > replication:
-        held["min.insync.replicas"] = str(replication)
+    if int((topic.defaults | held).get(LIMIT, 0)) < largest:
+        held[LIMIT] = str(largest)  # lowered since the record was written, or by other brokers
+    if int(held.get("min.insync.replicas", 1)) > topic.replication:
+        held["min.insync.replicas"] = str(topic.replication)
     return held
 
 

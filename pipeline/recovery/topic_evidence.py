@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.errors import BackupError
 from pipeline.recovery.topic_extent import Harmed
 from pipeline.repository import BackupSet
 
@@ -36,6 +37,20 @@ class Evidence:
         ids = {one["topic"]: one["topic_id"] for one in self.harmed}
         return bool(ids.get(topic) == self.archived(topic)["topic_id"])
 
+    @property
+    def kept_set(self) -> BackupSet:
+        """The set of what was kept; BackupError where nothing was."""
+        if self.kept is None:
+            raise BackupError("nothing was kept of these topics")
+        return self.kept
+
+    def another_life(self, topic: str) -> bool:
+        """Whether records were kept of a topic that was made anew, with the same partitions."""
+        now = self.kept.manifest.facts["topics"].get(topic) if self.kept else None
+        if now is None or self.same_life(topic):
+            return False
+        return bool(now["partitions"].keys() == self.archived(topic)["partitions"].keys())
+
     def whole(self, topic: str) -> bool:
         """Whether archive and what was kept hold every offset up to the topic's old end."""
         if self.kept is None or topic in self.read_again or not self.same_life(topic):
@@ -49,10 +64,12 @@ class Evidence:
         )
 
     def unarchived(self, topic: str) -> list[str]:
-        """Partitions that were added since the archive, whose records have no place to go back."""
+        """Partitions of what was kept whose records have no place to go back to."""
         now = self.kept.manifest.facts["topics"].get(topic) if self.kept else None
-        if now is None or not self.same_life(topic):
+        if now is None or self.another_life(topic):
             return []
+        if not self.same_life(topic):
+            return sorted(now["partitions"], key=int)
         return sorted(set(now["partitions"]) - set(self.archived(topic)["partitions"]), key=int)
 
 

@@ -23,6 +23,7 @@ from pipeline.wait import wait_until
 
 RETENTION = ("retention.ms", "retention.bytes", "cleanup.policy")
 FETCH = 4 << 20
+NOTHING: Mapping[str, Mapping[str, str]] = {}
 WITHIN, STILL = timedelta(seconds=60), timedelta(seconds=2)
 
 
@@ -48,16 +49,25 @@ def survey(
     topics: Sequence[str] = (),
     *,
     same_life: bool = True,
+    due: Mapping[str, Mapping[str, str]] = NOTHING,
 ) -> list[Harmed]:
     """Compare these topics, or all that the archive holds, with what the brokers have.
 
     Every batch of a topic that seems whole is read. Raises ServerError where a broker does not
     answer: what could not be looked at must not pass for sound. Without `same_life` the topics may
-    have been made anew, as a replay does.
+    have been made anew, as a replay does. `due` are overrides of topics that are not to have the
+    archived ones.
     """
     known: Mapping[str, Any] = archive.manifest.facts["topics"]
     looked = (
-        _topic(config, archive, name, known[name], same_life=same_life) for name in topics or known
+        _topic(
+            config,
+            archive,
+            name,
+            {**known[name], "overrides": due.get(name, known[name]["overrides"])},
+            same_life=same_life,
+        )
+        for name in topics or known
     )
     return [harmed for harmed in looked if harmed is not None]
 
@@ -135,7 +145,7 @@ def _logs(
     overrides = {n: now.overrides.get(n) for n in RETENTION}
     for name, value in overrides.items():
         if value != (was := then["overrides"].get(name)):
-            yield f"{name} is {value}, archived {was}"
+            yield f"{name} is {value}, expected {was}"
     keeps = {**then["defaults"], **then["overrides"]}
     for place, log in held.items():
         was = then["partitions"].get(str(place.partition))
@@ -167,11 +177,11 @@ def _unexplained(archive: BackupSet, place: Place, start: int, keeps: Mapping[st
 
 
 def _damage(config: PipelineConfig, held: Mapping[Place, Extent]) -> Iterator[tuple[int, str]]:
-    """Read every batch of each partition, up to the first that is damaged."""
+    """Read every batch that is decided, of each partition up to the first that is damaged."""
     with RawReader(config.kafka, FETCH) as reader:
         for place, log in held.items():
             try:
-                for fetched in reader.batches(place, log.start, log.high_watermark):
+                for fetched in reader.batches(place, log.start, log.end):
                     for batch, view in walk(fetched.data, str(place)):
                         check_crc(batch, view, str(place))
             except BackupError as error:

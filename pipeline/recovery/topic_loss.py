@@ -10,15 +10,11 @@ buries what is gone; the states in between are not told again. Of other topics: 
 the archive's end, and what was kept; what lay between is lost and named.
 """
 
-import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from functools import partial
+from typing import ClassVar
 
 import psycopg
-from confluent_kafka import KafkaException
 
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import own_connectors
@@ -27,17 +23,18 @@ from pipeline.config import PipelineConfig
 from pipeline.errors import (
     ConfigError,
     LossNotAccepted,
-    ObjectMissing,
     RecoveryRefused,
     RestoreError,
     ServerError,
 )
 from pipeline.kafka import archive, groups, proof, target_topic
 from pipeline.kafka.group_restore import restore
-from pipeline.kafka.topics import SECONDS, admin, cluster_id
-from pipeline.recovery import reread, topic_offsets
+from pipeline.kafka.topics import cluster_id
+from pipeline.recovery import reread, topic_offsets, topic_preconditions, topic_removal
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.reconnect import problems
+from pipeline.recovery.runbook import Phase, Precondition, Runbook, Step
+from pipeline.recovery.topic_asked import Asked, Way
 from pipeline.recovery.topic_evidence import Evidence, Facts, told
 from pipeline.recovery.topic_extent import (
     Harmed,
@@ -46,90 +43,85 @@ from pipeline.recovery.topic_extent import (
     standing_still,
     survey,
 )
+from pipeline.recovery.topic_removal import Kept
 from pipeline.recovery.topic_replays import Replays
+from pipeline.recovery.topic_verdict import still_harmed
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
-from pipeline.wait import wait_until
 
-WITHIN = timedelta(seconds=60)
-
-
-class Way(StrEnum):
-    """Where the events of topics that CDC feeds come from; other topics have only the archive."""
-
-    JOINED = "joined"
-    CDC = "cdc"
+__all__ = ["TopicRecovery", "Way", "new_recovery"]
 
 
 def new_recovery(config: PipelineConfig, what: str = "topics") -> Journal:
     """Open the log of a new recovery in the repository."""
-    name = f"{what}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-    return Journal(config.repository.path / "recoveries" / name)
-
-
-def begun(journal: Journal) -> tuple[list[str], Way]:
-    """Return the topics and the way of an interrupted recovery, as its journal has them."""
-    done = journal.done()
-    if "find_extent" not in done:
-        raise ConfigError(f"{journal.recovery} was refused before it began: start a new recovery")
-    return done["find_extent"]["topics"], Way(done["find_extent"]["way"])
+    return Journal.new(config.repository.path, what)
 
 
 @dataclass
-class TopicRecovery:
+class TopicRecovery(Runbook):
     """One recovery of topics and groups. `observe` hears of each step when it is done.
 
-    `topics` are those that may be replaced, each by name; none means that only offsets of groups
-    are missing. `identity` is what the operator typed: the id of the cluster. `lose` names those
-    whose records behind the archive may be given up, because a batch of them cannot be read.
+    `identity` is what the operator typed: the id of the cluster. What was asked for is in the
+    journal of a recovery that is resumed, and read from there.
     """
 
+    kind: ClassVar[str] = "topics"
+    first: ClassVar[str] = "find_extent"
+    last: ClassVar[str] = "verify"
     config: PipelineConfig
-    topics: Sequence[str]
+    asked: Asked
     journal: Journal
     identity: str
-    way: Way = Way.JOINED
-    label: str | None = None
-    lose: Collection[str] = ()
     observe: Callable[[str, Facts], None] = lambda _step, _facts: None
     gate: Callable[[], Sequence[str]] = list
     progress: Callable[[str], None] = lambda _: None
-    done: dict[str, Facts] = field(default_factory=dict)
+    _repository: Repository = field(init=False)
 
     def __post_init__(self) -> None:
-        self.repository = Repository(FolderStore(self.config.repository.path))
+        self._repository = Repository(FolderStore(self.config.repository.path))
+        if (found := self.done.get(self.first)) is not None:
+            self.asked = Asked.of(found).resumed(self.asked)
 
-    def run(self) -> None:
-        """Run every step that the journal does not know as done.
-
-        Raises the step's own error after writing it into the journal.
-        """
+    def identify(self) -> None:
+        """Refuse unless the operator typed the id of the cluster whose topics are replaced."""
         if (found := cluster_id(self.config.kafka)) != self.identity:
             raise RecoveryRefused(f"typed {self.identity!r}, the cluster's id is {found}")
-        self.done = self.journal.done() if self.journal.path.exists() else {}
-        for step in (
-            self.find_extent,
-            self.fence,
-            self.salvage,
-            self.remove,
-            self.replay,
-            self.groups,
-            self.reconnect,
-            self.verify,
-        ):
-            if step.__name__ not in self.done:
-                self._run(step.__name__, step)
 
-    def _run(self, name: str, step: Callable[[], Facts]) -> None:
-        self.progress(name.replace("_", " "))
-        self.done[name] = self.journal.run(name, step)
-        self.observe(name, self.done[name])
+    def preconditions(self) -> Sequence[Precondition]:
+        unfinished = self.unfinished(self.config.repository.path)
+        return topic_preconditions.listed(self.config, self.asked, self._archive(), unfinished)
+
+    def steps(self) -> Sequence[Step]:
+        return (
+            Step("find_extent", Phase.PREPARE, self.find_extent),
+            Step("fence", Phase.STOP, self.fence, self._fenced, until="reconnect"),
+            Step("salvage", Phase.KEEP, self.salvage, self._kept_all, until="remove"),
+            Step("remove", Phase.RESTORE, self.remove, self._removed, until="replay"),
+            Step("replay", Phase.REPLAY, self.replay, self._replayed),
+            Step("groups", Phase.REPLAY, self.groups),
+            Step("reconnect", Phase.RECONNECT, self.reconnect),
+            Step("verify", Phase.VERIFY, self.verify),
+        )
+
+    @property
+    def topics(self) -> Sequence[str]:
+        return self.asked.topics
+
+    def plan(self) -> Iterator[str]:
+        """Say what is harmed and what stands in the way of a recovery; touches nothing."""
+        backup, offsets = self._archive(), self._offsets()
+        harmed = survey(self.config, backup, self.topics)
+        yield from (line for one in harmed for line in one.lines())
+        lost = missing_groups(self.config, offsets) if offsets else []
+        yield from (f"group {line}" for line in lost)
+        yield f"{len(harmed)} topics and {len(lost)} groups are harmed, by {backup.label}"
 
     def find_extent(self) -> Facts:
         """Look what is harmed, and prove that the archive can give it back; touches nothing."""
-        backup = (
-            self._newest(archive.KIND) if self.label is None else self.repository.get(self.label)
-        )
+        if (name := self.asked.instead_of) is not None:
+            other = Journal.named(self.config.repository.path, self.kind, name)
+            topic_preconditions.abandon(other, self.progress)
+        backup = self._archive()
         harmed = survey(self.config, backup, self.topics) if self.topics else []
         for line in (line for one in harmed for line in one.lines()):
             self.progress(f"  {line}")
@@ -139,10 +131,7 @@ class TopicRecovery:
         if bad := [f"{p.subject}: {p.problem}" for p in proof.walk(backup) if p.problem]:
             raise RestoreError(f"the archive {backup.label} is damaged: {'; '.join(bad[:5])}")
         offsets = self._offsets()
-        return {
-            "topics": list(self.topics),
-            "way": self.way,
-            "lose": list(self.lose),
+        return self.asked.as_facts() | {
             "archive": backup.label,
             "offsets": offsets.label if offsets else None,
             "harmed": [told(one) for one in harmed],
@@ -152,8 +141,7 @@ class TopicRecovery:
     def _refuse_loss(self, harmed: Sequence[Harmed]) -> None:
         """What cannot be read cannot be kept: removing it must be accepted by name."""
         given_up = [one for one in harmed if one.unreadable and not one.cdc]
-        accepted = {*self.lose, *self.done.get("find_extent", {}).get("lose", ())}
-        if unsaid := [one.topic for one in given_up if one.topic not in accepted]:
+        if unsaid := [one.topic for one in given_up if one.topic not in self.asked.lose]:
             names = " ".join(f"--lose {topic}" for topic in unsaid)
             raise LossNotAccepted(
                 f"{', '.join(unsaid)}: a batch cannot be read, so what was written since the "
@@ -168,55 +156,96 @@ class TopicRecovery:
                 names = own_connectors(self.config, connect)
                 offsets = stop_connectors(connect, names)
             stopped = {name: [str(one.offset) for one in kept] for name, kept in offsets.items()}
-        there = [one["topic"] for one in self.done["find_extent"]["harmed"] if one["topic_id"]]
+        there = [n for n in self.topics if target_topic.existing(self.config.kafka, n)]
         ends = standing_still(self.config, there)
         return {"connectors": list(stopped), "source_offsets": stopped, "ends": ends}
 
+    def _fenced(self, facts: Facts) -> str | None:
+        if not facts["connectors"]:
+            return None
+        with ConnectClient(self.config.connect.url) as connect:
+            states = {name: connect.status(name).state for name in facts["connectors"]}
+        running = {name: state for name, state in states.items() if state != "STOPPED"}
+        return f"{running}, expected STOPPED" if running else None
+
     def salvage(self) -> Facts:
         """Keep what the damaged topics hold, and where groups stand, before anything is removed."""
-        backup = self.repository.get(self.done["find_extent"]["archive"])
+        backup = self._repository.get(self.done["find_extent"]["archive"])
         # again: between the first look and the fence a connector may have made a topic anew
         harmed = survey(self.config, backup, self.topics) if self.topics else []
         self._refuse_loss(harmed)
         there = [one for one in harmed if one.present is not None]
         readable = [one.topic for one in there if not one.unreadable]
-        kept = offsets = None
-        if readable:
-            kept = archive.take(
-                self.config, self.repository, readable, self.progress, patience=timedelta(0)
-            )
+        kept, logs = topic_removal.keep(
+            self.config, self._repository, readable, self.journal.recovery, self.progress
+        )
+        topic_removal.refuse_unkept(logs, self.asked.lose)
+        offsets = None
         if there:
-            offsets = groups.take(self.config, self.repository)
+            evidence = self.journal.recovery
+            offsets = groups.take(self.config, self._repository, evidence=evidence)
         return {
             "harmed": [told(one) for one in harmed],
             "kept": kept.label if kept else None,
+            "logs": {name: [one.topic_id, one.ends] for name, one in logs.items()},
             "not_kept": [one.topic for one in there if one.unreadable],
             "offsets": offsets.label if offsets else None,
         }
 
-    def remove(self) -> Facts:
-        """Delete what will be made again: the operator named it, and it was kept."""
-        client, gone = admin(self.config.kafka), []
-        ids = {one["topic"]: one["topic_id"] for one in self.done["salvage"]["harmed"]}
+    def _kept_all(self, facts: Facts) -> str | None:
+        """Whether what stands there now is no more than what was kept of it."""
         for name in self.topics:
             found = target_topic.existing(self.config.kafka, name)
-            if found is None or str(found.topic_id) != ids[name]:
+            if found is None or name in facts["not_kept"]:
                 continue
-            try:
-                client.delete_topics([name], request_timeout=SECONDS)[name].result()
-            except KafkaException as error:
-                raise ServerError(f"cannot delete {name}: {error}") from error
-            wait_until(f"{name} is gone", partial(self._there, name), within=WITHIN)
+            if name not in facts["logs"]:
+                return f"{name} was made anew since"
+            if more := topic_removal.grown(self.config, found, Kept(*facts["logs"][name])):
+                return more
+        return None
+
+    def remove(self) -> Facts:
+        """Delete what will be made again: the operator named it, and all of it was kept."""
+        facts, gone = self.done["salvage"], []
+        for name in self.topics:
+            if (found := target_topic.existing(self.config.kafka, name)) is None:
+                continue
+            log = facts["logs"].get(name)
+            if more := topic_removal.remove(self.config, found, Kept(*log) if log else None):
+                raise ServerError(
+                    f"{more}: somebody still writes to it. Nothing of it was removed. Stop the "
+                    "producers, then go on: what they wrote will be kept as well"
+                )
             gone.append(name)
         return {"removed": gone}
 
-    def _there(self, name: str) -> str | None:
-        return "it is there" if target_topic.existing(self.config.kafka, name) else None
+    def _removed(self, _facts: Facts) -> str | None:
+        ids = {one["topic"]: one["topic_id"] for one in self.done["salvage"]["harmed"]}
+        for name in self.topics:
+            found = target_topic.existing(self.config.kafka, name)
+            if found is not None and str(found.topic_id) == ids.get(name):
+                return f"{name} is there again"
+        return None
 
     def replay(self) -> Facts:
         """Bring the archive back to its old offsets, and behind it what was kept."""
-        replays = Replays(self.config, self.repository, self.journal, self.progress)
+        replays = Replays(
+            self.config,
+            self._repository,
+            self.journal,
+            self.progress,
+            replication=self.asked.replication,
+            without=tuple(self.asked.without_settings),
+        )
         return replays.run(self._evidence)
+
+    def _replayed(self, facts: Facts) -> str | None:
+        """Whether the topics that were brought back are still the same ones."""
+        for name, topic_id in facts.get("targets", {}).items():
+            found = target_topic.existing(self.config.kafka, name)
+            if found is None or str(found.topic_id) != topic_id:
+                return f"{name} was deleted, or made anew, since it was brought back"
+        return None
 
     def groups(self) -> Facts:
         """Bring offsets back, from what was kept now where there was anything, else the backup."""
@@ -228,8 +257,8 @@ class TopicRecovery:
                 replays = self.done["replay"]["replays"]
                 done = restore(
                     self.config.kafka,
-                    self.repository.get(label),
-                    moves=topic_offsets.moves(self.repository, evidence, replays, topic),
+                    self._repository.get(label),
+                    moves=topic_offsets.moves(self._repository, evidence, replays, topic),
                     topics=[topic] if topic else (),
                     groups=[] if topic else lost,
                     progress=self.progress,
@@ -253,10 +282,10 @@ class TopicRecovery:
         """Ask topics, groups, pipeline and gate."""
         evidence, wrong = self._evidence, list[str]()
         if evidence.replayed:  # what was read again has other offsets
-            harmed = survey(self.config, evidence.archive, evidence.replayed, same_life=False)
-            wrong += [line for one in harmed for line in one.lines()]
+            replays = self.done["replay"]["replays"]
+            wrong += still_harmed(self.config, evidence, replays, self.progress)
         if (offsets := self.done["find_extent"]["offsets"]) is not None:
-            wrong += missing_groups(self.config, self.repository.get(offsets), self.topics)
+            wrong += missing_groups(self.config, self._repository.get(offsets), self.topics)
         if self._fed:
             with psycopg.connect(**self.config.postgres.conninfo(), autocommit=True) as connection:
                 wrong += problems(self.config, connection)
@@ -271,26 +300,40 @@ class TopicRecovery:
 
     @property
     def _evidence(self) -> Evidence:
-        found, kept = self.done["find_extent"], self.done["salvage"]["kept"]
+        kept = self.done["salvage"]["kept"]
         return Evidence(
             self.topics,
-            self.repository.get(found["archive"]),
-            self.repository.get(kept) if kept else None,
+            self._repository.get(self.done["find_extent"]["archive"]),
+            self._repository.get(kept) if kept else None,
             self.done["salvage"]["harmed"],
-            frozenset(self._fed if self.way is Way.CDC else ()),
+            frozenset(self._fed if self.asked.way is Way.CDC else ()),
         )
 
-    def _newest(self, kind: str) -> BackupSet:
-        """The newest set that holds every topic that was named."""
-        for label in reversed(self.repository.labels(kind)):
-            found = self.repository.get(label)
-            if set(self.topics) <= set(found.manifest.facts["topics"]):
+    def _archive(self) -> BackupSet:
+        """The set that was named, else the newest that holds every topic, of this cluster."""
+        if self.asked.archive is not None:
+            found = self._repository.get(self.asked.archive)
+            if absent := sorted(set(self.topics) - found.manifest.facts.get("topics", {}).keys()):
+                raise ConfigError(f"{found.label} does not hold {', '.join(absent)}")
+            return found
+        for label in reversed(self._repository.labels(archive.KIND)):
+            facts = (found := self._repository.get(label)).manifest.facts
+            held = facts["topics"].keys() - facts.get("incomplete", {})
+            if facts.get("evidence") or facts["cluster_id"] != self.identity:
+                continue
+            if set(self.topics) <= held:
                 return found
-        raise RestoreError(f"no archive holds {', '.join(self.topics)}: pipeline backup topics")
+        raise RestoreError(
+            f"no archive of cluster {self.identity} holds {', '.join(self.topics) or 'any topic'}: "
+            "pipeline backup topics, or name a set with --from"
+        )
 
     def _offsets(self) -> BackupSet | None:
-        try:
-            return self.repository.latest(groups.KIND)
-        except ObjectMissing:
-            self.progress("  no backup of offsets: groups are not restored")
-            return None
+        if self.asked.offsets is not None:
+            return self._repository.get(self.asked.offsets)
+        for label in reversed(self._repository.labels(groups.KIND)):
+            facts = (found := self._repository.get(label)).manifest.facts
+            if not facts.get("evidence") and facts["cluster_id"] == self.identity:
+                return found
+        self.progress("  no backup of offsets: groups are not restored")
+        return None

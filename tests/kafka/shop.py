@@ -9,6 +9,8 @@ from fixtures.workload.producer import clients
 from fixtures.workload.topics import OWN_TOPICS, SYSTEM, create_topics
 from fixtures.workload.workload import Clients
 from pipeline.kafka import archive, groups
+from pipeline.recovery.journal import Journal
+from pipeline.recovery.topic_asked import Asked
 from pipeline.recovery.topic_extent import survey
 from pipeline.recovery.topic_loss import TopicRecovery, new_recovery
 from pipeline.repository import BackupSet, Repository
@@ -32,8 +34,13 @@ class Shop:
         groups.take(self.config, self.repository)
         return archive.take(self.config, self.repository, list(OWN_TOPICS))
 
-    def recovery(self, *names: str) -> TopicRecovery:
-        return TopicRecovery(self.config, names, new_recovery(self.config), self.broker.nonce)
+    def recovery(
+        self, *names: str, lose: tuple[str, ...] = (), journal: Journal | None = None
+    ) -> TopicRecovery:
+        asked = Asked(names, lose=lose)
+        return TopicRecovery(
+            self.config, asked, journal or new_recovery(self.config), self.broker.nonce
+        )
 
     def findings(self, backup: BackupSet) -> str:
         return "; ".join(line for one in survey(self.config, backup) for line in one.lines())

@@ -159,7 +159,7 @@ def test_a_lost_request_or_answer_neither_drops_nor_doubles_a_batch(
 
 def test_two_at_a_time_are_refused(here: Site, topic: str) -> None:
     done = here.bring(topic)
-    with done.run._alone(), pytest.raises(RecoveryRefused, match="is running already"):
+    with done.run.journal.alone(), pytest.raises(RecoveryRefused, match="is running already"):
         here.resume(done.run.journal.recovery)
     with pytest.raises(ConfigError, match="there is no recovery 'nothing'"):
         here.resume("nothing")

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import NewTopic
 from typer.testing import CliRunner
 
 from pipeline.cli import app
@@ -15,6 +16,7 @@ from pipeline.kafka.replay_plan import Mode, Range
 from pipeline.kafka.surroundings import Spot
 from pipeline.kafka.target_topic import RETENTION, configure
 from pipeline.kafka.topics import describe
+from pipeline.repository import MANIFEST
 from tests.kafka import topics
 from tests.kafka.replayed import Site, consumed, eventful, place_extent
 
@@ -116,9 +118,6 @@ def test_retention_that_would_delete_it_stays_held_until_told(here: Site) -> Non
 
 def test_what_a_target_would_refuse_is_said_first(here: Site) -> None:
     topic = written(here, partitions=2)
-    small = topics.create(here.kafka, "small", 2, {"max.message.bytes": "1000"})
-    with pytest.raises(RecoveryRefused, match=r"batch of [\d,]+ bytes, max.message.bytes is 1,000"):
-        here.bring(topic, name=small)
     other = topics.create(here.kafka, "other", 3)
     with pytest.raises(RecoveryRefused, match="it has 3 partitions, the archived topic had 2"):
         here.bring(topic, name=other)
@@ -128,6 +127,44 @@ def test_what_a_target_would_refuse_is_said_first(here: Site) -> None:
         here.bring(topic, partitions=(7,))
     with pytest.raises(ConfigError, match=r"no backup set in .* holds nothing"):
         here.bring("nothing")
+
+
+def test_a_target_that_takes_only_small_batches_takes_larger_ones_meanwhile(here: Site) -> None:
+    topic = written(here)
+    limit = FOREVER | {"max.message.bytes": "1000"}
+    small = topics.create(here.kafka, "small", 1, limit)
+    here.bring(topic, name=small)
+    assert consumed(here.kafka, small) == consumed(here.kafka, topic)
+    assert describe(here.kafka, [small])[0].overrides == limit
+
+
+def test_settings_of_other_brokers_are_left_out_or_refused_by_name(
+    here: Site, tmp_path: Path
+) -> None:
+    """An archive outlives its brokers: some know fewer settings, some take other values."""
+    topic, throttle = written(here), "leader.replication.throttled.replicas"
+    backup = here.archive(topic)
+    then = {"vendor.tier": "cold", throttle: "0:1", "segment.bytes": "16384"} | FOREVER
+    backup.manifest.facts["topics"][topic]["overrides"] = then
+    (tmp_path / backup.prefix / MANIFEST).write_bytes(backup.manifest.sealed())
+    with pytest.raises(RecoveryRefused, match=r"segment.bytes=16384: .*--without-setting segment"):
+        here.bring(topic)
+    assert f"{topic}-back" not in topics.admin(here.kafka).list_topics(timeout=10).topics
+    done = here.bring(topic, without_settings=("segment.bytes",))
+    assert describe(here.kafka, [f"{topic}-back"])[0].overrides == FOREVER
+    left_out = [line for line in done.said if "is left out" in line]
+    assert [line.split()[1] for line in left_out] == [throttle, "segment.bytes", "vendor.tier"]
+
+
+@pytest.mark.parametrize("letters", [227, 249])
+def test_a_topic_may_have_the_longest_name_there_is(here: Site, letters: int) -> None:
+    topic, client = "x" * letters, topics.admin(here.kafka)
+    client.create_topics([NewTopic(topic, 1, 1)])[topic].result()
+    topics.fill(topics.producer(here.kafka), topic, 20)
+    here.archive(topic)
+    name = f"short-{letters}"
+    here.bring(topic, name=name)
+    assert consumed(here.kafka, name) == consumed(here.kafka, topic)
 
 
 def test_a_plan_can_be_made_before_there_is_a_broker(here: Site) -> None:
