@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pipeline import config as configuration
 from pipeline.postgres.targets import Target
-from pipeline.recovery.point_in_time import Facts, PointInTimeRecovery, new_recovery
+from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
+from pipeline.recovery.runbook import Facts
 
 
 def main(toml: Path, into: Path, port: int) -> None:

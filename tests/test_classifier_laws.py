@@ -2,7 +2,7 @@
 
 from random import Random
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fixtures.ledger import Classification, Found, Outcome, Survivor, classify
@@ -20,9 +20,6 @@ from tests.ledger_cases import (
     rows,
     state,
 )
-
-settings.register_profile("laws", deadline=None)  # a shared machine is slow at times
-settings.load_profile("laws")
 
 OK_OR_INFO = frozenset({Outcome.OK, Outcome.INFO})
 

@@ -52,7 +52,7 @@ plans = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ages=ages, plan=plans, deletions=st.integers(0, 60))
 def test_an_interruption_leaves_whole_sets_and_the_next_run_what_an_unbroken_one_does(
     ages: dict[int, bool], plan: PlanConfig, deletions: int
@@ -74,7 +74,7 @@ def test_an_interruption_leaves_whole_sets_and_the_next_run_what_an_unbroken_one
         assert len(objects) == 2 * len(left[0])  # no object without a manifest is left
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ages=ages, plan=plans)
 def test_what_goes_is_old_and_every_moment_of_the_window_stays_reachable(
     ages: dict[int, bool], plan: PlanConfig

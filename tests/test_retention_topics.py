@@ -77,7 +77,7 @@ runs = st.dictionaries(
 plans = st.integers(1, 40).map(lambda days: PlanConfig(topics=days * DAY))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(runs=runs, plan=plans, deletions=st.integers(0, 20))
 def test_every_object_of_a_kept_set_stays_whatever_goes_and_whenever_it_is_interrupted(
     runs: dict[int, tuple[bool, frozenset[int]]], plan: PlanConfig, deletions: int

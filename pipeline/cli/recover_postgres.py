@@ -5,11 +5,12 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.resumable import resumable
+from pipeline.cli.resumable import refuse_as_things_stand, resumable
 from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, Without, accepted_end, say
 from pipeline.errors import ConfigError
 from pipeline.postgres.targets import SPELLINGS, Target
 from pipeline.recovery.journal import Journal
+from pipeline.recovery.opened import decided
 from pipeline.recovery.plan import make, passed_over
 from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
 
@@ -36,6 +37,17 @@ def recover_postgres(
             help="stop replay where the backup's digests were taken, if it has any, and compare",
         ),
     ] = True,
+    cdc: Annotated[
+        bool,
+        typer.Option(
+            "--cdc/--without-cdc",
+            help="leave connectors and topics alone now; --resume brings CDC back later",
+        ),
+    ] = True,
+    prepared: Annotated[
+        str | None,
+        typer.Option(help="commit or rollback: how prepared transactions at the target end"),
+    ] = None,
 ) -> None:
     """Recover the database to a target, and CDC with it; clients get in last."""
     loaded = configuration.load(config)
@@ -48,13 +60,13 @@ def recover_postgres(
         shown = make(loaded, target, accept_end=accepted, without=left_out)
         for line in shown.lines():
             say(line)
-    if plan:
-        return
     journal = new_recovery(loaded)
     if resume is not None:
-        journal = Journal(journal.folder.with_name(resume))
+        journal = Journal.named(loaded.repository.path, PointInTimeRecovery.kind, resume)
         target = _target_of(journal)
-    typed = identity or typer.prompt("System identifier of the server that will be replaced")
+    typed = identity or ""
+    if not plan and identity is None:
+        typed = typer.prompt("System identifier of the server that will be replaced")
     recovery = PointInTimeRecovery(
         loaded,
         target,
@@ -64,9 +76,14 @@ def recover_postgres(
         without=left_out,
         structure=structure,
         digests=digests,
+        cdc=cdc,
+        prepared=decided(prepared),
         shown=shown,
         progress=say,
     )
+    if plan:
+        refuse_as_things_stand(recovery)
+        return
     again = "".join(
         (
             f" --accept-end {accepted}" if accepted else "",
@@ -74,12 +91,11 @@ def recover_postgres(
             "" if digests else " --no-digests",
         )
     )
-    with resumable(
-        journal,
-        "check_identity",
-        f"to go on: pipeline recover postgres --resume {journal.recovery}{again}",
-    ):
+    told = f"pipeline recover postgres --resume {journal.recovery} --identity {typed}"
+    with resumable(journal, PointInTimeRecovery.first, f"to go on: {told}{again}"):
         recovery.run()
+    if "left_out" in journal.done()["reconnect"]:
+        say(f"left to do: {told}")
     say("next: pipeline backup base")
 
 

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.resumable import resumable
+from pipeline.cli.resumable import refuse_as_things_stand, resumable
 from pipeline.cli.shared import DEFAULT, Config, chosen, repository, say
-from pipeline.errors import ConfigError, RecoveryRefused
+from pipeline.errors import ConfigError
 from pipeline.kafka import archive, groups
 from pipeline.kafka.topics import cluster_id
 from pipeline.recovery.journal import Journal
@@ -93,5 +93,4 @@ def _tell(recovery: TopicRecovery) -> None:
     """Say how far the loss reaches, and what stands in the way of a recovery."""
     for line in recovery.plan():
         say(line)
-    if told := list(recovery.refusals()):
-        raise RecoveryRefused("as things stand:\n" + "\n".join(f"  {line}" for line in told))
+    refuse_as_things_stand(recovery)

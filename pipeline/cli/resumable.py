@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.cli.shared import say
-from pipeline.errors import BeginAgain
+from pipeline.errors import BeginAgain, RecoveryRefused
 from pipeline.recovery.journal import Journal
+from pipeline.recovery.runbook import Runbook
 
 
 @contextmanager
@@ -23,3 +24,9 @@ def resumable(journal: Journal, first: str, *told: str) -> Iterator[None]:
                 say(line)
         raise
     say(f"journal: {journal.path}")
+
+
+def refuse_as_things_stand(runbook: Runbook) -> None:
+    """Raise RecoveryRefused with all that stands in the way; a plan ends by it."""
+    if told := list(runbook.refusals()):
+        raise RecoveryRefused("as things stand:\n" + "\n".join(f"  {one}" for one in told))

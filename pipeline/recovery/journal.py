@@ -101,6 +101,12 @@ class Journal:
         """Find the newest line with that result, if there is one."""
         return next((line for line in reversed([*self.lines()]) if line["result"] == result), None)
 
+    def count(self, step: str, result: str) -> int:
+        """Count the lines of a step with that result; none where nothing was written yet."""
+        if not self.path.exists():
+            return 0
+        return sum((line["step"], line["result"]) == (step, result) for line in self.lines())
+
     def done(self) -> dict[str, dict[str, Any]]:
         """Facts of the steps that were finished, by step."""
         return {line["step"]: line for line in self.lines() if line["result"] == "done"}

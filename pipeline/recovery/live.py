@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,8 +23,11 @@ RECEIVED = timedelta(seconds=5)
 ARCHIVED = timedelta(seconds=60)
 
 
-def answering(postgres: PostgresConfig) -> psycopg.Connection[Any]:
-    """Connect at the public address, as soon as the server takes connections."""
+def answering(postgres: PostgresConfig, log: Path | None = None) -> psycopg.Connection[Any]:
+    """Connect at the public address, as soon as the server takes connections.
+
+    `log` is where the server says more, for who waits.
+    """
     found: list[psycopg.Connection[Any]] = []
 
     def answers() -> str | None:
@@ -33,7 +37,8 @@ def answering(postgres: PostgresConfig) -> psycopg.Connection[Any]:
             return str(error).strip()
         return None
 
-    wait_until("connection to the opened server", answers, within=timedelta(seconds=60))
+    what = "connection to the opened server"
+    wait_until(what, answers, within=timedelta(seconds=60), log=log)
     return found[0]
 
 

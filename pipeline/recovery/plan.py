@@ -92,8 +92,8 @@ def make(
     `without` names sets to pass over: damaged ones, as was found out, or the operator's word. Their
     manifests are not read, and what builds on them is passed over with them.
 
-    `accept_end` is the operator's word that ending at this LSN is accepted; it must be the very
-    LSN that the refusal named.
+    `accept_end` is the operator's word that ending at this LSN or later is accepted, as a refusal
+    named it.
 
     Raises TargetUnreachable when no set leads there, LossNotAccepted when the WAL at hand ends
     before the expected end and that was not accepted.
@@ -290,9 +290,11 @@ def _shortfall(readable: ReadableEnd, expected: ExpectedEnd | None, timeline: in
 
 
 def _refuse_loss(plan: Plan, accept_end: Lsn | None) -> None:
-    if not plan.shortfall or str(accept_end) == plan.readable_end:
+    ends = Lsn.parse(plan.readable_end)
+    # or later: what the server wrote when it was stopped is only seen when it was saved
+    if not plan.shortfall or (accept_end is not None and accept_end <= ends):
         return
-    said = f"; {accept_end} was accepted, which is not where it ends" if accept_end else ""
+    said = f"; {accept_end} was accepted, which lies behind it" if accept_end else ""
     raise LossNotAccepted(
         f"{plan.target}: {plan.shortfall}{said}. To end there all the same, say so by name: "
         f"--accept-end {plan.readable_end}"

@@ -6,62 +6,64 @@ and tables in both directions, and only then let the clients in. Every step can 
 recovery that was interrupted is resumed from its journal.
 """
 
-import secrets
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from pipeline.cdc.connectors import ConnectClient
-from pipeline.cdc.debezium import own_connectors
-from pipeline.cdc.resnapshot import stop_connectors
 from pipeline.config import PipelineConfig
-from pipeline.errors import ConfigError, PipelineError, RecoveryRefused, RestoreError
+from pipeline.errors import BeginAgain, ConfigError, PipelineError, RecoveryRefused, RestoreError
 from pipeline.postgres import archiving, clients, tablespaces
 from pipeline.postgres.control import system_identifier
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.replay import PRIVATE_HBA
 from pipeline.postgres.restore import unmark
-from pipeline.postgres.server import LocalServer, not_refused
+from pipeline.postgres.server import LocalServer
 from pipeline.postgres.targets import Target
 from pipeline.postgres.timelines import prove_branch
 from pipeline.postgres.tools import Tools
-from pipeline.recovery import reconnect, structure
+from pipeline.recovery import postgres_preconditions, reconnect, reread, structure
 from pipeline.recovery.base_restore import restore_base
+from pipeline.recovery.fencing import as_it_lay, running, stop_server
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.live import answering, archive_mode_and_timeline
+from pipeline.recovery.opened import prove_commit, settle_prepared
 from pipeline.recovery.plan import Plan, make
 from pipeline.recovery.replaying import branch_off, compare_digests, order_of, replayed
+from pipeline.recovery.runbook import Facts, Observe, Phase, Precondition, Runbook, Step
 from pipeline.recovery.salvage import salvage
 from pipeline.repository import Repository
 from pipeline.store import FolderStore
-from pipeline.wait import wait_until
 
-Facts = dict[str, Any]
-Observe = Callable[[str, Facts], None]
 Gate = Callable[[], Sequence[str]]
 """Looks at the recovered pipeline before clients are let in; answers what is wrong, in words."""
 
 
+LEFT_OUT = "CDC is NOT brought back: connectors, offsets and topics were left out"
+
+
 def new_recovery(config: PipelineConfig) -> Journal:
     """Open the log of a new recovery in the repository."""
-    name = f"point-in-time-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-    return Journal(config.repository.path / "recoveries" / name)
+    return Journal.new(config.repository.path, PointInTimeRecovery.kind)
 
 
 @dataclass
-class PointInTimeRecovery:
+class PointInTimeRecovery(Runbook):
     """One recovery. `observe` hears of each step when it is done, with what was read back.
 
     `identity` is what the operator typed: the system identifier of what will be replaced. With
     `structure` amcheck reads every database before clients are let in. With `digests` replay first
     stops where those of the backup were taken, if it has any, and every table is held against them.
     `without` names base backups to pass over; a recovery that is resumed has it from its journal.
+    Without `cdc` connectors are left alone, and a later run of the same recovery brings CDC back.
+    `prepared` says how prepared transactions end that stand open at the target.
     `shown` is the plan that was before the operator's eyes: it is not made again before the
     salvage, for it reads all WAL since the base backup.
     """
 
+    kind: ClassVar[str] = "point-in-time"
+    first: ClassVar[str] = "check_identity"
+    last: ClassVar[str] = "let_clients_in"
     config: PipelineConfig
     target: Target
     journal: Journal
@@ -70,6 +72,8 @@ class PointInTimeRecovery:
     without: Sequence[str] = ()
     structure: bool = True
     digests: bool = True
+    cdc: bool = True
+    prepared: str | None = None
     shown: Plan | None = None
     observe: Observe = lambda _step, _facts: None
     gate: Gate = list
@@ -80,48 +84,23 @@ class PointInTimeRecovery:
         if self.config.postgres.data is None:
             raise ConfigError("postgres.data is not set: recover runs on the machine that holds it")
         self.data: Path = self.config.postgres.data
+        self.aside = self.data.with_name(f"{self.data.name}.damaged-{self.journal.recovery}")
         self.tools = Tools.of(self.config.postgres)
         self.store = FolderStore(self.config.repository.path)
         self.server = LocalServer(self.data, self.tools, self.journal.folder / "postgres.log")
+        self.without = self.done.get("check_identity", {}).get("without", self.without)
+        if "plan" in self.done:
+            self.plan = Plan.of_facts(self.done["plan"])
 
-    def run(self) -> None:
-        """Run every step that the journal does not know as done.
-
-        Raises the step's own error after writing it into the journal; nothing is let in then.
-        """
-        done = self.journal.done() if self.journal.path.exists() else {}
-        self.without = done.get("check_identity", {}).get("without", self.without)
-        if "plan" in done:
-            self.plan = Plan.of_facts(done["plan"])
-        if "open" in done and self.server.pid() is None:
-            self.server.start()  # it went down with the recovery that was interrupted
-        for step in (
-            self.check_identity,
-            self.fence,
-            self.salvage,
-            self.make_plan,
-            self.restore,
-            self.compare_digests,
-            self.replay,
-            self.open,
-            self.examine,
-            self.reconnect,
-            self.verify,
-            self.let_clients_in,
-        ):
-            name = step.__name__.removeprefix("make_")
-            if name not in done:
-                self._run(name, step)
-
-    def _run(self, name: str, step: Callable[[], Facts]) -> None:
-        self.progress(name.replace("_", " "))
-        self.observe(name, self.journal.run(name, step))
-
-    def check_identity(self) -> Facts:
+    def identify(self) -> None:
         """Refuse unless the operator typed the identity of what will be replaced."""
-        plan = self.shown or self._made()
-        found = {"the backup": plan.system_identifier}
-        if (self.data / "global/pg_control").exists():
+        begun = self.done.get("check_identity")
+        if begun is None:
+            self.shown = self.shown or self._made()
+            found = {"the backup": self.shown.system_identifier}
+        else:
+            found = {self.journal.recovery: begun["system_identifier"]}
+        if self._damaged == self.data and (self.data / "global/pg_control").exists():
             found[f"{self.data}"] = system_identifier(self.data, self.tools)
         for where, identifier in found.items():
             if self.identity != identifier:
@@ -129,45 +108,81 @@ class PointInTimeRecovery:
                     f"typed {self.identity!r}, but {where} has the system identifier {identifier}: "
                     "nothing was touched"
                 )
+
+    def preconditions(self) -> Sequence[Precondition]:
+        return postgres_preconditions.listed(self.config, self.shown or self._made(), cdc=self.cdc)
+
+    def steps(self) -> Sequence[Step]:
+        return (
+            Step("check_identity", Phase.PREPARE, self.check_identity),
+            Step("fence", Phase.STOP, self.fence, self._fenced, until="open"),
+            Step("salvage", Phase.KEEP, self.salvage, self._salvaged, until="replay"),
+            Step("plan", Phase.PREPARE, self.make_plan, self._planned, until="restore"),
+            Step("restore", Phase.RESTORE, self.restore, self._restored, until="replay"),
+            Step("compare_digests", Phase.REPLAY, self.compare_digests),
+            Step("replay", Phase.REPLAY, self.replay),
+            Step("open", Phase.OPEN, self.open, self._opened, until="let_clients_in"),
+            Step("examine", Phase.VERIFY, self.examine),
+            Step("reconnect", Phase.RECONNECT, self.reconnect, self._reconnected),
+            Step("verify", Phase.VERIFY, self.verify, self._verified),
+            Step("let_clients_in", Phase.SERVE, self.let_clients_in),
+        )
+
+    def check_identity(self) -> Facts:
+        """Write down what was asked for, before anything is touched."""
         asked = {"target": str(self.target), "without": list(self.without)}
         return {"system_identifier": self.identity, **asked}
 
     def fence(self) -> Facts:
         """Stop connectors and the old server, and see that clients are refused."""
-        postgres = self.config.postgres
-        with ConnectClient(self.config.connect.url) as connect:
-            names = own_connectors(self.config, connect)
-            roles = sorted(reconnect.roles(connect, names))
-            offsets = stop_connectors(connect, names)
-        self.server.stop()
-        wait_until(
-            f"fence of {postgres.host}:{postgres.port}",
-            lambda: not_refused(postgres.host, postgres.port),
-            within=timedelta(seconds=30),
-        )
-        told = {name: [asdict(offset) for offset in kept] for name, kept in offsets.items()}
-        return {
-            "connectors": names,
-            "roles": roles,
-            "offsets": told,
-            "refused": f"{postgres.host}:{postgres.port}",
-        }
+        stopped = reconnect.stopped(self.config) if self.cdc else {}
+        address = stop_server(self.config.postgres, self._damaged, self.tools, self.server.log)
+        return {"connectors": [], "roles": [], "offsets": {}} | stopped | {"refused": address}
+
+    def _fenced(self, facts: Facts) -> str | None:
+        """Whether the old server is still down and no connector was started again."""
+        if told := running(self.config.postgres, self._damaged, self.tools):
+            return told
+        return reconnect.not_stopped(self.config, facts.get("connectors", []))
 
     def salvage(self) -> Facts:
         """Save what the damaged server still holds, and keep its folder under another name."""
-        saved: Facts = {**salvage(self.data, self.store, self.journal.recovery)}
-        if self.data.exists():
+        lies = self._damaged
+        begun = self.journal.count("salvage", "started")
+        again = f"-{begun}" if begun > 1 else ""  # what was saved before is not overwritten
+        saved: Facts = {**salvage(lies, self.store, self.journal.recovery + again)}
+        if lies == self.data and self.data.exists():
             name = f"damaged-{self.journal.recovery}"
             saved["tablespaces_set_aside"] = tablespaces.set_aside(self.data, name)
-            aside = self.data.with_name(f"{self.data.name}.damaged-{self.journal.recovery}")
-            self.data.rename(aside)
-            saved["set_aside"] = str(aside)
+            self.data.rename(self.aside)
+        if self.aside.exists():
+            saved |= {"set_aside": str(self.aside), "lay": as_it_lay(self.aside)}
         return saved
+
+    @property
+    def _damaged(self) -> Path:
+        """Where the old server's folder is: once it is aside, what lies in its place is another."""
+        return self.aside if self.aside.exists() or "salvage" in self.done else self.data
+
+    def _salvaged(self, facts: Facts) -> str | None:
+        """Whether the damaged folder is as it was when its WAL was saved."""
+        if "lay" not in facts or not self.aside.exists():
+            return None
+        same = as_it_lay(self.aside) == facts["lay"]
+        return None if same else f"a server has worked in {self.aside} since it was saved"
 
     def make_plan(self) -> Facts:
         """Decide again, now with the salvaged WAL."""
         self.plan = self._made()
-        return self.plan.as_facts()
+        return self.plan.as_facts() | {"salvaged": self._saved_at}
+
+    def _planned(self, facts: Facts) -> str | None:
+        stale = facts.get("salvaged", self._saved_at) != self._saved_at
+        return "more WAL was saved since" if stale else None
+
+    @property
+    def _saved_at(self) -> str | None:
+        return self.done.get("salvage", {}).get("utc")
 
     def restore(self) -> Facts:
         """Bring the base backup back into an empty place; an older one where it is damaged."""
@@ -185,6 +200,9 @@ class PointInTimeRecovery:
             progress=self.progress,
         )
         return facts
+
+    def _restored(self, _facts: Facts) -> str | None:
+        return None if (self.data / "PG_VERSION").exists() else f"{self.data} is gone"
 
     def _plan_without(self, damaged: dict[str, str]) -> Plan:
         """Plan again without the sets that turned out to be damaged."""
@@ -240,17 +258,26 @@ class PointInTimeRecovery:
         if self.server.pid() is None:
             self.server.start()
         promoted = self.journal.done()["replay"]["timeline"]
-        with answering(self.config.postgres) as connection:
+        with answering(self.config.postgres, self.server.log) as connection:
             mode, timeline = archive_mode_and_timeline(connection)
         if timeline != promoted:
             self.server.stop()  # what it would write is of a history that nobody wants
-            raise RestoreError(
+            raise BeginAgain(
                 f"the opened server is on timeline {timeline}, expected {promoted}, to which it "
                 "was promoted: that did not last, and it may have replayed past the target. Begin "
                 "a new recovery"
             )
         archiving.hand_over_history(self.config, self.data, timeline)
-        return {"archive_mode": mode, "address": f"{self.config.postgres.host}"}
+        with answering(self.config.postgres, self.server.log) as connection:
+            prove_commit(connection)
+            settled = settle_prepared(
+                connection, self.config.postgres, self.prepared, self.progress
+            )
+        address = f"{self.config.postgres.host}"
+        return {"archive_mode": mode, "address": address, "prepared": settled}
+
+    def _opened(self, _facts: Facts) -> str | None:
+        return None if self.server.pid() is not None else "the server went down"
 
     def examine(self) -> Facts:
         """Have amcheck read every database; say what it did not read."""
@@ -267,25 +294,44 @@ class PointInTimeRecovery:
         """Publication and slot, connectors from the first row on, topics equal to tables."""
         facts = Repository(self.store).get(self._plan.backup).manifest.facts
         with answering(self.config.postgres) as connection:
+            if not self.cdc:
+                slot = reconnect.source_only(self.config, connection, facts)
+                self.progress(f"  {LEFT_OUT}")
+                return slot | {"left_out": LEFT_OUT}
+            if self.last in self.done:  # clients have been let in without CDC
+                found = reread.every_row(self.config, self.journal.recovery, self.progress)
+                return {"reconciliation": found.facts()}
             done, found = reconnect.after_restore(
                 self.config, connection, facts, self.journal.recovery, self.progress
             )
         return {**done, "reconciliation": found.facts()}
 
+    def _reconnected(self, facts: Facts) -> str | None:
+        return LEFT_OUT if self.cdc and "left_out" in facts else None
+
     def verify(self) -> Facts:
         """Ask the pipeline and the gate; clients stay out while either names a problem."""
-        with answering(self.config.postgres) as connection:
-            problems = reconnect.problems(self.config, connection)
+        reconnected = self.done["reconnect"]
+        told = {"problems": 0, "of": reconnected.get("utc")}
+        problems = list[str]()
+        if "left_out" not in reconnected:
+            with answering(self.config.postgres) as connection:
+                problems = reconnect.problems(self.config, connection)
         problems += self.gate()
         if problems:
             raise RestoreError("the gate is closed: " + "; ".join(problems))
-        return {"problems": 0}
+        return told
+
+    def _verified(self, facts: Facts) -> str | None:
+        now = self.done["reconnect"].get("utc")
+        return None if facts.get("of", now) == now else "CDC was brought back since"
 
     def let_clients_in(self) -> Facts:
         """Give the server its own access rules back."""
         clients.let_in(self.data)
         self.server.reload()
-        return {"next": "pipeline backup base"}
+        left = self.done["reconnect"].get("left_out")
+        return {"next": "pipeline backup base"} | ({"left": left} if left else {})
 
     def _made(self, damaged: Collection[str] = ()) -> Plan:
         without = (*self.without, *damaged)

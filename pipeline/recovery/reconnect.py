@@ -1,6 +1,7 @@
 """CDC around a recovery: which connectors, which publication, and what the gate asks of them."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 import psycopg
@@ -9,7 +10,7 @@ from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import own_connectors
 from pipeline.cdc.publications import Publication, find_publication
 from pipeline.cdc.reconcile import Reconciliation, reconcile, topic_ends
-from pipeline.cdc.resnapshot import prepare_source, resnapshot
+from pipeline.cdc.resnapshot import prepare_source, resnapshot, stop_connectors
 from pipeline.cdc.slots import find_slot
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, ServerError
@@ -24,6 +25,37 @@ def roles(connect: ConnectClient, names: Iterable[str]) -> set[str]:
     return {user for user in configured if user}
 
 
+def stopped(config: PipelineConfig) -> dict[str, Any]:
+    """Stop this pipeline's connectors; their names, database roles and last offsets."""
+    with ConnectClient(config.connect.url) as connect:
+        names = own_connectors(config, connect)
+        found = sorted(roles(connect, names))
+        offsets = stop_connectors(connect, names)
+    told = {name: [asdict(offset) for offset in kept] for name, kept in offsets.items()}
+    return {"connectors": names, "roles": found, "offsets": told}
+
+
+def not_stopped(config: PipelineConfig, names: Iterable[str]) -> str | None:
+    """Tell which of these connectors runs again, or None."""
+    if not (names := list(names)):
+        return None
+    with ConnectClient(config.connect.url) as connect:
+        states = {name: connect.status(name).state for name in names}
+    again = [f"{name} is {state}" for name, state in states.items() if state != "STOPPED"]
+    return f"{'; '.join(again)}, expected STOPPED" if again else None
+
+
+def source_only(
+    config: PipelineConfig, connection: Connection, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Give the restored server its publication and a new slot; connectors are not there yet."""
+    if facts.get("publication") is None and not published(connection, config.cdc.publication):
+        return {"connectors": []}  # a database that no connector reads
+    publication = _publication(config, connection, facts)
+    prepared = prepare_source(connection, publication, config.cdc.slot)
+    return {"slot": prepared.slot.facts(), "mended": prepared.mended, "connectors": []}
+
+
 def after_restore(
     config: PipelineConfig,
     connection: Connection,
@@ -33,8 +65,12 @@ def after_restore(
 ) -> tuple[dict[str, Any], Reconciliation]:
     """Bring CDC back on a restored server that no client can reach yet.
 
-    The order is that of pipeline.cdc.resnapshot. Returns what was done, for the journal.
+    The order is that of pipeline.cdc.resnapshot, beginning with the connectors: a run that was
+    interrupted here may have left them running, and a slot that is read cannot be dropped. Returns
+    what was done, for the journal.
     """
+    with ConnectClient(config.connect.url) as connect:
+        stop_connectors(connect, own_connectors(config, connect))
     prepared = prepare_source(connection, _publication(config, connection, facts), config.cdc.slot)
     tables = [str(table) for table in published(connection, config.cdc.publication)]
     since = topic_ends(config, tables)

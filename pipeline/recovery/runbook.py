@@ -137,7 +137,7 @@ class Runbook(ABC):
         precondition does not hold, and the step's own error after writing it into the journal.
         """
         with self.journal.alone(), telling(self.progress):
-            self.identify()
+            self._identify()
             steps, again = self.steps(), dict[str, int]()
             if self.first not in self.done:
                 self._refuse_unless_ready()
@@ -145,6 +145,13 @@ class Runbook(ABC):
                 self.progress(step.name.replace("_", " "))
                 facts = self.journal.run(step.name, step.act, phase=step.phase)
                 self.observe(step.name, facts)
+
+    def _identify(self) -> None:
+        try:
+            self.identify()
+        except RecoveryRefused as refusal:
+            self.journal.write(self.first, "refused", problems=[str(refusal)])
+            raise
 
     def _refuse_unless_ready(self) -> None:
         if told := list(self.refusals()):

@@ -16,9 +16,6 @@ from typing import ClassVar
 
 import psycopg
 
-from pipeline.cdc.connectors import ConnectClient
-from pipeline.cdc.debezium import own_connectors
-from pipeline.cdc.resnapshot import stop_connectors
 from pipeline.config import PipelineConfig
 from pipeline.errors import (
     ConfigError,
@@ -32,7 +29,7 @@ from pipeline.kafka.group_restore import restore
 from pipeline.kafka.topics import cluster_id
 from pipeline.recovery import reread, topic_offsets, topic_preconditions, topic_removal
 from pipeline.recovery.journal import Journal
-from pipeline.recovery.reconnect import problems
+from pipeline.recovery.reconnect import not_stopped, problems, stopped
 from pipeline.recovery.runbook import Phase, Precondition, Runbook, Step
 from pipeline.recovery.topic_asked import Asked, Way
 from pipeline.recovery.topic_evidence import Evidence, Facts, told
@@ -150,23 +147,13 @@ class TopicRecovery(Runbook):
 
     def fence(self) -> Facts:
         """Stop the connectors, and see that nobody else writes to what will be replaced."""
-        stopped: Facts = {}
-        if self._fed:
-            with ConnectClient(self.config.connect.url) as connect:
-                names = own_connectors(self.config, connect)
-                offsets = stop_connectors(connect, names)
-            stopped = {name: [str(one.offset) for one in kept] for name, kept in offsets.items()}
+        cdc = stopped(self.config) if self._fed else {"connectors": [], "offsets": {}}
         there = [n for n in self.topics if target_topic.existing(self.config.kafka, n)]
         ends = standing_still(self.config, there)
-        return {"connectors": list(stopped), "source_offsets": stopped, "ends": ends}
+        return {"connectors": cdc["connectors"], "source_offsets": cdc["offsets"], "ends": ends}
 
     def _fenced(self, facts: Facts) -> str | None:
-        if not facts["connectors"]:
-            return None
-        with ConnectClient(self.config.connect.url) as connect:
-            states = {name: connect.status(name).state for name in facts["connectors"]}
-        running = {name: state for name, state in states.items() if state != "STOPPED"}
-        return f"{running}, expected STOPPED" if running else None
+        return not_stopped(self.config, facts["connectors"])
 
     def salvage(self) -> Facts:
         """Keep what the damaged topics hold, and where groups stand, before anything is removed."""

@@ -254,5 +254,5 @@ def test_the_plan_that_was_shown_is_compared_and_not_made_again(
     with monkeypatch.context() as patched:
         patched.setattr(point_in_time, "make", None)
         with pytest.raises(RecoveryRefused, match="typed '4711'"):
-            running.check_identity()
+            running.identify()
     assert running.make_plan()["stop"] >= running.shown.stop

@@ -35,7 +35,7 @@ def test_a_wrong_identity_is_refused_before_anything_is_touched(source: Source) 
     assert [path.name for path in source.data.parent.iterdir()] == [source.data.name]
     assert not (source.config.repository.path / "salvage").exists()
     assert list(journal.done()) == []
-    assert [line["result"] for line in journal.lines()] == ["started", "failed"]
+    assert [line["result"] for line in journal.lines()] == ["refused"]
 
 
 def test_a_data_folder_of_another_server_is_refused(source: Source) -> None:
@@ -47,7 +47,7 @@ def test_a_data_folder_of_another_server_is_refused(source: Source) -> None:
     source.stack.wipe(Component.POSTGRES)
     source.stack.start(Component.POSTGRES)  # a new one, in the same place
     with pytest.raises(RecoveryRefused, match=f"{source.data} has the system identifier"):
-        recovery(source, new_recovery(source.config), identity).check_identity()
+        recovery(source, new_recovery(source.config), identity).identify()
 
 
 def test_clients_are_kept_out_until_they_are_let_in(source: Source) -> None:

@@ -15,9 +15,10 @@ from pipeline.postgres.targets import Target
 from pipeline.postgres.timelines import lineage
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
+from pipeline.recovery.runbook import Facts
 from tests.recovery.history import Source, flipped
 from tests.recovery.interrupted import Power
-from tests.recovery.without_connect import Facts, WithoutConnect, recovery
+from tests.recovery.without_connect import WithoutConnect, recovery
 
 STEPS = [
     *("check_identity", "fence", "salvage", "plan", "restore", "compare_digests"),

@@ -4,18 +4,17 @@ The steps that stop connectors and bring CDC back need Kafka Connect and are pro
 here they are replaced, and only they: all that touches PostgreSQL is the real thing.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 from pipeline.errors import RestoreError
 from pipeline.postgres.targets import Target
+from pipeline.recovery.fencing import stop_server
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.live import answering
 from pipeline.recovery.point_in_time import PointInTimeRecovery
+from pipeline.recovery.runbook import Facts, Precondition
 from tests.recovery.history import Source
 from tests.recovery.interrupted import Power
-
-Facts = dict[str, Any]
 
 
 class WithoutConnect(PointInTimeRecovery):
@@ -23,8 +22,22 @@ class WithoutConnect(PointInTimeRecovery):
 
     cut_after = ""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        told = self.observe
+
+        def die(step: str, facts: Facts) -> None:
+            told(step, facts)
+            if step == self.cut_after:
+                raise Power
+
+        self.observe = die
+
+    def preconditions(self) -> Sequence[Precondition]:
+        return [one for one in super().preconditions() if one.waiver != "--without-cdc"]
+
     def fence(self) -> Facts:
-        self.server.stop()
+        stop_server(self.config.postgres, self._damaged, self.tools, self.server.log)
         return {}
 
     def reconnect(self) -> Facts:
@@ -35,11 +48,6 @@ class WithoutConnect(PointInTimeRecovery):
         if problems := self.gate():
             raise RestoreError("; ".join(problems))
         return {}
-
-    def _run(self, name: str, step: Callable[[], Facts]) -> None:
-        super()._run(name, step)
-        if name == self.cut_after:
-            raise Power
 
 
 def recovery(source: Source, journal: Journal, target: str) -> WithoutConnect:

@@ -32,7 +32,7 @@ def main(path: str, data: str, name: str) -> None:
     for step in (recovery.make_plan, recovery.restore, recovery.replay):
         step_name = step.__name__.removeprefix("make_")
         if step_name not in done:
-            recovery._run(step_name, step)
+            journal.run(step_name, step)
             recovery.tools.own(journal.folder)
     with (
         private_server(recovery.server, user="postgres", port=5432, settings={}) as connect,

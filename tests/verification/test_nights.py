@@ -26,7 +26,7 @@ def test_full_reads_everything_again(kept: Kept) -> None:
     assert len(kept.verify(full=True).read) == 11
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=12),
     days=st.integers(1, 9),

@@ -21,7 +21,7 @@ def lines_of_three() -> Iterator[tuple[Kept, bytes]]:
         yield kept, (kept.root / FILE).read_bytes()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_damaged_readings_never_claim_what_was_not_read(data: st.DataObject) -> None:
     with lines_of_three() as (kept, sound):

@@ -1,0 +1,117 @@
+"""A point-in-time recovery asks again: what was true when it was cut may be untrue by now."""
+
+import psycopg
+import pytest
+
+from fixtures.stacks.protocol import Component
+from pipeline.errors import ConfigError, RecoveryRefused, RestoreError
+from pipeline.postgres.server import LocalServer, private_socket
+from pipeline.recovery import opened
+from pipeline.recovery.journal import Journal
+from pipeline.recovery.point_in_time import new_recovery
+from tests.recovery.history import Source
+from tests.recovery.interrupted import Power
+from tests.recovery.without_connect import WithoutConnect, recovery
+
+
+def cut(source: Source, after: str) -> Journal:
+    """A recovery to the latest moment that the plug ended behind a step."""
+    source.back_up("one")
+    source.expect(source.write("kept").after)
+    running = recovery(source, new_recovery(source.config), "latest")
+    running.cut_after = after
+    with pytest.raises(Power):
+        running.run()
+    return running.journal
+
+
+def test_a_resumed_recovery_asks_for_the_identity_again(source: Source) -> None:
+    journal = cut(source, "fence")
+    stranger = recovery(source, journal, "latest")
+    stranger.identity = "anything"
+    with pytest.raises(RecoveryRefused, match=r"typed 'anything', but point-in-time-"):
+        stranger.run()
+    assert source.data.exists()
+
+
+def test_a_server_that_was_started_again_is_fenced_again(source: Source) -> None:
+    """Its folder would be renamed beneath it, and what it acknowledged meanwhile be lost."""
+    journal = cut(source, "fence")
+    source.stack.start(Component.POSTGRES)
+    source.write("meanwhile")
+    recovery(source, journal, "latest").run()
+    assert source.run("select string_agg(note, ',' order by id) from notes") == "kept,meanwhile"
+    assert journal.count("fence", "done") == 2
+
+
+def test_what_the_damaged_folder_took_since_it_was_saved_is_saved_too(source: Source) -> None:
+    """Somebody starts the old server from the folder that was set aside, to look at it."""
+    journal = cut(source, "plan")
+    aside = recovery(source, journal, "latest").aside
+    postgres = source.config.postgres
+    where = {"port": str(postgres.port), "listen_addresses": postgres.host}
+    old = LocalServer(aside, source.tools, journal.folder / "old.log")
+    with private_socket(source.tools) as socket:
+        old.start(where | {"unix_socket_directories": str(socket), "archive_mode": "off"})
+    source.write("meanwhile")
+    recovery(source, journal, "latest").run()
+    assert old.pid() is None
+    assert source.run("select string_agg(note, ',' order by id) from notes") == "kept,meanwhile"
+
+
+def test_a_commit_that_waits_for_a_lost_standby_is_found_before_clients_are(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened, "COMMIT_SECONDS", 1)
+    source.run("alter system set synchronous_standby_names = 'one_that_is_gone'")
+    source.back_up("one")
+    journal = new_recovery(source.config)
+    source.expect(source.flushed())
+    with pytest.raises(RestoreError, match=r"no commit returns.*'one_that_is_gone'"):
+        recovery(source, journal, "latest").run()
+    with psycopg.connect(**source.config.postgres.conninfo(), autocommit=True) as connection:
+        connection.execute("alter system set synchronous_standby_names = ''")
+        connection.execute("select pg_reload_conf()")
+    recovery(source, journal, "latest").run()
+    assert source.run("create table t ()", "select 1") == 1
+
+
+@pytest.mark.parametrize(("decision", "rows"), [("commit", "kept,prepared"), ("rollback", "kept")])
+def test_a_prepared_transaction_at_the_target_is_decided_by_the_operator(
+    source: Source, decision: str, rows: str
+) -> None:
+    source.run("alter system set max_prepared_transactions = 2")
+    source.stack.kill(Component.POSTGRES)
+    source.stack.start(Component.POSTGRES)
+    source.back_up("one")
+    source.write("kept")
+    with psycopg.connect(**source.config.postgres.conninfo()) as connection:
+        connection.execute("insert into notes (note) values ('prepared')")
+        connection.execute("prepare transaction 'of a coordinator'")
+    source.expect(source.flushed())
+    journal = new_recovery(source.config)
+    with pytest.raises(RestoreError, match=r"'of a coordinator' of postgres in .*--prepared"):
+        recovery(source, journal, "latest").run()
+    again = recovery(source, journal, "latest")
+    again.prepared = decision
+    again.run()
+    assert source.run("select string_agg(note, ',' order by id) from notes") == rows
+
+
+def test_a_place_without_room_is_found_before_the_fence(source: Source) -> None:
+    source.back_up("one")
+    source.expect(source.write("kept").after)
+    backup = source.backups["one"]
+    backup.manifest.facts["database_bytes"] = 1 << 60
+    path = source.config.repository.path / backup.prefix / "manifest.json"
+    path.write_bytes(backup.manifest.sealed())
+    with pytest.raises(RecoveryRefused, match=r"nothing was touched:\n  room: .*bytes free"):
+        recovery(source, new_recovery(source.config), "latest").run()
+    assert source.run("select note from notes") == "kept"
+
+
+@pytest.mark.parametrize("name", ["../../x", "topics-20260101T000000Z-abcd", "nonsense", "/etc"])
+def test_only_a_recovery_of_this_kind_is_resumed(source: Source, name: str) -> None:
+    kind = WithoutConnect.kind
+    with pytest.raises(ConfigError, match=r"there is no recovery|another kind"):
+        Journal.named(source.config.repository.path, kind, name)
