@@ -59,7 +59,7 @@ def restore_table(
         raise ConfigError("--without: goes with --to only, where a base backup is chosen anew")
     journal = new_restore(loaded)
     if resume is not None:
-        journal = Journal(journal.folder.with_name(resume))
+        journal = Journal.named(loaded.repository.path, TableRecovery.kind, resume)
         table, to, label = _asked(journal)
     elif label is not None:
         label = chosen(repository(loaded), KIND, label).label

@@ -7,12 +7,11 @@ differences as events; at last each topic is compared with its table. Killed any
 resumed from its journal, or begun again: what was left behind is swept first.
 """
 
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar
 
 import psycopg
 
@@ -35,13 +34,11 @@ from pipeline.recovery.journal import Journal
 from pipeline.recovery.live import committed, handed_over, has_schema, identity
 from pipeline.recovery.plan import Plan, make
 from pipeline.recovery.replaying import Connect
+from pipeline.recovery.runbook import Facts, Observe, Phase, Runbook, Step
 from pipeline.recovery.side import SideServer, alone
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
 from pipeline.wait import wait_until
-
-Facts = dict[str, Any]
-Observe = Callable[[str, Facts], None]
 
 CONTENDED = timedelta(minutes=2)
 DELIVERED = timedelta(minutes=5)
@@ -51,12 +48,11 @@ ARRIVING = timedelta(seconds=30)
 
 def new_restore(config: PipelineConfig) -> Journal:
     """Open the log of a new restore of tables in the repository."""
-    name = f"tables-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-    return Journal(config.repository.path / "recoveries" / name)
+    return Journal.new(config.repository.path, TableRecovery.kind)
 
 
 @dataclass
-class TableRecovery:
+class TableRecovery(Runbook):
     """One restore of tables. `observe` hears of each step when it is done, with what it read back.
 
     Without a `target` the rows are those of the logical backup `label`; with one `without` names
@@ -64,6 +60,9 @@ class TableRecovery:
     where no Kafka is at hand.
     """
 
+    kind: ClassVar[str] = "tables"
+    first: ClassVar[str] = "plan"
+    last: ClassVar[str] = "reconcile"
     config: PipelineConfig
     target: Target | None
     tables: Sequence[str]
@@ -74,7 +73,6 @@ class TableRecovery:
     observe: Observe = lambda _step, _facts: None
     progress: Callable[[str], None] = lambda _: None
     label: str | None = None
-    done: dict[str, Facts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.tables:
@@ -84,20 +82,33 @@ class TableRecovery:
         self.side = SideServer.named(self.config, self.journal.recovery)
 
     def run(self) -> None:
-        """Run every step that the journal does not know as done."""
+        """Do what is not yet true; the side server is gone afterwards, however it ends."""
         with alone(self.config):
-            self.done = self.journal.done() if self.journal.path.exists() else {}
             try:
-                for step in (self.plan, self.stage, self.apply, self.prove, self.reconcile):
-                    if step.__name__ not in self.done:
-                        self._run(step.__name__, step)
+                super().run()
             finally:
                 self.side.forget()
 
-    def _run(self, name: str, step: Callable[[], Facts]) -> None:
-        self.progress(name)
-        self.done[name] = self.journal.run(name, step)
-        self.observe(name, self.done[name])
+    def identify(self) -> None:
+        """Refuse a live server that is not the one for which it was begun."""
+        if (begun := self.done.get("plan")) is None:
+            return
+        with self._connect() as live:
+            system = identity(live, self.config.postgres.user)
+        if system != (expected := begun.get("system_identifier", system)):
+            raise RecoveryRefused(
+                f"{self.journal.recovery} is of the server with system identifier {expected}, the "
+                f"live one has {system}: nothing was touched"
+            )
+
+    def steps(self) -> Sequence[Step]:
+        return (
+            Step("plan", Phase.PREPARE, self.plan),
+            Step("stage", Phase.REPLAY, self.stage, self._staged, until="apply"),
+            Step("apply", Phase.RESTORE, self.apply),
+            Step("prove", Phase.VERIFY, self.prove),
+            Step("reconcile", Phase.RECONNECT, self.reconcile),
+        )
 
     def plan(self) -> Facts:
         """Have the live server hand over its WAL, and see that the backup is one of it."""
@@ -127,7 +138,8 @@ class TableRecovery:
                 f"{self._dump.label}: expected a dump of the whole database of the server "
                 f"{system}, found one of {found[0]}, of the server {found[1]}"
             )
-        return {"label": self._dump.label, "tables": list(self.tables)}
+        told = {"label": self._dump.label, "tables": list(self.tables)}
+        return told | {"system_identifier": system}
 
     def stage(self) -> Facts:
         """Make the side server, and copy the tables into a schema of the live server's own."""
@@ -137,6 +149,13 @@ class TableRecovery:
         self.side.forget()
         self.progress(f"  {copied.rows:,} rows of {len(copied.digests)} tables are staged")
         return {"lsn": lsn, "copied": copied.facts()}
+
+    def _staged(self, _facts: Facts) -> str | None:
+        """Whether the staged rows are still there; where a commit was sent they need not be."""
+        schema = self._copied.schema
+        with self._connect() as live:
+            there = has_schema(live, schema) or self.journal.last("sent") is not None
+        return None if there else f"the staged rows in schema {schema} are gone"
 
     @contextmanager
     def _side(self) -> Iterator[tuple[str, Connect]]:

@@ -3,13 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -20,6 +18,7 @@ from pipeline.postgres.putback import PutBack
 from pipeline.recovery import side
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.live import handed_over
+from pipeline.recovery.runbook import Facts
 from pipeline.recovery.table import TableRecovery
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON
@@ -35,10 +34,14 @@ class Cut(TableRecovery):
 
     at: str = ""
 
-    def _run(self, name: str, step: Callable[[], dict[str, Any]]) -> None:
-        super()._run(name, step)
-        if name == self.at:
-            raise Power
+    def __post_init__(self) -> None:
+        super().__post_init__()
+
+        def die(step: str, _facts: Facts) -> None:
+            if step == self.at:
+                raise Power
+
+        self.observe = die
 
     def _tell(self, done: PutBack) -> None:
         super()._tell(done)
@@ -101,16 +104,18 @@ def test_after_the_commit_nothing_is_taken_back_again(orchard: Orchard) -> None:
     assert orchard.run("select count(*) from fruits where weight = 0") == 0
 
 
-def test_rows_that_another_restore_swept_are_not_taken_for_committed(orchard: Orchard) -> None:
+def test_rows_that_another_restore_swept_are_staged_again(orchard: Orchard) -> None:
+    """They are not taken for committed, nor is the restore given up."""
+    before = orchard.everything()
     target = orchard.damage("update fruits set weight = 0")
     recovery = orchard.recovery(target, "fruits")
     with pytest.raises(Power):
         cut(recovery, "stage").run()
     schema = orchard.run(STAGED.replace("count(*)", "nspname"))
     orchard.run(f"drop schema {schema} cascade")
-    with pytest.raises(RecoveryRefused, match="begin a new restore"):
-        orchard.recovery(target, "fruits", journal=recovery.journal).run()
-    orchard.recovery(target, "fruits").run()
+    orchard.recovery(target, "fruits", journal=recovery.journal).run()
+    assert recovery.journal.count("stage", "done") == 2
+    assert orchard.everything() == before
 
 
 def test_two_restores_do_not_run_at_once(orchard: Orchard) -> None:
