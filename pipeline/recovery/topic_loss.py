@@ -185,9 +185,8 @@ class TopicRecovery(Runbook):
             found = target_topic.existing(self.config.kafka, name)
             if found is None or name in facts["not_kept"]:
                 continue
-            if name not in facts["logs"]:
-                return f"{name} was made anew since"
-            if more := topic_removal.grown(self.config, found, Kept(*facts["logs"][name])):
+            kept = Kept(*facts["logs"].get(name, ["", {}]))
+            if more := topic_removal.grown(self.config, found, kept):
                 return more
         return None
 
@@ -197,8 +196,8 @@ class TopicRecovery(Runbook):
         for name in self.topics:
             if (found := target_topic.existing(self.config.kafka, name)) is None:
                 continue
-            log = facts["logs"].get(name)
-            if more := topic_removal.remove(self.config, found, Kept(*log) if log else None):
+            kept = None if name in facts["not_kept"] else Kept(*facts["logs"].get(name, ["", {}]))
+            if more := topic_removal.remove(self.config, found, kept):
                 raise ServerError(
                     f"{more}: somebody still writes to it. Nothing of it was removed. Stop the "
                     "producers, then go on: what they wrote will be kept as well"

@@ -246,7 +246,7 @@ def begun(folder: Path, story: Story) -> World:
     return world
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(story=STORIES)
 def test_no_acknowledged_record_is_in_neither_the_topic_nor_a_set(
     tmp_path_factory: pytest.TempPathFactory, story: Story
