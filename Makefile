@@ -25,8 +25,8 @@ help: ## what there is to do
 packages:
 	@$(PYTHON) -m tools.bootstrap
 
-setup: packages ## bring packages and servers into the cache (the others do it on first use)
-	@$(PY) -m fixtures.stacks.artifacts
+setup: packages ## packages and servers into the cache, once: about a minute; the others do it too
+	@$(PY) -m fixtures.stacks.training
 
 drill: setup ## break a real pipeline, recover it, and see what was lost: about a minute
 	rm -rf $(RESULTS)

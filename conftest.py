@@ -2,8 +2,8 @@
 
 pytest_plugins = (
     "fixtures.seed",
-    "fixtures.stacks.plugin",
     "fixtures.reporting.plugin",
+    "fixtures.stacks.plugin",
     "fixtures.drilling",
     "fixtures.exit_codes",
     "checks.plugin",

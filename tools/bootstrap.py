@@ -19,6 +19,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+from functools import partial
 from pathlib import Path
 
 if sys.version_info < (3, 11):  # noqa: UP036 - the one module that an older Python may meet
@@ -28,7 +29,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - the one module that an older Pyt
     )
 
 from fixtures import cache
-from fixtures.cache import SetupError
+from fixtures.cache import Progress, SetupError
 
 CLONE = Path(__file__).parent.parent
 PYTHON = Path(sys.executable).resolve()  # also when we run inside an environment
@@ -59,7 +60,8 @@ def main() -> None:
         if own.is_dir() and not own.is_symlink():
             _say(f"{own} is your own: left as it is (remove it to get the locked packages)")
             return
-        venv = cache.ensure(cache.folder() / "venvs" / _key(), _fill, _say)
+        with cache.audible(_say) as say:
+            venv = cache.ensure(cache.folder() / "venvs" / _key(), partial(_fill, say), say)
         if not own.is_symlink() or own.readlink() != venv:
             fresh = CLONE / f".venv.{os.getpid()}"
             fresh.symlink_to(venv)
@@ -75,13 +77,14 @@ def _uv_on_the_lock(arguments: list[str]) -> int:
         for name, value in os.environ.items()
         if name not in {"UV_DEFAULT_INDEX", "UV_INDEX_URL"}
     }
-    command = [str(pinned_uv()), *arguments, "--python", str(PYTHON)]
+    command = [str(pinned_uv(_say)), *arguments, "--python", str(PYTHON)]
     return subprocess.run(command, cwd=CLONE, env=environment, check=False).returncode
 
 
-def pinned_uv() -> Path:
+def pinned_uv(say: Progress = cache.quiet) -> Path:
     """The program, brought into the cache once."""
-    return cache.ensure(cache.folder() / "tools" / f"uv-{UV}", _fetch_uv, _say) / "uv"
+    folder = cache.folder() / "tools" / f"uv-{UV}"
+    return cache.ensure(folder, partial(_fetch_uv, say), say) / "uv"
 
 
 def _key() -> str:
@@ -91,18 +94,18 @@ def _key() -> str:
     return digest.hexdigest()[:16]
 
 
-def _fill(venv: Path) -> None:
+def _fill(say: Progress, venv: Path) -> None:
     """Create the environment, and put the locked packages into it."""
-    uv = pinned_uv()
+    uv = pinned_uv(say)
     wanted = venv / "requirements.txt"
-    _say(f"installing the locked packages into {venv}")
+    say(f"installing the locked packages into {venv}")
     _run(uv, "venv", "--allow-existing", "--python", PYTHON, venv)
     # not `uv sync`: it would take the addresses from the lock, and pass by a chosen index
     _run(uv, "export", "--quiet", "--frozen", "--no-emit-project", "--output-file", wanted)
     _run(uv, "pip", "sync", *INSTALL, "--python", venv / "bin" / "python", wanted)
 
 
-def _fetch_uv(folder: Path) -> None:
+def _fetch_uv(say: Progress, folder: Path) -> None:
     """Take the program out of its wheel, which is a zip file."""
     try:
         tags, sha256 = WHEELS[platform.system(), platform.machine()]
@@ -112,7 +115,7 @@ def _fetch_uv(folder: Path) -> None:
             "with `uv sync --no-install-project` or pip"
         ) from None
     wheel = folder / f"uv-{UV}-py3-none-{tags}.whl"
-    _say(f"fetching {wheel.name}")
+    say(f"fetching {wheel.name}")
     if importlib.util.find_spec("pip"):  # knows the user's proxies, mirrors and passwords
         _fetch_with_pip(folder)
     else:
