@@ -1,7 +1,8 @@
 """`python3 -m tools.bootstrap`: bring the project's Python packages into the cache, once.
 
 Needs Python 3.11 and its standard library: not pip, not ensurepip, not venv. The clone gets a link
-`.venv`, so that `. .venv/bin/activate` works as everywhere.
+`.venv`, so that `. .venv/bin/activate` works as everywhere, with the commands `pipeline` and
+`pipeline-wal` of this clone.
 `python3 -m tools.bootstrap uv …` runs the pinned uv, for example `uv lock --check`.
 """
 
@@ -30,6 +31,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - the one module that an older Pyt
 
 from fixtures import cache
 from fixtures.cache import Progress, SetupError
+from tools import clone_environment
 
 CLONE = Path(__file__).parent.parent
 PYTHON = Path(sys.executable).resolve()  # also when we run inside an environment
@@ -61,10 +63,12 @@ def main() -> None:
             _say(f"{own} is your own: left as it is (remove it to get the locked packages)")
             return
         with cache.audible(_say) as say:
-            venv = cache.ensure(cache.folder() / "venvs" / _key(), partial(_fill, say), say)
-        if not own.is_symlink() or own.readlink() != venv:
+            shared = cache.ensure(cache.folder() / "venvs" / _key(), partial(_fill, say), say)
+            mine = cache.folder() / "clones" / _clone_key(shared)
+            cache.ensure(mine, partial(clone_environment.lend, shared, CLONE), say)
+        if not own.is_symlink() or own.readlink() != mine:
             fresh = CLONE / f".venv.{os.getpid()}"
-            fresh.symlink_to(venv)
+            fresh.symlink_to(mine)
             fresh.replace(own)  # at once: another run may be using the old one
     except SetupError as error:
         sys.exit(f"setup: {error}")
@@ -92,6 +96,12 @@ def _key() -> str:
     digest = hashlib.sha256((CLONE / "uv.lock").read_bytes())
     digest.update(f"{PYTHON} {sys.version} {sysconfig.get_platform()} {INSTALL}".encode())
     return digest.hexdigest()[:16]
+
+
+def _clone_key(shared: Path) -> str:
+    """The clone by its path: moved elsewhere it gets programs that name the new one."""
+    made_of = f"{shared}\n{CLONE}\n{clone_environment.FORM}"
+    return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
 def _fill(say: Progress, venv: Path) -> None:
