@@ -1,5 +1,14 @@
 """What can go wrong, split only where a caller acts differently."""
 
+import re
+
+_LOGIN = re.compile(r"(?<=://)[^\s/?#'\"]*@")
+
+
+def without_logins(text: str) -> str:
+    """Leave user and password out of every URL in a text."""
+    return _LOGIN.sub("", text)
+
 
 class PipelineError(Exception):
     """Any failure of this package. The message says what, where, expected and found."""

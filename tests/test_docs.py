@@ -56,7 +56,8 @@ def wrong(command: str) -> str | None:
     left = words(_PIPELINE.sub("", command, count=1))
     node: Any = get_command(app)
     while hasattr(node, "commands"):
-        if not left or left[0] in {"--help", ELLIPSIS}:
+        own = {name for option in node.params for name in option.opts}
+        if not left or left[0] in {"--help", ELLIPSIS, *own}:
             return None
         if left[0] not in node.commands:
             return f"no command {left[0]!r}; there are {', '.join(node.commands)}"

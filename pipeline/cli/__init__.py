@@ -2,13 +2,39 @@
 
 import logging
 import sys
+from typing import Annotated
 
+import typer
+
+from pipeline.cli import endings
 from pipeline.cli.lazy import Home, group
-from pipeline.errors import LossNotAccepted, PipelineError, RecoveryRefused
+from pipeline.cli.version import version
+from pipeline.errors import LossNotAccepted, PipelineError, RecoveryRefused, without_logins
+from pipeline.wait import telling
 
 FAILED, INTERLOCK = 1, 10
 
 _LOOK = "pipeline.cli.look"
+
+
+def _tell_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+    if wanted:
+        typer.echo(f"pipeline {version()}")
+        raise typer.Exit
+
+
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_tell_version, help="say which one it is"
+        ),
+    ] = False,
+) -> None:
+    """Take what may stand before a command."""
+
+
 app = group(
     __doc__,
     {
@@ -46,6 +72,7 @@ app = group(
             "pipeline.cli.restore", "restore", "Bring data back; each restore ends with proof."
         ),
     },
+    _options,
 )
 
 
@@ -56,16 +83,26 @@ def _of_postgres(error: Exception) -> bool:
 
 
 def main() -> None:
-    """Run; an error of ours is one message and an exit code, never a traceback."""
+    """Run; whatever goes wrong is one message and an exit code, never a traceback.
+
+    Messages of ours tell what to do. What we did not expect keeps its traceback in a file.
+    """
     # a rollback that fails after the server has gone is no news: the error that follows tells it
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
+    endings.end_in_order_on_sigterm()
     try:
-        app()
+        with telling(endings.say):
+            app()
+    except SystemExit as ended:
+        endings.told_interrupt(ended)
+        raise
     except (RecoveryRefused, LossNotAccepted) as refusal:
-        sys.stderr.write(f"refused: {refusal}\n")
+        sys.stderr.write(without_logins(f"refused: {refusal}\n"))
         sys.exit(INTERLOCK)
-    except Exception as error:
-        if not isinstance(error, PipelineError) and not _of_postgres(error):
-            raise
-        sys.stderr.write(f"error: {error}\n")
+    except Exception as error:  # noqa: BLE001 - it ends here, and its traceback is kept
+        if isinstance(error, PipelineError) or _of_postgres(error):
+            told = without_logins(str(error))
+        else:
+            told = f"{endings.one_line(error)}; {endings.keep_traceback(error)}"
+        sys.stderr.write(f"error: {told}\n")
         sys.exit(FAILED)

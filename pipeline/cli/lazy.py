@@ -3,7 +3,7 @@
 The drivers of PostgreSQL, Kafka and HTTP together take longer to import than most commands work.
 """
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,15 +20,23 @@ class Home(NamedTuple):
     help: str
 
 
-def group(told: str, homes: Mapping[str, Home]) -> typer.Typer:
-    """Make a group of commands that are not imported yet."""
+def _family() -> None:
+    """Only with a callback is an instance without commands a group."""
+
+
+def group(
+    told: str, homes: Mapping[str, Home], options: Callable[..., None] = _family
+) -> typer.Typer:
+    """Make a group of commands that are not imported yet; `options` takes the group's own."""
     kind = type("Group", (_Group,), {"homes": homes})
-    made = typer.Typer(cls=kind, no_args_is_help=True, add_completion=False, help=told)
-
-    @made.callback()
-    def family() -> None:
-        """Only with a callback is an instance without commands a group."""
-
+    made = typer.Typer(
+        cls=kind,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,  # `main` tells errors
+        help=told,
+    )
+    made.callback()(options)
     return made
 
 
@@ -43,7 +51,7 @@ class _Imported(MutableMapping[str, Any]):
             home = self.homes[name]
             found = getattr(import_module(home.module), home.name)
             if not isinstance(found, typer.Typer):
-                alone = typer.Typer(add_completion=False)
+                alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
                 alone.command(name)(found)
                 found = alone
             self.known[name] = get_command(found)

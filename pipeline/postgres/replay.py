@@ -181,7 +181,7 @@ def replay(
         return f"replayed to {lsn}"
 
     with opened:
-        wait_until(f"replay to {order.target}", reached, within=timedelta(days=7))
+        wait_until(f"replay to {order.target}", reached, within=timedelta(days=7), log=server.log)
         return _proven(opened.enter_context(connect()), order, time.monotonic() - begun)
 
 
