@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -12,12 +13,13 @@ from pipeline.cdc.debezium import CLASS, DEFAULTS, own_connectors
 from pipeline.cdc.pairing import History, StoredOffset
 from pipeline.config import PipelineConfig
 
+GLANCE = timedelta(seconds=5)  # a rebalance is waited out; a worker that is away is UNKNOWN soon
 HISTORY = History("of the server", 0)
 
 
 def configurations(config: PipelineConfig) -> dict[str, dict[str, str]]:
     """Settings of every connector that reads a PostgreSQL, by name."""
-    with ConnectClient(config.connect.url) as client:
+    with ConnectClient(config.connect, GLANCE) as client:
         found = {name: client.config(name) for name in client.names()}
     return {name: told for name, told in found.items() if told["connector.class"].endswith(CLASS)}
 
@@ -38,7 +40,7 @@ class Connectors:
     def state(config: PipelineConfig) -> str:
         """What a fault can change, as text."""
         found = configurations(config)
-        with ConnectClient(config.connect.url) as client:
+        with ConnectClient(config.connect, GLANCE) as client:
             offsets = [[vars(one) for one in client.offsets(name)] for name in found]
         return server_state(config.postgres) + json.dumps([found, offsets], sort_keys=True)
 
@@ -51,7 +53,7 @@ class Connectors:
     @cached_property
     def names(self) -> list[str]:
         """Those of this pipeline; a configured one may not be there."""
-        with ConnectClient(self.source.config.connect.url) as client:
+        with ConnectClient(self.source.config.connect, GLANCE) as client:
             return own_connectors(self.source.config, client)
 
     @property
@@ -64,7 +66,7 @@ class Connectors:
 
         Connect does not note of which history it is; that of the server is taken for it.
         """
-        with ConnectClient(self.source.config.connect.url) as client:
+        with ConnectClient(self.source.config.connect, GLANCE) as client:
             stored = client.offsets(name)
         prefix = self.every[name]["topic.prefix"]
         found = [one.offset for one in stored if one.partition.get("server") == prefix]

@@ -44,7 +44,7 @@ def test_one_table_dropped_before_its_events_left(drill: Drill) -> None:
     """
     drill.write(acknowledged=2_000)
     drill.back_up()
-    with ConnectClient(drill.service.config.connect.url) as connect:
+    with ConnectClient(drill.service.config.connect) as connect:
         connect.stop(CONNECTOR)
         connect.wait_stopped(CONNECTOR)
         drill.write(acknowledged=500)

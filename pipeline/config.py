@@ -5,11 +5,13 @@ Environment variables are `PIPELINE_` + section + `__` + key, for example
 """
 
 import tomllib
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,6 +25,13 @@ class Section(BaseModel):
     """A table of pipeline.toml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _read(key: str, file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 class PostgresConfig(Section):
@@ -42,10 +51,7 @@ class PostgresConfig(Section):
     def secret(self) -> str | None:
         """The password, read at the moment of use so that a rotated file is followed."""
         if self.password_file is not None:
-            try:
-                return self.password_file.read_text().strip()
-            except OSError as error:
-                raise ConfigError(f"postgres.password_file: {error}") from error
+            return _read("postgres.password_file", self.password_file)
         return self.password.get_secret_value() if self.password else None
 
     def conninfo(self, **changes: str | int) -> dict[str, Any]:
@@ -68,15 +74,56 @@ class KafkaConfig(Section):
     bootstrap_servers: str = "127.0.0.1:9092"
     client: dict[str, str] = {}
 
+    def librdkafka(self, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Settings of a client. What fails is told by us: librdkafka's lines need a log_level."""
+        servers = {"bootstrap.servers": self.bootstrap_servers}
+        return {"log_level": 2, **self.client, **servers, **(own or {})}
 
-class ConnectConfig(Section):
+
+class RestConfig(Section):
+    """A service that is spoken to over HTTP. A login in its URL is kept where it is not shown."""
+
+    url: str
+    user: str | None = Field(None, description="for basic authentication; or in the URL")
+    password: SecretStr | None = Field(None, description="better in the environment or a file")
+    password_file: Path | None = Field(None, description="read at each use; before password")
+    token_file: Path | None = Field(None, description="bearer token, read at each use; before user")
+    ca_file: Path | None = Field(
+        None, description="authorities (PEM) to trust instead of the public ones"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _login_apart(cls, given: Any) -> Any:  # noqa: ANN401 - before it is validated
+        if not isinstance(given, Mapping) or "url" not in given:
+            return given
+        parts = urlsplit(str(given["url"]))
+        login, at, host = parts.netloc.rpartition("@")
+        if not at:
+            return given
+        user, _, password = login.partition(":")
+        apart = {"user": unquote(user), "password": unquote(password)}
+        return apart | dict(given) | {"url": parts._replace(netloc=host).geturl()}
+
+    def secret(self) -> str | None:
+        """The password, read at the moment of use."""
+        if self.password_file is not None:
+            return _read("password_file", self.password_file)
+        return self.password.get_secret_value() if self.password else None
+
+    def token(self) -> str | None:
+        """The bearer token, read at the moment of use."""
+        return _read("token_file", self.token_file) if self.token_file else None
+
+
+class ConnectConfig(RestConfig):
     """The Kafka Connect workers that run Debezium."""
 
     url: str = "http://127.0.0.1:8083"
     connectors: tuple[str, ...] = ()
 
 
-class RegistryConfig(Section):
+class RegistryConfig(RestConfig):
     """The schema registry, by the base of its Confluent-compatible API."""
 
     url: str = "http://127.0.0.1:8081"

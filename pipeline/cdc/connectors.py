@@ -3,18 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from pipeline.errors import ServerError
+from pipeline.rest import POLL, Rest, message
 from pipeline.wait import wait_until
 
 NOT_FOUND = 404
 REBALANCING = 409
-POLL = timedelta(milliseconds=200)
 
 
 class ConnectorMissing(ServerError):
@@ -59,24 +58,8 @@ class ConnectorOffset:
     offset: dict[str, Any]
 
 
-class ConnectClient:
+class ConnectClient(Rest):
     """The REST API of one Connect cluster; any worker answers for all."""
-
-    def __init__(self, url: str, timeout: timedelta = timedelta(seconds=30)) -> None:
-        self.url = url.rstrip("/")
-        self._patience = timeout
-        self._http = httpx.Client(base_url=self.url, timeout=timeout.total_seconds())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._http.close()
 
     def names(self) -> list[str]:
         return sorted(self._call("GET", "/connectors"))
@@ -134,7 +117,7 @@ class ConnectClient:
 
     def delete_offsets(self, name: str) -> None:
         """Forget every offset of a STOPPED connector, and read back that none is left."""
-        self._call("DELETE", f"{_path(name)}/offsets")
+        self._call("DELETE", f"{_path(name)}/offsets", repeatable=True)
         if left := self.offsets(name):
             raise ServerError(f"{self.url}: {name} still has offsets after DELETE: {left}")
 
@@ -172,38 +155,26 @@ class ConnectClient:
 
         wait_until(f"{self.url}: {name} {what}", reason, within=within, every=POLL)
 
-    def _call(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        repeatable: bool | None = None,
+    ) -> Any:  # noqa: ANN401 - JSON
         """Send, wait out a rebalance, and return the answer's JSON (None when it has no body)."""
-        answers: list[httpx.Response] = []
-
-        def rebalancing() -> str | None:
-            answer = self._send(method, path, body)
-            if answer.status_code == REBALANCING and "already exists" not in answer.text:
-                return _message(answer)
-            answers.append(answer)
-            return None
-
-        what = f"{method} {self.url}{path}"
-        wait_until(what, rebalancing, within=self._patience, every=POLL)
-        answer = answers[-1]
+        answer = self.ask(method, path, body, busy=_rebalancing, repeatable=repeatable)
         if answer.is_error:
             kind = ConnectorMissing if answer.status_code == NOT_FOUND else ServerError
-            raise kind(f"{what}: HTTP {answer.status_code}: {_message(answer)}")
+            told = f"HTTP {answer.status_code}: {message(answer)}"
+            raise kind(f"{method} {self.url}{path}: {told}")
         return answer.json() if answer.content else None
-
-    def _send(self, method: str, path: str, body: object) -> httpx.Response:
-        try:
-            return self._http.request(method, path, json=body)
-        except httpx.HTTPError as error:
-            raise ServerError(f"{method} {self.url}{path}: {error!r}") from error
 
 
 def _path(name: str) -> str:
     return f"/connectors/{quote(name, safe='')}"
 
 
-def _message(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        return answer.text.strip()[:500]
+def _rebalancing(answer: httpx.Response) -> bool:
+    return answer.status_code == REBALANCING and "already exists" not in answer.text

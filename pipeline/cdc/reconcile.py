@@ -100,7 +100,7 @@ def reconcile(
     """
     with (
         psycopg.connect(**config.postgres.conninfo()) as connection,
-        RegistryClient(config.registry.url) as registry,
+        RegistryClient(config.registry) as registry,
     ):
         topics = []
         for name, ends in since.items():

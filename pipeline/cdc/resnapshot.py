@@ -23,10 +23,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from pipeline.cdc.connectors import POLL, ConnectClient, ConnectorOffset
+from pipeline.cdc.connectors import ConnectClient, ConnectorOffset
 from pipeline.cdc.publications import Connection, Publication, recreate
 from pipeline.cdc.slots import Slot, create_slot, drop_slot, find_slot
 from pipeline.errors import ServerError
+from pipeline.rest import POLL
 from pipeline.wait import wait_until
 
 SERVER_CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"

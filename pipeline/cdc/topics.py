@@ -86,9 +86,7 @@ def write_tombstones(
     config: KafkaConfig, topic: str, keys: Iterable[tuple[int, bytes]], header: tuple[str, bytes]
 ) -> int:
     """Bury raw keys in the partitions where they lie; returns how many the brokers confirmed."""
-    producer = Producer(
-        {**config.client, "bootstrap.servers": config.bootstrap_servers, "enable.idempotence": True}
-    )
+    producer = Producer(config.librdkafka({"enable.idempotence": True}))
     failures: list[KafkaError] = []
     confirmed = 0
 
@@ -117,18 +115,15 @@ def write_tombstones(
 
 
 def _consumer(config: KafkaConfig) -> Consumer:
-    return Consumer(
-        {
-            **config.client,
-            "bootstrap.servers": config.bootstrap_servers,
-            "group.id": "pipeline-reconcile",  # librdkafka wants one; nothing is committed to it
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "error",
-            "fetch.wait.max.ms": END_WITHIN_MS,
-        }
-    )
+    own = {
+        "group.id": "pipeline-reconcile",  # librdkafka wants one; nothing is committed to it
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "error",
+        "fetch.wait.max.ms": END_WITHIN_MS,
+    }
+    return Consumer(config.librdkafka(own))
 
 
 def _ends(consumer: Consumer, topic: str) -> Ends:

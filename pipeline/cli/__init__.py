@@ -100,8 +100,10 @@ def main() -> None:
         sys.stderr.write(without_logins(f"refused: {refusal}\n"))
         sys.exit(INTERLOCK)
     except Exception as error:  # noqa: BLE001 - it ends here, and its traceback is kept
-        if isinstance(error, PipelineError) or _of_postgres(error):
+        if isinstance(error, PipelineError):
             told = without_logins(str(error))
+        elif _of_postgres(error):
+            told = " ".join(str(error).split())
         else:
             told = f"{endings.one_line(error)}; {endings.keep_traceback(error)}"
         sys.stderr.write(f"error: {told}\n")

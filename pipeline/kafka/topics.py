@@ -136,7 +136,7 @@ def _offsets(
 
 def admin(config: KafkaConfig) -> AdminClient:
     """Open a client to hold: an answer never comes to one that was collected."""
-    return AdminClient({**config.client, "bootstrap.servers": config.bootstrap_servers})
+    return AdminClient(config.librdkafka())
 
 
 def _all(client: AdminClient) -> list[str]:

@@ -58,7 +58,7 @@ def _existing(path: Path) -> Path:
 
 def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
     def connectors() -> Iterator[str]:
-        with ConnectClient(config.connect.url) as connect:
+        with ConnectClient(config.connect) as connect:
             if not own_connectors(config, connect):
                 yield (
                     f"no connector at {connect.url} has slot {config.cdc.slot!r} in database "
@@ -70,7 +70,7 @@ def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
         yield from ()
 
     def registry() -> Iterator[str]:
-        with RegistryClient(config.registry.url) as client:
+        with RegistryClient(config.registry) as client:
             client.subjects()
         yield from ()
 

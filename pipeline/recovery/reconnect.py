@@ -27,7 +27,7 @@ def roles(connect: ConnectClient, names: Iterable[str]) -> set[str]:
 
 def stopped(config: PipelineConfig) -> dict[str, Any]:
     """Stop this pipeline's connectors; their names, database roles and last offsets."""
-    with ConnectClient(config.connect.url) as connect:
+    with ConnectClient(config.connect) as connect:
         names = own_connectors(config, connect)
         found = sorted(roles(connect, names))
         offsets = stop_connectors(connect, names)
@@ -39,7 +39,7 @@ def not_stopped(config: PipelineConfig, names: Iterable[str]) -> str | None:
     """Tell which of these connectors runs again, or None."""
     if not (names := list(names)):
         return None
-    with ConnectClient(config.connect.url) as connect:
+    with ConnectClient(config.connect) as connect:
         states = {name: connect.status(name).state for name in names}
     again = [f"{name} is {state}" for name, state in states.items() if state != "STOPPED"]
     return f"{'; '.join(again)}, expected STOPPED" if again else None
@@ -69,12 +69,12 @@ def after_restore(
     interrupted here may have left them running, and a slot that is read cannot be dropped. Returns
     what was done, for the journal.
     """
-    with ConnectClient(config.connect.url) as connect:
+    with ConnectClient(config.connect) as connect:
         stop_connectors(connect, own_connectors(config, connect))
     prepared = prepare_source(connection, _publication(config, connection, facts), config.cdc.slot)
     tables = [str(table) for table in published(connection, config.cdc.publication)]
     since = topic_ends(config, tables)
-    with ConnectClient(config.connect.url) as connect:
+    with ConnectClient(config.connect) as connect:
         names = own_connectors(config, connect)
         for name in names:
             progress(f"  {name} reads every row again")
@@ -124,13 +124,13 @@ def problems(config: PipelineConfig, connection: Connection) -> list[str]:
         told.append(f"slot {config.cdc.slot!r} has no reader")
     elif slot.lost:
         told.append(f"slot {slot.name!r}: {slot.lost}")
-    with ConnectClient(config.connect.url) as connect:
+    with ConnectClient(config.connect) as connect:
         told += [
             f"{name}: {trouble}"
             for name in own_connectors(config, connect)
             if (trouble := connect.status(name).trouble)
         ]
-    with RegistryClient(config.registry.url) as registry:
+    with RegistryClient(config.registry) as registry:
         ids = {s.id for s in registry.inventory().schemas if s.id is not None}
         told += [f"the registry does not answer schema {one}" for one in registry.missing_ids(ids)]
     return told

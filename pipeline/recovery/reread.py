@@ -23,7 +23,7 @@ ARRIVING = timedelta(seconds=30)
 def go_on(config: PipelineConfig) -> None:
     """Resume the connectors where they stood: no event is missing."""
     with (
-        ConnectClient(config.connect.url) as connect,
+        ConnectClient(config.connect) as connect,
         psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection,
     ):
         for name in own_connectors(config, connect):
@@ -43,7 +43,7 @@ def every_row(
     """Read every row again, and bury in the topics what has no row any more."""
     with psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection:
         since = topic_ends(config, published(connection, config.cdc.publication))
-        with ConnectClient(config.connect.url) as connect:
+        with ConnectClient(config.connect) as connect:
             for name in own_connectors(config, connect):
                 progress(f"  {name} reads every row again")
                 resnapshot(connect, connection, name, config.cdc.slot)

@@ -63,7 +63,7 @@ def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
     """What a topic that connectors feed needs besides."""
 
     def connectors() -> Iterator[str]:
-        with ConnectClient(config.connect.url) as connect:
+        with ConnectClient(config.connect) as connect:
             if not own_connectors(config, connect):
                 yield (
                     f"no connector at {connect.url} has slot {config.cdc.slot!r} and publication "

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from pipeline.errors import ServerError
+from pipeline.rest import Rest, message
 
 NOT_FOUND = 404
 NO_SUBJECT_CONFIG = 40408  # "Subject ... does not have subject-level compatibility configured"
@@ -53,23 +52,8 @@ class Inventory:
         return asdict(self)
 
 
-class RegistryClient:
+class RegistryClient(Rest):
     """One registry. `deleted` includes what was soft-deleted: data may still need it."""
-
-    def __init__(self, url: str, timeout: timedelta = timedelta(seconds=30)) -> None:
-        self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout.total_seconds())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._http.close()
 
     def subjects(self, *, deleted: bool = False) -> list[str]:
         return sorted(self._call("GET", f"/subjects?deleted={_word(deleted)}"))
@@ -116,7 +100,7 @@ class RegistryClient:
     def register(self, subject: str, schema: str, kind: str = "AVRO") -> int:
         """Register and return the id. Which id it gets is the registry's choice: compare it."""
         body = {"schema": schema, "schemaType": kind}
-        return int(self._call("POST", _versions(subject), body)["id"])
+        return int(self._call("POST", _versions(subject), body, repeatable=True)["id"])
 
     def delete(self, subject: str, *, permanent: bool = False) -> list[int]:
         """Delete every version; `permanent` needs a soft delete before it."""
@@ -158,18 +142,20 @@ class RegistryClient:
             return False
         return True
 
-    def _call(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
-        what = f"{method} {self.url}{path}"
-        try:
-            answer = self._http.request(method, path, json=body)
-        except httpx.HTTPError as error:
-            raise ServerError(f"{what}: {error!r}") from error
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        repeatable: bool | None = None,
+    ) -> Any:  # noqa: ANN401 - JSON
+        answer = self.ask(method, path, body, repeatable=repeatable)
         if answer.is_error:
-            code, message = _error(answer)
-            told = f"{what}: HTTP {answer.status_code}: {message}"
-            raise (
-                SchemaMissing(told, code) if answer.status_code == NOT_FOUND else ServerError(told)
-            )
+            told = f"{method} {self.url}{path}: HTTP {answer.status_code}: {message(answer)}"
+            if answer.status_code == NOT_FOUND:
+                raise SchemaMissing(told, _code(answer))
+            raise ServerError(told)
         return answer.json()
 
 
@@ -185,9 +171,8 @@ def _level(answer: dict[str, Any]) -> str:
     return str(answer.get("compatibilityLevel") or answer["compatibility"])
 
 
-def _error(answer: httpx.Response) -> tuple[int, str]:
+def _code(answer: httpx.Response) -> int:
     try:
-        body = answer.json()
-        return int(body.get("error_code", answer.status_code)), str(body["message"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return answer.status_code, answer.text.strip()[:500]
+        return int(answer.json()["error_code"])
+    except (ValueError, KeyError, TypeError):
+        return answer.status_code

@@ -82,7 +82,7 @@ def captured(stack: Stack, kind: str, columns: str, rows: str) -> Iterator[Sourc
     config = stack.config.model_copy(update={"cdc": cdc})
     with (
         psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection,
-        ConnectClient(config.connect.url) as connect,
+        ConnectClient(config.connect) as connect,
     ):
         source = Source(name, config, connection, connect)
         source.run(f"CREATE TABLE {{}} ({columns})")

@@ -103,7 +103,7 @@ def test_a_failed_task_is_told_and_stays_failed_until_it_is_restarted(source: So
 
 
 def test_an_unknown_connector_is_named(stack: Stack) -> None:
-    with ConnectClient(stack.config.connect.url) as connect:
+    with ConnectClient(stack.config.connect) as connect:
         assert "nobody" not in connect.names()
         with pytest.raises(ConnectorMissing, match=r"GET .*/connectors/nobody/config: HTTP 404"):
             connect.config("nobody")
@@ -111,7 +111,7 @@ def test_an_unknown_connector_is_named(stack: Stack) -> None:
 
 def test_a_worker_that_does_not_answer_is_named() -> None:
     with (
-        ConnectClient("http://127.0.0.1:1") as connect,
+        ConnectClient("http://127.0.0.1:1", timedelta(0)) as connect,
         pytest.raises(ServerError, match=r"GET http://127\.0\.0\.1:1/connectors"),
     ):
         connect.names()

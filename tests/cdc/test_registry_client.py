@@ -19,7 +19,7 @@ def _schema(*fields: str) -> str:
 
 @pytest.fixture
 def registry(stack: Stack) -> Iterator[RegistryClient]:
-    with RegistryClient(stack.config.registry.url) as client:
+    with RegistryClient(stack.config.registry) as client:
         yield client
 
 

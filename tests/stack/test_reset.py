@@ -97,7 +97,7 @@ def _inhabit_connect(stack: Stack) -> None:
         "file": str(lines),
         "topic": "orders",
     }
-    with ConnectClient(stack.config.connect.url) as client:
+    with ConnectClient(stack.config.connect) as client:
         client.create("lines", connector)
 
         def offsets() -> str | None:
