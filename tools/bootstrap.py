@@ -72,6 +72,8 @@ def main() -> None:
             fresh.replace(own)  # at once: another run may be using the old one
     except SetupError as error:
         sys.exit(f"setup: {error}")
+    except KeyboardInterrupt:
+        sys.exit("setup: interrupted; the next run goes on from here")
 
 
 def _uv_on_the_lock(arguments: list[str]) -> int:
