@@ -94,7 +94,7 @@ def main() -> None:
         with telling(endings.say):
             app()
     except SystemExit as ended:
-        endings.told_interrupt(ended)
+        endings.tell_interrupt(ended)
         raise
     except (RecoveryRefused, LossNotAccepted) as refusal:
         sys.stderr.write(without_logins(f"refused: {refusal}\n"))

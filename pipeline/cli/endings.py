@@ -28,16 +28,16 @@ def keep_traceback(error: BaseException) -> str:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(file, "w", encoding="utf-8") as out:  # noqa: PTH123 - it is open already
+                out.write(text)
         except OSError:
-            continue  # a home that cannot be written to: the next one
-        with open(file, "w", encoding="utf-8") as out:  # noqa: PTH123 - it is open already
-            out.write(text)
+            continue  # a home that cannot be written to, or a full disk: the next one
         return f"the traceback is in {folder / name}"
     return "no file could be written for the traceback"
 
 
 def _state() -> Path:
-    """https://specifications.freedesktop.org/basedir-spec/latest/."""
+    # https://specifications.freedesktop.org/basedir-spec/latest/
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(os.path.expanduser(base), "pipeline")  # noqa: PTH111 - without a home it stays as it is
 
@@ -56,7 +56,7 @@ def say(line: str) -> None:
     sys.stderr.write(without_logins(" ".join(line.split())) + "\n")
 
 
-def told_interrupt(ended: SystemExit) -> None:
+def tell_interrupt(ended: SystemExit) -> None:
     """Say that it was Ctrl-C, which the framework turns into its exit code without a word."""
     if ended.code == _INTERRUPTED:
         sys.stderr.write("interrupted\n")
