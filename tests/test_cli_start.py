@@ -65,3 +65,16 @@ def test_a_command_imports_its_own_family_only() -> None:
             [sys.executable, "-c", script], capture_output=True, text=True, check=True
         )
         assert done.stdout.splitlines()[-1] == "[]", words
+
+
+def test_paragraphs_of_a_help_fill_the_terminal() -> None:
+    """Those of commands and of families; a list of spellings keeps its lines."""
+    seen = 0
+    for name, command, _ in lazy():
+        for each in (command, *getattr(command, "commands", {}).values()):
+            for paragraph in (each.help or "").split("\n\n"):
+                assert paragraph.startswith("\b") or "\n" not in paragraph, name
+                seen += 1
+    assert seen > 40
+    told = CliRunner().invoke(app, ["recover", "postgres", "--help"]).output
+    assert "\n latest   " in told

@@ -5,6 +5,7 @@ The drivers of PostgreSQL, Kafka and HTTP together take longer to import than mo
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from importlib import import_module
+from inspect import cleandoc
 from typing import Any, ClassVar, NamedTuple
 
 import typer
@@ -56,6 +57,7 @@ class _Imported(MutableMapping[str, Any]):
                 found = alone
             self.known[name] = get_command(found)
             self.known[name].name = name
+            _let_flow(self.known[name])
         return self.known[name]
 
     def __setitem__(self, name: str, command: Any) -> None:  # noqa: ANN401 - the same
@@ -69,6 +71,16 @@ class _Imported(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.homes)
+
+
+def _let_flow(command: Any) -> None:  # noqa: ANN401 - typer's own
+    r"""Let paragraphs of a help fill the terminal; `\b` begins one whose lines stay."""
+    paragraphs = cleandoc(command.help or "").split("\n\n")
+    flowing = [each if each[:1] == "\b" else " ".join(each.split("\n")) for each in paragraphs]
+    command.help = "\n\n".join(flowing)
+    if not isinstance(command, _Group):  # its commands are not imported yet
+        for own in getattr(command, "commands", {}).values():
+            _let_flow(own)
 
 
 class _Group(TyperGroup):

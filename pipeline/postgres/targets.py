@@ -9,8 +9,8 @@ from pipeline.errors import ConfigError
 from pipeline.postgres.lsn import Lsn
 
 SPELLINGS = """\
-latest                      the end of everything that was archived or streamed
-time:2026-03-01T02:03:04Z   the last commit at or before a moment; the offset is required
+latest                      the end of all that was archived or streamed
+time:2026-03-01T02:03:04Z   the last commit up to a moment, with its offset
 lsn:0/3000028               that position
 xid:4711                    right after a transaction committed
 before:xid:4711             right before it: what `pipeline find` prints
