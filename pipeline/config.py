@@ -72,7 +72,7 @@ class KafkaConfig(Section):
     """The brokers. `client` passes through to every client, as librdkafka spells its settings."""
 
     bootstrap_servers: str = "127.0.0.1:9092"
-    client: dict[str, str] = {}
+    client: dict[str, str] = Field({}, repr=False)  # it may hold sasl.password
 
     def librdkafka(self, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Settings of a client. What fails is told by us: librdkafka's lines need a log_level."""

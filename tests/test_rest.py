@@ -234,7 +234,9 @@ def test_the_file_and_the_environment_may_hold_the_login(
     file = tmp_path / "pipeline.toml"
     file.write_text(
         f'[connect]\nurl = "https://me:{QUOTED}@connect:8083/base"\n[repository]\npath = "/r"\n'
+        f'[kafka]\nclient = {{ "sasl.password" = "{SECRET}" }}\n'
     )
+    assert SECRET not in repr(load(file))
     connect = load(file).connect
     assert (connect.url, connect.user, connect.secret()) == (
         "https://connect:8083/base",
