@@ -7,6 +7,9 @@ The order, with the restore of the database between the first step and the secon
 3. `topic_ends` (pipeline.cdc.reconcile), then `resnapshot`: offsets deleted, every row read again
 4. `reconcile`: ghosts are buried, nothing may be missing
 
+Whoever was interrupted after the first begins with it again: a connector that an earlier attempt
+resumed holds the slot. From there each step may be repeated, however far it came.
+
 The stored offsets are always deleted, never compared: the recovery began a new timeline, on which
 the same LSNs name other changes. They can come back: a task that did not stop in time is abandoned
 by its worker, and stores its last offsets whenever it ends (Connect's WorkerSourceTask commits
@@ -34,6 +37,8 @@ SERVER_CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 """Microseconds, as Debezium's `ts_usec` gives the time of a commit, by the same clock."""
 REREAD = {"snapshot.mode": "initial"}
 RETRIES = 4
+RELEASES = timedelta(seconds=10)
+"""How long a server may still show the reader of a connector that has stopped."""
 TAKES_EFFECT = timedelta(seconds=5)
 """How long the status may still tell of a failure after the restart."""
 
@@ -58,14 +63,28 @@ def stop_connectors(
     return {name: client.offsets(name) for name in stopping}
 
 
-def prepare_source(connection: Connection, publication: Publication, slot: str) -> PreparedSource:
+def prepare_source(
+    connection: Connection,
+    publication: Publication,
+    slot: str,
+    *,
+    within: timedelta = RELEASES,
+) -> PreparedSource:
     """Give the restored server the publication as it was, and a new slot after it.
 
     A base backup carries no slots, so one that is here is left from an earlier attempt; nobody may
-    be using it.
+    be using it. The reader of a connector that has just stopped is waited for.
     """
     mended = recreate(connection, publication)
     if find_slot(connection, slot) is not None:
+
+        def read() -> str | None:
+            found = find_slot(connection, slot)
+            if found is not None and found.active:
+                return f"slot {slot!r} is active: stop its connector before it is made again"
+            return None
+
+        wait_until(f"slot {slot!r} to be free", read, within=within, every=POLL)
         drop_slot(connection, slot)
     return PreparedSource(create_slot(connection, slot), mended)
 
