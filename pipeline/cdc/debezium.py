@@ -20,6 +20,26 @@ def own_connectors(config: PipelineConfig, connect: ConnectClient) -> list[str]:
     return [name for name in connect.names() if _reads(config, connect.config(name))]
 
 
+def other_connectors(config: PipelineConfig, connect: ConnectClient) -> dict[str, str]:
+    """Say what every other connector of a PostgreSQL reads: a recovery leaves it alone.
+
+    Its slot may be on the server that is recovered all the same, and is gone then.
+    """
+    own, told = set(own_connectors(config, connect)), {}
+    for name in connect.names():
+        settings = {**DEFAULTS, **connect.config(name)}
+        if name not in own and settings["connector.class"].endswith(CLASS):
+            where = f"{settings.get('database.hostname')}/{settings.get('database.dbname')}"
+            told[name] = f"slot {settings['slot.name']!r} of {where}"
+    return told
+
+
+def modes(config: PipelineConfig) -> dict[str, str]:
+    """Read the settings by which this pipeline's connector writes: the first one's."""
+    with ConnectClient(config.connect.url) as connect:
+        return next((connect.config(name) for name in own_connectors(config, connect)), {})
+
+
 def _reads(config: PipelineConfig, told: Mapping[str, str]) -> bool:
     """Whether a connector reads this pipeline's slot, by its settings.
 

@@ -1,52 +1,74 @@
-"""One row's identity on both sides: its primary key, and the key of its records."""
+"""One row's identity on both sides: the columns that are in its records' keys.
 
-import io
+Which columns these are is told by the records: the primary key, a unique index, or what
+message.key.columns names. A row is found by exactly what a key tells of it.
+"""
+
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from typing import Any
-from uuid import UUID
 
-import fastavro
 import psycopg
 from psycopg import sql
 
+from pipeline.cdc.bare import bare_shape
+from pipeline.cdc.names import field_names, is_key_of
+from pipeline.cdc.values import Column, Form, NotComparable, Shape, form
+from pipeline.cdc.wire import Decoder, Message, Undecodable, native
 from pipeline.errors import ServerError
-from pipeline.registry.client import RegistryClient
 
-Key = tuple[object, ...]
+Key = tuple[Hashable, ...]
 Connection = psycopg.Connection[Any]
 
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - `timestamp` has no zone, and psycopg gives none
-_COMPARABLE = (
-    *("int2", "int4", "int8", "numeric", "bool", "text", "varchar", "uuid"),
-    *("date", "timestamp", "timestamptz"),
-)
-_LOGICAL: dict[str, Callable[[Any], object]] = {
-    "io.debezium.data.Uuid": UUID,
-    "io.debezium.time.Date": lambda days: date(1970, 1, 1) + timedelta(days=days),
-    "io.debezium.time.Timestamp": lambda ms: _EPOCH + timedelta(milliseconds=ms),
-    "io.debezium.time.MicroTimestamp": lambda us: _EPOCH + timedelta(microseconds=us),
-    "io.debezium.time.ZonedTimestamp": lambda text: datetime.fromisoformat(text).astimezone(UTC),
+SETTINGS = {
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "iso_8601",
+    "timezone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "client_encoding": "UTF8",
+    "row_security": "off",  # rows that a policy hides would make ghosts of their events
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
 }
+"""Of a session that reads rows: what it prints must not depend on who connects."""
+_TABLES = """
+    SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p')
+      AND %s IN (n.nspname || '.' || c.relname, format('%%I.%%I', n.nspname, c.relname))"""
 _COLUMNS = """
-    SELECT a.attname, t.typname
-    FROM pg_index i
-    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-    JOIN pg_type t ON t.oid = a.atttypid
-    WHERE i.indrelid = format('%%I.%%I', %s::text, %s::text)::regclass AND i.indisprimary
-    ORDER BY array_position(i.indkey::int2[], a.attnum)"""
+    WITH RECURSIVE resolved AS (
+        SELECT attnum, attname, atttypid AS type, atttypmod AS modifier FROM pg_attribute
+        WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
+        UNION ALL
+        SELECT attnum, attname, typbasetype, CASE modifier WHEN -1 THEN typtypmod ELSE modifier END
+        FROM resolved JOIN pg_type t ON t.oid = type WHERE typtype = 'd'
+    ), named AS (
+        SELECT t.oid, typcategory, typelem,
+               CASE WHEN nspname = 'pg_catalog' OR typname IN ('citext', 'hstore')
+                    THEN typname ELSE nspname || '.' || typname END AS kind
+        FROM pg_type t JOIN pg_namespace n ON n.oid = typnamespace WHERE typtype <> 'd'
+    )
+    SELECT attname, t.kind, t.typcategory, modifier, e.kind, e.typcategory
+    FROM resolved JOIN named t ON t.oid = type
+    LEFT JOIN named e ON e.oid = t.typelem AND t.typcategory = 'A'
+    ORDER BY attnum"""
+_PRIMARY = """
+    SELECT attname FROM pg_index i JOIN pg_attribute a ON attrelid = indrelid
+    WHERE indrelid = %s AND indisprimary AND attnum = ANY (indkey)
+    ORDER BY array_position(indkey::int2[], attnum)"""
 
 
 @dataclass(frozen=True)
 class KeyedTable:
-    """A table and the columns of its primary key."""
+    """A table and its columns, each of which may be in the keys of its records."""
 
     schema: str
     name: str
-    columns: tuple[str, ...]
-    types: tuple[str, ...]
+    columns: tuple[Column, ...]
+    primary: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -57,65 +79,162 @@ class KeyedTable:
 
 
 def keyed_table(connection: Connection, name: str) -> KeyedTable:
-    """Look `schema.table` up; ServerError when its keys cannot be compared with a topic's."""
-    schema, _, table = name.partition(".")
-    rows = connection.execute(_COLUMNS, [schema, table]).fetchall()
-    if not rows:
-        raise ServerError(f"{name} has no primary key: its records have no key to reconcile by")
-    if foreign := [kind for _, kind in rows if kind not in _COMPARABLE]:
-        raise ServerError(f"primary key of {name}: cannot compare keys of type {foreign}")
-    columns, types = zip(*rows, strict=True)
-    return KeyedTable(schema, table, columns, types)
+    """Look a table up by `schema.table`, spelt as it is or as SQL quotes it."""
+    found = connection.execute(_TABLES, [name]).fetchall()
+    if len(found) != 1:
+        what = "no such table" if not found else f"{len(found)} tables of that name"
+        raise ServerError(f"{name}: {what} in {connection.info.dbname}")
+    [(oid, schema, table)] = found
+    columns = tuple(_column(*row) for row in connection.execute(_COLUMNS, [oid]))
+    primary = tuple(name for (name,) in connection.execute(_PRIMARY, [oid]))
+    return KeyedTable(schema, table, columns, primary)
 
 
-def primary_keys(connection: Connection, table: KeyedTable) -> Iterator[Key]:
-    """Stream the primary keys of every row, in the form in which KeyReader gives them."""
-    columns = [
-        # decimal.handling.mode=string: what PostgreSQL prints, trailing zeros included
-        sql.SQL("{}::text" if kind == "numeric" else "{}").format(sql.Identifier(column))
-        for column, kind in zip(table.columns, table.types, strict=True)
+def _column(  # noqa: PLR0917 - a row of the query
+    name: str, kind: str, category: str, modifier: int, element: str | None, of: str | None
+) -> Column:
+    inner = None if element is None else _column(name, element, of or "", modifier, None, None)
+    if kind == "numeric" and modifier >= 0:
+        digits, scale = (modifier - 4) >> 16 & 0xFFFF, (modifier - 4) & 0x7FF
+        scale = scale - 0x800 if scale >= 0x400 else scale
+        return Column(name, kind, category, digits, scale, inner)
+    return Column(name, kind, category, modifier if modifier >= 0 else None, None, inner)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the keys of one schema are compared: columns and their forms, in the key's order."""
+
+    parts: tuple[tuple[Column, Form], ...]
+
+    @property
+    def loses(self) -> str:
+        """What these keys do not tell, where they tell less than the table."""
+        return "; ".join(f"{column}: {f.loses}" for column, f in self.parts if f.loses)
+
+
+def keys_of_rows(
+    connection: Connection, table: KeyedTable, layouts: Sequence[Layout]
+) -> Iterator[list[list[Key]]]:
+    """Stream every row's keys in each layout, in the form in which KeyReader gives them.
+
+    A row has more than one where a snapshot may have got a value wrong, the right one first.
+    Without a layout it is what people know a row by: its primary key, else all of it.
+    """
+    if not layouts:
+        known = [c for c in table.columns if c.name in table.primary] or table.columns
+        layouts = [Layout(tuple((column, Form("printed", str, str)) for column in known))]
+    columns = list(dict.fromkeys(column for one in layouts for column, _ in one.parts))
+    places = [
+        [(columns.index(column), f.of_row) for column, f in layout.parts] for layout in layouts
     ]
-    query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(columns), table.identifier)
-    with connection.cursor(name="primary_keys") as cursor:
+    texts = sql.SQL(", ").join(map(_as_text, columns))
+    with connection.cursor(name="keys_of_rows") as cursor:
         cursor.itersize = 10_000
-        yield from cursor.execute(query)
+        for row in cursor.execute(sql.SQL("SELECT {} FROM {}").format(texts, table.identifier)):
+            yield [
+                list(product(*(_NULL if row[at] is None else read(row[at]) for at, read in place)))
+                for place in places
+            ]
+
+
+_NULL = (None,)
+
+
+def _as_text(column: Column) -> sql.Composed:
+    """Have the server print a value by its type's output function, which a cast may differ from."""
+    name = sql.Identifier(column.name)
+    if column.element is not None:
+        each = "SELECT CASE WHEN e IS NOT NULL THEN format('%s', e) END FROM unnest({}) e"
+        text = sql.SQL(f"to_json(ARRAY({each}))::text").format(name)
+    elif column.kind == "money":  # it prints as the locale has it
+        text = sql.SQL("{}::numeric::text").format(name)
+    else:
+        text = sql.SQL("format('%s', {})").format(name)
+    return sql.SQL("CASE WHEN {} IS NOT NULL THEN {} END").format(name, text)
 
 
 class KeyReader:
-    """Decodes record keys in Confluent's wire format (0, schema id, Avro) to primary keys."""
+    """Decodes record keys; `modes` asks for the connector's settings, where a key needs them."""
 
-    MAGIC = 0
-    PREFIX = 5
+    def __init__(
+        self,
+        decoder: Decoder,
+        table: KeyedTable,
+        topic: str,
+        modes: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self._decode = decoder
+        self._table, self._topic, self._modes = table, topic, modes
+        self._columns: dict[str, list[Column]] = {}
+        for column in table.columns:
+            for name in dict.fromkeys(field_names(column.name)):
+                self._columns.setdefault(name, []).append(column)
+        self._layouts: dict[Hashable, tuple[Layout, Sequence[str]]] = {}
+        self._numbered: dict[int | None, tuple[Layout, Sequence[str]]] = {}
 
-    def __init__(self, registry: RegistryClient, table: KeyedTable) -> None:
-        self._registry = registry
-        self._table = table
-        self._schemas: dict[int, tuple[Any, list[Callable[[Any], object]]]] = {}
+    def __call__(self, raw: bytes) -> tuple[Layout, Key]:
+        """Read a key: Undecodable when it is none of this table's, NotComparable by its schema."""
+        message = self._decode.message(raw)
+        layout, names = self._of(message)
+        try:
+            values = [message.values[name] for name in names]
+            if message.bare:
+                values = list(map(native, self._shapes(message).values(), values))
+            key = [
+                None if value is None else part.event(value)
+                for (_, part), value in zip(layout.parts, values, strict=True)
+            ]
+        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+            raise Undecodable(f"{message.values} is no key of {self._table}: {error}") from error
+        return layout, tuple(key)
 
-    def __call__(self, raw: bytes) -> Key:
-        if len(raw) < self.PREFIX or raw[0] != self.MAGIC:
-            raise ServerError(f"key {raw[:16]!r} of {self._table} is not in Confluent's format")
-        schema, converters = self._schema(int.from_bytes(raw[1 : self.PREFIX], "big"))
-        record: Any = fastavro.schemaless_reader(io.BytesIO(raw[self.PREFIX :]), schema, None)
-        return tuple(
-            convert(record[column])
-            for column, convert in zip(self._table.columns, converters, strict=True)
+    def _of(self, message: Message) -> tuple[Layout, Sequence[str]]:
+        """Choose how a message is compared; messages of one schema, or of one shape, alike."""
+        if message.number in self._numbered:
+            return self._numbered[message.number]
+        shapes = self._shapes(message)
+        at = message.name, *shapes.items()
+        if at not in self._layouts:
+            self._layouts[at] = self._layout(message, shapes), tuple(shapes)
+        if message.number is not None:
+            self._numbered[message.number] = self._layouts[at]
+        return self._layouts[at]
+
+    def _shapes(self, message: Message) -> Mapping[str, Shape]:
+        if not message.bare:
+            return message.fields
+        return {
+            name: bare_shape(found[0], self._modes(), value)
+            for name, value in message.values.items()
+            if (found := self._named(name))
+        }
+
+    def _layout(self, message: Message, shapes: Mapping[str, Shape]) -> Layout:
+        ours = is_key_of(message.name, self._table.schema, self._table.name, self._topic)
+        if message.name.endswith(".Key") and not ours:
+            raise Undecodable(f"it is a {message.name}, not one of {self._table}")
+        unknown = [name for name in message.values if len(self._named(name)) != 1]
+        if unknown or not shapes:
+            told = f"its fields {list(message.values)} are not columns of {self._table}"
+            raise NotComparable(told) if ours else Undecodable(told)
+        return Layout(
+            tuple(
+                (column, form(column, shape, self._modes))
+                for name, shape in shapes.items()
+                for column in self._named(name)
+            )
         )
 
-    def _schema(self, schema_id: int) -> tuple[Any, list[Callable[[Any], object]]]:
-        if schema_id not in self._schemas:
-            schema = json.loads(self._registry.schema_by_id(schema_id))
-            kinds = {field["name"]: field["type"] for field in schema["fields"]}
-            if set(kinds) != set(self._table.columns):
-                raise ServerError(
-                    f"keys with schema id {schema_id} have the fields {sorted(kinds)}; "
-                    f"the primary key of {self._table} is {self._table.columns}"
-                )
-            converters = [_converter(kinds[column]) for column in self._table.columns]
-            self._schemas[schema_id] = (fastavro.parse_schema(schema), converters)
-        return self._schemas[schema_id]
+    def _named(self, field: str) -> list[Column]:
+        """Return the columns that a field may be: the one of that very name, else by adjustment."""
+        found = self._columns.get(field, [])
+        return [one for one in found if one.name == field] or found
 
 
-def _converter(kind: object) -> Callable[[Any], object]:
-    name = kind.get("connect.name") if isinstance(kind, dict) else None
-    return _LOGICAL.get(name or "", lambda value: value)
+def plain(raw: bytes) -> str:
+    """Show a raw key to people."""
+    try:
+        return json.dumps(json.loads(raw), ensure_ascii=False)[:200]
+    except ValueError:
+        return repr(raw[:80])

@@ -6,26 +6,44 @@ written, so the comparison is exact whether or not somebody was let in too early
 still on its way for a key without a row can only end in a deletion, and an event of a later insert
 comes after the tombstone.
 
+A tombstone cannot be taken back, so every table is compared before the first is written, and a
+table with ghosts once more right before its own. Who cannot read keys takes all of them for ghosts:
+a topic in which the rows are not recognised is an error, and so is a key that tells less than its
+row does. A record that is no event of the table stands for nothing and is named.
+
 Every key of one topic is in memory at a time: 400 bytes each, measured, so 4 GB for ten million.
 """
 
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from typing import Any
+from functools import cache
+from typing import Any, Self
 
 import psycopg
 from psycopg import sql
 
-from pipeline.cdc.keys import Connection, Key, KeyedTable, KeyReader, keyed_table, primary_keys
+from pipeline.cdc.compare import Compared, compare, examples
+from pipeline.cdc.debezium import modes
+from pipeline.cdc.keys import (
+    SETTINGS,
+    Connection,
+    KeyedTable,
+    KeyReader,
+    keyed_table,
+    keys_of_rows,
+    plain,
+)
+from pipeline.cdc.names import topic_of, unquoted
 from pipeline.cdc.topics import Ends, LiveKeys, end_offsets, live_keys, write_tombstones
+from pipeline.cdc.wire import Decoder
 from pipeline.config import PipelineConfig
-from pipeline.errors import ServerError
+from pipeline.errors import ConfigError, ServerError
 from pipeline.registry.client import RegistryClient
 
 HEADER = "pipeline.reconciled"
-EXAMPLES = 20
 SECOND = timedelta(seconds=1)
 
 
@@ -44,6 +62,12 @@ class TopicReconciliation:
     missing_examples: tuple[str, ...]
     keyless: int = 0
     """Events that name no row, of a table that was dropped before they left: none counts here."""
+    strange: int = 0
+    """Records that are no event of the table: they stand for no row."""
+    strangers: tuple[str, ...] = ()
+    """The first of them, each by its place and why."""
+    lossy: tuple[str, ...] = ()
+    """What the keys do not tell of their rows, so that only the rest was compared."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +76,8 @@ class Reconciliation:
 
     recovery: str
     topics: tuple[TopicReconciliation, ...]
+    left_out: tuple[str, ...] = ()
+    """Topics that were not compared, as the operator wanted it."""
 
     @property
     def ghosts(self) -> int:
@@ -66,11 +92,23 @@ class Reconciliation:
         return sum(topic.tombstones for topic in self.topics)
 
     @property
+    def strangers(self) -> list[str]:
+        """Records that are no event, for the gate: the first of each topic, by place and why."""
+        return [stranger for topic in self.topics for stranger in topic.strangers]
+
+    @property
     def told(self) -> str:
         """What came of it, for people, where nothing is missing."""
         keyless = sum(topic.keyless for topic in self.topics)
-        told = f"topics equal tables; {self.ghosts} ghosts buried"
-        return f"{told}; {keyless} events without a key name no row" if keyless else told
+        told = [f"topics equal tables; {self.ghosts} ghosts buried"]
+        told += [f"{keyless} events without a key name no row"] if keyless else []
+        if strange := sum(topic.strange for topic in self.topics):
+            told += [f"{strange} records are no event: {'; '.join(self.strangers[:3])}"]
+        told += [
+            f"keys of {t.table} do not tell {'; '.join(t.lossy)}" for t in self.topics if t.lossy
+        ]
+        told += [f"NOT compared: {', '.join(self.left_out)}"] if self.left_out else []
+        return "; ".join(told)
 
     def facts(self) -> dict[str, Any]:
         """JSON-able, for the recovery's journal."""
@@ -89,6 +127,7 @@ def reconcile(
     recovery: str,
     lock_within: timedelta = timedelta(seconds=10),
     arriving: timedelta = timedelta(0),
+    left_out: Collection[str] = (),
 ) -> Reconciliation:
     """Compare each table of `since` with its topic, and bury what has no row.
 
@@ -97,70 +136,145 @@ def reconcile(
     Call it when the snapshot has ended; before, rows are reported missing that are on their way.
     Where clients write all the while, rows whose events are on their way are missing only after
     `arriving`: so long at most the table stays locked beyond the first comparison.
+    `left_out` names topics or tables that are not to be compared. NotRecognised before anything is
+    written, if any other topic cannot be.
     """
+    wanted = _wanted(config, since, left_out)
     with (
-        psycopg.connect(**config.postgres.conninfo()) as connection,
+        psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection,
         RegistryClient(config.registry) as registry,
     ):
-        topics = []
-        for name, ends in since.items():
-            table = keyed_table(connection, name)
-            connection.rollback()  # the lock must be the transaction's first statement
-            with connection.transaction():
-                _lock(connection, table, lock_within)
-                reader, deadline = KeyReader(registry, table), time.monotonic() + arriving / SECOND
-                while True:  # reading the topic again is the pause
-                    folded = live_keys(config.kafka, _topic(config, name))
-                    compared = _compare(connection, reader, table, folded, ends)
-                    if not compared.missing or time.monotonic() >= deadline:
-                        break
-                topics.append(_bury(config, recovery, compared))
-    return Reconciliation(recovery, tuple(topics))
+        sides = _Sides.of(config, connection, registry, lock_within, arriving)
+        found, troubles = {}, _shared(config, connection, wanted)
+        for name in wanted:
+            with sides.compared(name, since[name]) as (topic, compared):
+                found[name] = topic
+                troubles += [f"{topic.topic}: {why}" for why in [compared.trouble] if why]
+        if troubles:
+            raise NotRecognised(troubles)
+        for name in wanted:
+            if found[name].ghosts:
+                with sides.compared(name, since[name]) as (topic, compared):
+                    found[name] = _bury(config, recovery, topic, compared)
+    return Reconciliation(recovery, tuple(found.values()), tuple(sorted(left_out)))
+
+
+def compared(config: PipelineConfig, connection: Connection, table: str) -> Compared:
+    """Compare a table with its topic as they are, for a check: nothing is locked or written.
+
+    Whoever writes meanwhile makes differences that are none; look at `trouble` first.
+    """
+    with RegistryClient(config.registry) as registry, connection.transaction():
+        sides = _Sides.of(config, connection, registry)
+        return sides.look(keyed_table(connection, table), {})[1]
+
+
+class NotRecognised(ServerError):
+    """Keys of topics could not be compared with their tables: nothing was written anywhere."""
+
+    def __init__(self, troubles: list[str]) -> None:
+        super().__init__(
+            "; ".join(troubles)
+            + ". No tombstone was written to any topic: set the connector right "
+            "and read its rows again, or leave such a topic out by its name"
+        )
+
+
+def _wanted(config: PipelineConfig, tables: Iterable[str], left_out: Collection[str]) -> list[str]:
+    names = {table: {table, unquoted(table), _topic(config, table)} for table in tables}
+    if unknown := set(left_out) - set().union(*names.values()):
+        topics = ", ".join(_topic(config, table) for table in names) or "none"
+        raise ConfigError(f"no such topic to leave out: {sorted(unknown)}; there are: {topics}")
+    return [table for table, known in names.items() if not known & set(left_out)]
+
+
+def _shared(config: PipelineConfig, connection: Connection, tables: Collection[str]) -> list[str]:
+    """Name topics of more tables than one: each table's keys would be ghosts to the others."""
+    rows = connection.execute("SELECT schemaname || '.' || tablename FROM pg_publication_tables")
+    owners: dict[str, set[str]] = {_topic(config, table): set() for table in tables}
+    for table in {*map(unquoted, tables), *(name for (name,) in rows)}:
+        owners.get(_topic(config, table), set()).add(table)
+    return [
+        f"{topic} has the events of {' and '.join(sorted(names))}"
+        for topic, names in owners.items()
+        if len(names) > 1
+    ]
 
 
 @dataclass(frozen=True)
-class _Compared:
-    table: KeyedTable
-    folded: LiveKeys
-    rows: int
-    ghosts: dict[Key, list[tuple[int, bytes]]]
-    missing: list[Key]
+class _Sides:
+    """Both sides of a comparison, and how long it may wait for others."""
+
+    config: PipelineConfig
+    connection: Connection
+    decoder: Decoder
+    settings: Callable[[], Mapping[str, str]]
+    lock_within: timedelta = timedelta(0)
+    arriving: timedelta = timedelta(0)
+
+    @classmethod
+    def of(
+        cls,
+        config: PipelineConfig,
+        connection: Connection,
+        registry: RegistryClient,
+        *patience: timedelta,
+    ) -> Self:
+        """Have the session print what keys are compared by."""
+        for setting, value in SETTINGS.items():
+            connection.execute("SELECT set_config(%s, %s, false)", [setting, value])
+        settings, decoder = cache(lambda: modes(config)), Decoder(registry.schema_by_id)
+        return cls(config, connection, decoder, settings, *patience)
+
+    @contextmanager
+    def compared(self, name: str, since: Ends) -> Iterator[tuple[TopicReconciliation, Compared]]:
+        """Compare a table and its topic; it is locked against writers until the block ends."""
+        table = keyed_table(self.connection, name)
+        deadline = time.monotonic() + self.arriving / SECOND
+        with self.connection.transaction():
+            _lock(self.connection, table, self.lock_within)
+            while True:  # reading the topic again is the pause
+                folded, found = self.look(table, since)
+                if not found.missing or time.monotonic() >= deadline:
+                    break
+            yield _told(table, folded, found), found
+
+    def look(self, table: KeyedTable, since: Ends) -> tuple[LiveKeys, Compared]:
+        """Compare both sides as they are now."""
+        topic = topic_of(self.config.cdc.topic_prefix, str(table))
+        folded = live_keys(self.config.kafka, topic, self.decoder.is_event)
+        read = KeyReader(self.decoder, table, topic, self.settings)
+        return folded, compare(
+            read, lambda layouts: keys_of_rows(self.connection, table, layouts), folded, since
+        )
 
 
-def _compare(
-    connection: Connection, read: KeyReader, table: KeyedTable, folded: LiveKeys, since: Ends
-) -> _Compared:
-    living: dict[Key, list[tuple[int, bytes]]] = {}
-    fresh: set[Key] = set()
-    for partition, raw, offset in folded:
-        key = read(raw)
-        living.setdefault(key, []).append((partition, raw))
-        if offset >= since.get(partition, 0):
-            fresh.add(key)
-    rows, missing = 0, []
-    for rows, key in enumerate(primary_keys(connection, table), 1):  # noqa: B007 - the count
-        living.pop(key, None)
-        if key not in fresh:
-            missing.append(key)
-    return _Compared(table, folded, rows, living, missing)
-
-
-def _bury(config: PipelineConfig, recovery: str, compared: _Compared) -> TopicReconciliation:
-    graves = [place for places in compared.ghosts.values() for place in places]
-    topic = compared.folded.topic
-    written = write_tombstones(config.kafka, topic, graves, (HEADER, recovery.encode()))
+def _told(table: KeyedTable, folded: LiveKeys, found: Compared) -> TopicReconciliation:
     return TopicReconciliation(
-        topic=topic,
-        table=str(compared.table),
-        rows=compared.rows,
-        records=compared.folded.records,
-        ghosts=len(compared.ghosts),
-        missing=len(compared.missing),
-        tombstones=written,
-        ghost_examples=_examples(compared.ghosts),
-        missing_examples=_examples(compared.missing),
-        keyless=compared.folded.keyless,
+        topic=folded.topic,
+        table=str(table),
+        rows=found.rows,
+        records=folded.records,
+        ghosts=found.ghost_keys,
+        missing=len(found.missing),
+        tombstones=0,
+        ghost_examples=examples(plain(raw) for _, raw in found.ghosts),
+        missing_examples=examples(", ".join(map(str, key)) for key in found.missing),
+        keyless=folded.keyless,
+        strange=len(found.strangers),
+        strangers=examples(map(str, found.strangers)),
+        lossy=found.lossy,
     )
+
+
+def _bury(
+    config: PipelineConfig, recovery: str, told: TopicReconciliation, found: Compared
+) -> TopicReconciliation:
+    if why := found.trouble:  # it has changed since all were compared
+        raise NotRecognised([f"{told.topic}: {why}"])
+    header = (HEADER, recovery.encode())
+    written = write_tombstones(config.kafka, told.topic, found.ghosts, header)
+    return replace(told, tombstones=written)
 
 
 def _lock(connection: Connection, table: KeyedTable, within: timedelta) -> None:
@@ -176,8 +290,4 @@ def _lock(connection: Connection, table: KeyedTable, within: timedelta) -> None:
 
 
 def _topic(config: PipelineConfig, table: str) -> str:
-    return f"{config.cdc.topic_prefix}.{table}"
-
-
-def _examples(keys: Iterable[Key]) -> tuple[str, ...]:
-    return tuple(", ".join(map(str, key)) for key, _ in zip(keys, range(EXAMPLES), strict=False))
+    return topic_of(config.cdc.topic_prefix, unquoted(table))

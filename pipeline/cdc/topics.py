@@ -1,6 +1,6 @@
 """CDC topics folded to the keys that are alive in them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from pipeline.cdc.wire import Undecodable
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
 
@@ -23,6 +24,23 @@ END_WITHIN_MS = 20
 """A broker holds a fetch at the end of a topic for 500 ms by default, once for each table."""
 BATCH = 10_000
 Ends = dict[int, int]
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A record of a topic that is none of its events."""
+
+    topic: str
+    partition: int
+    offset: int
+    why: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,7 @@ class LiveKeys:
     records: int
     keyless: int = 0
     """Records that name no row, so that no consumer can place them; see `live_keys`."""
+    strangers: tuple["Stranger", ...] = ()
 
     def __iter__(self) -> Iterator[tuple[int, bytes, int]]:
         for partition, keys in self.partitions.items():
@@ -55,31 +74,68 @@ def end_offsets(config: KafkaConfig, topic: str) -> Ends:
         consumer.close()
 
 
-def live_keys(config: KafkaConfig, topic: str) -> LiveKeys:
+def live_keys(
+    config: KafkaConfig, topic: str, is_event: Callable[[bytes], bool] = lambda _: True
+) -> LiveKeys:
     """Read the topic from its beginning up to its present end.
 
     Records without a key are counted. Debezium asks the database for a table's primary key when it
     decodes the first change, and where the table was dropped by then, its changes have none.
+    `is_event` tells envelopes from rows without one, or raises Undecodable: such a record stands
+    for no row, and neither does one without an envelope in a topic whose others have it.
     """
     consumer = _consumer(config)
     try:
         ends = _ends(consumer, topic)
-        partitions: dict[int, dict[bytes, int]] = {partition: {} for partition in ends}
-        records = keyless = 0
+        fold = _Fold(topic, ends, is_event)
         for record in _records(consumer, topic, ends):
-            records += 1
-            keys, key = partitions[record.partition()], record.key()
-            if key is None:
-                keyless += 1
-            elif record.value() is None:
-                keys.pop(key, None)
-            else:
-                keys[key] = record.offset()
+            fold.add(record)
     except KafkaException as error:
         raise ServerError(f"topic {topic} on {config.bootstrap_servers}: {error}") from error
     finally:
         consumer.close()
-    return LiveKeys(topic, partitions, records, keyless)
+    return fold.live()
+
+
+class _Fold:
+    """The newest event of each key; a record that is no event neither gives nor takes one."""
+
+    def __init__(self, topic: str, ends: Ends, is_event: Callable[[bytes], bool]) -> None:
+        self._topic, self._is_event = topic, is_event
+        self._enveloped: dict[int, dict[bytes, int]] = {partition: {} for partition in ends}
+        self._flat: dict[int, dict[bytes, int]] = {partition: {} for partition in ends}
+        self._records = self._keyless = self._envelopes = 0
+        self._strangers: list[Stranger] = []
+
+    def add(self, record: Any) -> None:  # noqa: ANN401 - a message without an error
+        self._records += 1
+        key, value, partition = record.key(), record.value(), record.partition()
+        if key is None:
+            self._keyless += 1
+        elif value is None:
+            self._enveloped[partition].pop(key, None)
+            self._flat[partition].pop(key, None)
+        else:
+            try:
+                enveloped = self._is_event(value)
+            except Undecodable as error:
+                self._strange(partition, record.offset(), f"its value is no event: {error}")
+            else:
+                self._envelopes += enveloped
+                kind = self._enveloped if enveloped else self._flat
+                kind[partition][key] = record.offset()
+
+    def live(self) -> LiveKeys:
+        partitions = self._enveloped if self._envelopes else self._flat
+        if self._envelopes:
+            for partition, keys in self._flat.items():
+                for offset in sorted(keys.values()):
+                    self._strange(partition, offset, "its value has no envelope, as the others do")
+        strangers = tuple(self._strangers)
+        return LiveKeys(self._topic, partitions, self._records, self._keyless, strangers)
+
+    def _strange(self, partition: int, offset: int, why: str) -> None:
+        self._strangers.append(Stranger(self._topic, partition, offset, why))
 
 
 def write_tombstones(

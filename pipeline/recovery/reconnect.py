@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 from pipeline.cdc.connectors import ConnectClient
-from pipeline.cdc.debezium import own_connectors
+from pipeline.cdc.debezium import other_connectors, own_connectors
 from pipeline.cdc.publications import Publication, find_publication
 from pipeline.cdc.reconcile import Reconciliation, reconcile, topic_ends
 from pipeline.cdc.resnapshot import prepare_source, resnapshot, stop_connectors
@@ -70,12 +70,14 @@ def after_restore(
     what was done, for the journal.
     """
     with ConnectClient(config.connect) as connect:
-        stop_connectors(connect, own_connectors(config, connect))
+        names = own_connectors(config, connect)
+        stop_connectors(connect, names)
+        for name, reads in other_connectors(config, connect).items():
+            progress(f"  {name} is left alone: it reads {reads}")
     prepared = prepare_source(connection, _publication(config, connection, facts), config.cdc.slot)
     tables = [str(table) for table in published(connection, config.cdc.publication)]
     since = topic_ends(config, tables)
     with ConnectClient(config.connect) as connect:
-        names = own_connectors(config, connect)
         for name in names:
             progress(f"  {name} reads every row again")
             resnapshot(connect, connection, name, config.cdc.slot)

@@ -1,6 +1,6 @@
 """One captured table with its own publication, slot, topics and connector, beside the others."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +14,7 @@ from psycopg import sql
 from fixtures.stacks.protocol import Stack
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import debezium_config
+from pipeline.cdc.names import topic_of
 from pipeline.cdc.publications import Publication, find_publication
 from pipeline.cdc.reconcile import HEADER
 from pipeline.cdc.slots import behind, create_slot, drop_slot, find_slot
@@ -28,24 +29,25 @@ _NUMBERS = count()  # a topic outlives its test: no two share one
 
 @dataclass(frozen=True)
 class Source:
-    """A pipeline of one table, `public.<name>`."""
+    """A pipeline of one table, `public.<name><suffix>`."""
 
     name: str
     config: PipelineConfig
     connection: psycopg.Connection[Any]
     connect: ConnectClient
+    suffix: str = ""
 
     @property
     def table(self) -> str:
-        return f"public.{self.name}"
+        return f"public.{self.name}{self.suffix}"
 
     @property
     def identifier(self) -> sql.Identifier:
-        return sql.Identifier("public", self.name)
+        return sql.Identifier("public", self.name + self.suffix)
 
     @property
     def topic(self) -> str:
-        return f"{self.name}.{self.table}"
+        return topic_of(self.name, self.table)
 
     @property
     def publication(self) -> Publication:
@@ -75,7 +77,15 @@ class Source:
 
 
 @contextmanager
-def captured(stack: Stack, kind: str, columns: str, rows: str) -> Iterator[Source]:
+def captured(
+    stack: Stack,
+    kind: str,
+    columns: str,
+    rows: str,
+    *,
+    suffix: str = "",
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Source]:
     """Make a table with its rows, capture it, wait for all of them; its topic stays behind."""
     name = f"{kind}_{next(_NUMBERS)}"
     cdc = CdcConfig(slot=name, publication=name, topic_prefix=name)
@@ -84,12 +94,13 @@ def captured(stack: Stack, kind: str, columns: str, rows: str) -> Iterator[Sourc
         psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection,
         ConnectClient(config.connect) as connect,
     ):
-        source = Source(name, config, connection, connect)
+        source = Source(name, config, connection, connect, suffix)
         source.run(f"CREATE TABLE {{}} ({columns})")
         source.run(f"INSERT INTO {{}} {rows}")
         source.run(f"CREATE PUBLICATION {name} FOR TABLE {{}}")
         create_slot(connection, name)
-        connect.create(name, debezium_config(config, tables=[source.table]))
+        asked = {**debezium_config(config, tables=[source.table]), **(settings or {})}
+        connect.create(name, asked)
         connect.wait_running(name)
         wait_until(f"{name} streams", lambda: _snapshotting(source), within=WITHIN)
         yield source

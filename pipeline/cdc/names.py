@@ -1,0 +1,50 @@
+"""Names as Debezium makes them: of topics, and of what its messages hold."""
+
+import re
+from collections.abc import Iterable
+
+_NOT_IN_A_TOPIC = re.compile(r"[^A-Za-z0-9._-]")
+_PART = re.compile(r'"((?:[^"]|"")+)"|[^".]+')
+_QUOTED = re.compile(rf"(?:{_PART.pattern})\.(?:{_PART.pattern})")
+_NOT_IN_AVRO = re.compile(r"[^A-Za-z0-9_]")
+
+
+def topic_of(prefix: str, table: str) -> str:
+    """Name the topic of `schema.table`: what Kafka has no place for in a name is an underscore."""
+    return _units(_NOT_IN_A_TOPIC, f"{prefix}.{table}")
+
+
+def unquoted(table: str) -> str:
+    """Give `schema.table` as it is, also where it is spelt with SQL's quotes."""
+    if _QUOTED.fullmatch(table) is None:
+        return table
+    return _PART.sub(lambda part: part[1].replace('""', '"') if part[1] else part[0], table)
+
+
+def field_names(column: str) -> Iterable[str]:
+    """Every name that a column may have in a message, by field.name.adjustment.mode."""
+    avro = _units(_NOT_IN_AVRO, column)
+    yield column
+    yield f"_{avro}" if avro[:1].isdigit() else avro
+    yield re.sub(r"[^A-Za-z0-9]", lambda c: f"_u{ord(c[0]):04x}", column)
+
+
+def is_key_of(name: str, schema: str, table: str, topic: str) -> bool:
+    """Whether a key whose schema has that name can be one of the table's.
+
+    Its name is the topic's with `.Key` behind it, adjusted by schema.name.adjustment.mode, or that
+    of the topic where a transform (ByLogicalTableRouter) brought it.
+    """
+    told = _plain(name.removesuffix(".Key"))
+    return told.endswith(_plain(f".{schema}.{table}")) or told == _plain(topic)
+
+
+def _plain(name: str) -> str:
+    """Reduce a name to what every adjustment keeps of it."""
+    unescaped = re.sub(r"_u([0-9a-f]{4})", lambda c: chr(int(c[1], 16)), name)
+    return re.sub(r"[^A-Za-z0-9]", "_", unescaped)
+
+
+def _units(pattern: re.Pattern[str], name: str) -> str:
+    """Replace by UTF-16 units, as Java counts: one beyond U+FFFF becomes two underscores."""
+    return pattern.sub(lambda found: "_" * (len(found[0].encode("utf-16-le")) // 2), name)
