@@ -6,7 +6,7 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cli.resumable import refuse_as_things_stand, resumable
-from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, Without, accepted_end, say
+from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, Without, WithoutTopic, accepted_end, say
 from pipeline.errors import ConfigError
 from pipeline.postgres.targets import SPELLINGS, Target
 from pipeline.recovery.journal import Journal
@@ -48,6 +48,7 @@ def recover_postgres(
         str | None,
         typer.Option(help="commit or rollback: how prepared transactions at the target end"),
     ] = None,
+    without_topic: WithoutTopic = None,
 ) -> None:
     """Recover the database to a target, and CDC with it; clients get in last."""
     loaded = configuration.load(config)
@@ -78,6 +79,7 @@ def recover_postgres(
         digests=digests,
         cdc=cdc,
         prepared=decided(prepared),
+        without_topics=without_topic or (),
         shown=shown,
         progress=say,
     )

@@ -6,7 +6,7 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cli.resumable import refuse_as_things_stand, resumable
-from pipeline.cli.shared import DEFAULT, Config, chosen, repository, say
+from pipeline.cli.shared import DEFAULT, Config, WithoutTopic, chosen, repository, say
 from pipeline.errors import ConfigError
 from pipeline.kafka import archive, groups
 from pipeline.kafka.topics import cluster_id
@@ -42,6 +42,7 @@ def recover_topics(
     without_setting: Annotated[
         list[str] | None, typer.Option(help="an archived override that is not brought back")
     ] = None,
+    without_topic: WithoutTopic = None,
     instead_of: Annotated[
         str | None, typer.Option(help="an unfinished recovery that nobody will go on with")
     ] = None,
@@ -70,6 +71,7 @@ def recover_topics(
         replication,
         without_setting or [],
         instead_of,
+        without_topic or [],
     )
     journal = new_recovery(loaded)
     if plan:

@@ -12,6 +12,7 @@ from pipeline.cli.shared import (
     AcceptEnd,
     Config,
     Without,
+    WithoutTopic,
     accepted_end,
     chosen,
     repository,
@@ -45,6 +46,7 @@ def restore_table(
     topics: Annotated[
         bool, typer.Option("--topics/--no-topics", help="compare topics with tables at last")
     ] = True,
+    without_topic: WithoutTopic = None,
     resume: Annotated[str | None, typer.Option(help="name of an interrupted restore")] = None,
 ) -> None:
     """Bring tables back to a moment; all other tables stay open, and are not changed.
@@ -71,6 +73,7 @@ def restore_table(
         accept_end=accepted_end(accept_end),
         without=passed_over(loaded, without),
         topics=topics,
+        without_topics=without_topic or (),
         progress=say,
         label=label,
     )

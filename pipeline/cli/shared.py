@@ -26,6 +26,12 @@ Without = Annotated[
 ]
 
 
+WithoutTopic = Annotated[
+    list[str] | None,
+    typer.Option(help="a topic that is not compared with its table, nor buried in; repeatable"),
+]
+
+
 def say(text: str) -> None:
     """Tell the person at the terminal."""
     typer.echo(text)

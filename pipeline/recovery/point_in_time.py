@@ -56,7 +56,8 @@ class PointInTimeRecovery(Runbook):
     stops where those of the backup were taken, if it has any, and every table is held against them.
     `without` names base backups to pass over; a recovery that is resumed has it from its journal.
     Without `cdc` connectors are left alone, and a later run of the same recovery brings CDC back.
-    `prepared` says how prepared transactions end that stand open at the target.
+    `prepared` says how prepared transactions end that stand open at the target. Topics named in
+    `without_topics` are not compared with their tables, and nothing is buried in them.
     `shown` is the plan that was before the operator's eyes: it is not made again before the
     salvage, for it reads all WAL since the base backup.
     """
@@ -74,6 +75,7 @@ class PointInTimeRecovery(Runbook):
     digests: bool = True
     cdc: bool = True
     prepared: str | None = None
+    without_topics: Sequence[str] = ()
     shown: Plan | None = None
     observe: Observe = lambda _step, _facts: None
     gate: Gate = list
@@ -299,10 +301,17 @@ class PointInTimeRecovery(Runbook):
                 self.progress(f"  {LEFT_OUT}")
                 return slot | {"left_out": LEFT_OUT}
             if self.last in self.done:  # clients have been let in without CDC
-                found = reread.every_row(self.config, self.journal.recovery, self.progress)
+                found = reread.every_row(
+                    self.config, self.journal.recovery, self.progress, self.without_topics
+                )
                 return {"reconciliation": found.facts()}
             done, found = reconnect.after_restore(
-                self.config, connection, facts, self.journal.recovery, self.progress
+                self.config,
+                connection,
+                facts,
+                self.journal.recovery,
+                self.progress,
+                left_out=self.without_topics,
             )
         return {**done, "reconciliation": found.facts()}
 

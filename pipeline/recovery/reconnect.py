@@ -1,6 +1,6 @@
 """CDC around a recovery: which connectors, which publication, and what the gate asks of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -62,12 +62,14 @@ def after_restore(
     facts: dict[str, Any],
     recovery: str,
     progress: Callable[[str], None],
+    *,
+    left_out: Collection[str] = (),
 ) -> tuple[dict[str, Any], Reconciliation]:
     """Bring CDC back on a restored server that no client can reach yet.
 
     The order is that of pipeline.cdc.resnapshot, beginning with the connectors: a run that was
-    interrupted here may have left them running, and a slot that is read cannot be dropped. Returns
-    what was done, for the journal.
+    interrupted here may have left them running, and a slot that is read cannot be dropped. Topics
+    in `left_out` are not compared with their tables. Returns what was done, for the journal.
     """
     with ConnectClient(config.connect) as connect:
         names = own_connectors(config, connect)
@@ -81,7 +83,7 @@ def after_restore(
         for name in names:
             progress(f"  {name} reads every row again")
             resnapshot(connect, connection, name, config.cdc.slot)
-    found = reconcile(config, since=since, recovery=recovery)
+    found = reconcile(config, since=since, recovery=recovery, left_out=left_out)
     if found.missing:
         raise ServerError(
             f"{found.missing} rows have no event after the re-snapshot: "

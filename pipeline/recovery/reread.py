@@ -1,6 +1,6 @@
 """CDC goes on after topics were lost, while clients write all the while."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 
 import psycopg
@@ -38,16 +38,19 @@ def go_on(config: PipelineConfig) -> None:
 
 
 def every_row(
-    config: PipelineConfig, recovery: str, progress: Callable[[str], None]
+    config: PipelineConfig,
+    recovery: str,
+    progress: Callable[[str], None],
+    left_out: Collection[str] = (),
 ) -> Reconciliation:
-    """Read every row again, and bury in the topics what has no row any more."""
+    """Read every row again, and bury in the topics what has no row; not in those left out."""
     with psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection:
         since = topic_ends(config, published(connection, config.cdc.publication))
         with ConnectClient(config.connect) as connect:
             for name in own_connectors(config, connect):
                 progress(f"  {name} reads every row again")
                 resnapshot(connect, connection, name, config.cdc.slot)
-    found = reconcile(config, since=since, recovery=recovery, arriving=ARRIVING)
+    found = reconcile(config, since=since, recovery=recovery, arriving=ARRIVING, left_out=left_out)
     if found.missing:
         told = "; ".join(f"{t.table}: {t.missing_examples}" for t in found.topics if t.missing)
         raise RestoreError(f"{found.missing} rows have no event after the re-read: {told}")

@@ -20,6 +20,7 @@ class Asked:
     `archive` and `offsets` are labels of sets, None for the newest ones. `lose` names topics whose
     records may be given up where they cannot be kept. `replication` is the count of replicas where
     it is not to be the archived one. `without_settings` are overrides that are not brought back.
+    `without_topics` are not compared with their tables, and nothing is buried in them.
     `instead_of` names an unfinished recovery that nobody will go on with.
     """
 
@@ -31,6 +32,7 @@ class Asked:
     replication: int | None = None
     without_settings: Sequence[str] = ()
     instead_of: str | None = None
+    without_topics: Sequence[str] = ()
 
     def as_facts(self) -> dict[str, Any]:
         """As the journal keeps it."""
@@ -49,4 +51,5 @@ class Asked:
             lose=sorted({*self.lose, *again.lose}),
             replication=again.replication or self.replication,
             without_settings=sorted({*self.without_settings, *again.without_settings}),
+            without_topics=sorted({*self.without_topics, *again.without_topics}),
         )

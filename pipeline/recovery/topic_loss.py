@@ -261,7 +261,8 @@ class TopicRecovery(Runbook):
         if all(evidence.whole(name) for name in self._fed):
             reread.go_on(self.config)
             return {"reread": False}
-        found = reread.every_row(self.config, self.journal.recovery, self.progress)
+        left_out = self.asked.without_topics
+        found = reread.every_row(self.config, self.journal.recovery, self.progress, left_out)
         return {"reread": True, "reconciliation": found.facts()}
 
     def verify(self) -> Facts:
