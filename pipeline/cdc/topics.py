@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from confluent_kafka import (
@@ -17,6 +18,7 @@ from confluent_kafka import (
 from pipeline.cdc.wire import Undecodable
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
+from pipeline.kafka.momentary import ask_again, passes
 
 SECONDS = 30.0
 POLL = 0.05
@@ -183,6 +185,10 @@ def _consumer(config: KafkaConfig) -> Consumer:
 
 
 def _ends(consumer: Consumer, topic: str) -> Ends:
+    return ask_again(f"ends of {topic}", partial(_ends_now, consumer, topic))
+
+
+def _ends_now(consumer: Consumer, topic: str) -> Ends:
     found = consumer.list_topics(topic, timeout=SECONDS).topics[topic]
     if found.error is not None:
         if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -210,7 +216,7 @@ def _records(consumer: Consumer, topic: str, ends: Ends) -> Iterator[Any]:
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
                 partition = _finished(message, ends)
                 unfinished.discard(partition)
-            else:
+            elif not passes(error.code()):  # librdkafka goes on by itself
                 raise KafkaException(error)
 
 

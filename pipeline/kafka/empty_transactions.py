@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-from kafka.errors import for_code
 from kafka.protocol.metadata import FindCoordinatorRequest
 from kafka.protocol.producer import (
     AddPartitionsToTxnRequest,
@@ -20,6 +19,7 @@ from kafka.protocol.producer import (
 
 from pipeline.config import KafkaConfig
 from pipeline.errors import RestoreError, ServerError
+from pipeline.kafka import momentary
 from pipeline.kafka.brokers import Brokers, Place
 from pipeline.kafka.raw import settings
 from pipeline.kafka.raw_produce import Producer, RawWriter, Refused
@@ -145,12 +145,12 @@ class _Transactional:
                 return str(broken)
             if not (number := code(told)):
                 return None
-            error = for_code(number)
-            if not getattr(error, "retriable", False):
-                raise Refused(what, error.__name__, "")
-            if error.__name__ != "ConcurrentTransactionsError":
+            name = momentary.name(number)
+            if not momentary.passes(number) and number not in momentary.UNKNOWN:
+                raise Refused(what, name, "")
+            if name != "ConcurrentTransactionsError":
                 self._coordinator = None
-            return str(error.__name__)
+            return name
 
         wait_until(what, unanswered, within=WITHIN, every=PAUSE)
         return told
@@ -166,6 +166,6 @@ class _Transactional:
             )
             (told,) = self._brokers.ask(request).coordinators
             if told.error_code:
-                raise ServerError(f"coordinator: {for_code(told.error_code).__name__}")
+                raise ServerError(f"coordinator: {momentary.name(told.error_code)}")
             self._coordinator = int(told.node_id)
         return self._coordinator

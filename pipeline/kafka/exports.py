@@ -18,8 +18,9 @@ from kafka.protocol.admin import (
     DescribeUserScramCredentialsRequest,
 )
 
+from pipeline.errors import ServerError
+from pipeline.kafka.momentary import ask_again, name, passes
 from pipeline.kafka.raw import RawReader
-from pipeline.kafka.wire import Refused
 
 NEVER = {
     "SCRAM passwords": "brokers keep salted hashes and show none: re-provision them",
@@ -60,12 +61,18 @@ def _every_acl() -> DescribeAclsRequest:
 
 
 def _asked(reader: RawReader, request: Any, read: _Read) -> Exported:  # noqa: ANN401 - generated
-    try:
+    def ask() -> Any:  # noqa: ANN401 - generated
         told = reader.ask(request)
-    except Refused as refusal:  # a broker older than the request
+        if passes(told.error_code):
+            raise for_code(told.error_code)(told.error_message or "")
+        return told
+
+    try:
+        told = ask_again(type(request).__name__, ask)
+    except ServerError as refusal:  # a broker older than the request, or that knows no answer now
         return {"not_exported": str(refusal)}
     if told.error_code and told.error_code != _NO_SCRAM_USER:
-        reason = for_code(told.error_code).__name__
+        reason = name(told.error_code)
         return {"not_exported": f"{reason}: {told.error_message or 'the broker says no more'}"}
     return sorted(read(told), key=repr)
 

@@ -11,6 +11,7 @@ from pipeline.errors import BackupError, StoreError
 from pipeline.kafka import reading, segments, stored
 from pipeline.kafka.account import Account
 from pipeline.kafka.brokers import Place
+from pipeline.kafka.lineage import diverged
 from pipeline.kafka.raw import OffsetGone, RawReader
 from pipeline.kafka.segments import Index, Inventory, Segment
 from pipeline.kafka.stored import Pool
@@ -50,33 +51,41 @@ class Partition:
         limit: int | None = None,
     ) -> None:
         self.objects: list[StoredObject] = []
-        self._topic, self._place = of
+        self._topic, self.place = of
         self._run, self._to, self._pool, self._limit = run, extent, pool, limit
-        self._folder = segments.folder(run.prefix, self._place.topic, self._place.partition)
+        self._folder = segments.folder(run.prefix, self.place.topic, self.place.partition)
         self._segments: list[Segment] = []
+        self._start = self._added = self._first = extent.start
         self._taken = 0
 
     def archive(self) -> Index:
         """Bring this partition up to its end. Raises BackupError, ServerError or StoreError."""
         self._take_over()
-        start = self._segments[0].first if self._segments else self._to.start
-        added = self._segments[-1].end if self._segments else start
-        self._account = Account(self._place, added, compacted=self._topic.compacted)
-        self._first = added
+        if self._segments:
+            self._start, self._added = self._segments[0].first, self._segments[-1].end
+        self._account = Account(self.place, self._added, compacted=self._topic.compacted)
+        self._first = self._added
         self._read_new()
         if self._run.stopped.is_set():
-            raise BackupError(f"{self._place}: stopped at {self._account.position}")
+            raise BackupError(f"{self.place}: stopped at {self._account.position}")
+        return self._index()
+
+    def archived_so_far(self) -> Index | None:
+        """Keep what was stored before something went wrong: an index that ends early, or None."""
+        return self._index() if self._segments else None
+
+    def _index(self) -> Index:
         index = Index(
-            topic=self._place.topic,
-            topic_id=str(self._place.topic_id),
-            partition=self._place.partition,
+            topic=self.place.topic,
+            topic_id=str(self.place.topic_id),
+            partition=self.place.partition,
             compacted=self._topic.compacted,
-            start=start,
+            start=self._start,
             log_start=self._to.start,
-            added=added,
+            added=self._added,
             end=self._first,
             high_watermark=self._to.high_watermark,
-            segments=segments.chained(self._place, start, self._segments),
+            segments=segments.chained(self.place, self._start, self._segments),
         )
         key = self._folder + segments.INDEX
         self.objects.append(self._run.store.put(key, [index.encoded()]))
@@ -112,7 +121,7 @@ class Partition:
             within = timedelta(milliseconds=self._topic.tombstones_ms)
             if not stored.in_time(found, self._run.decided, within):
                 return f"compacted, and tombstones may have gone: they are kept {within}"
-        return self._run.reader.diverged(self._place, _ends(found))
+        return diverged(self._run.reader, self.place, _ends(found))
 
     def _read_new(self) -> None:
         while True:
@@ -136,7 +145,7 @@ class Partition:
         """Whole batches, fetch by fetch; ends early where the log has lost what comes next."""
         try:
             for fetched in self._run.reader.batches(
-                self._place, self._account.position, self._to.end
+                self.place, self._account.position, self._to.end
             ):
                 self._taken += self._account.take(fetched.data, fetched.aborted)
                 yield fetched.data
@@ -147,14 +156,14 @@ class Partition:
 
     def _skip_deleted(self, gone: OffsetGone) -> None:
         """Go on at the new log start, in a segment that begins with what was deleted."""
-        start = self._run.log_start(self._place)
+        start = self._run.log_start(self.place)
         if start <= self._account.position:
             raise gone  # the log was cut at its other end
         self._account.deleted_until(min(start, self._to.end))
 
     def _store_segment(self, block: Block, blocks: Iterator[Block]) -> None:
         """Store this block and those that follow, until the segment is full."""
-        packed = segments.worth_packing(block, str(self._place))
+        packed = segments.worth_packing(block, str(self.place))
         self._close(self._put(self._until_full(block, blocks), packed=packed))
 
     def _until_full(self, block: Block, blocks: Iterator[Block]) -> Iterator[Block]:
@@ -177,9 +186,9 @@ class Partition:
         reached = min(self._account.position, self._to.end) if end is None else end
         content = self._account.cut(reached)
         inventory = Inventory(
-            topic=self._place.topic,
-            topic_id=str(self._place.topic_id),
-            partition=self._place.partition,
+            topic=self.place.topic,
+            topic_id=str(self.place.topic_id),
+            partition=self.place.partition,
             key=put.key,
             first=self._first,
             end=reached,
@@ -195,7 +204,7 @@ class Partition:
         self._first = reached
 
     def _say(self, line: str) -> None:
-        self._run.progress(f"{self._place}: {line}")
+        self._run.progress(f"{self.place}: {line}")
 
 
 def _ends(found: list[Segment]) -> list[tuple[int, int]]:

@@ -1,32 +1,34 @@
 """Record batches as a broker holds them, fetched with kafka-python's protocol classes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from itertools import pairwise
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from kafka.errors import for_code
-from kafka.protocol.consumer import FetchRequest, OffsetForLeaderEpochRequest
+from kafka.protocol.consumer import FetchRequest
 
 from pipeline.config import KafkaConfig
 from pipeline.errors import ConfigError, ServerError
+from pipeline.kafka import momentary
 from pipeline.kafka.batches import walk
 from pipeline.kafka.brokers import Brokers, Place
 from pipeline.kafka.gaps import Aborted
+from pipeline.kafka.momentary import UNKNOWN
 from pipeline.kafka.wire import Disconnected
 from pipeline.wait import wait_until
 
-WITHIN, PAUSE = timedelta(seconds=30), timedelta(milliseconds=200)
-PATIENCE = 20
+SILENT = 20
 """Answers in a row that may bring no data, half a second each."""
+HELD_BACK = timedelta(minutes=5)
+"""How long a quota may let nothing through."""
 
 _BY_TOPIC_ID = 13
-_WAIT_MS, _READ_COMMITTED = 500, 1
-_OUT_OF_RANGE, _LEADER_MOVED = 1, frozenset({5, 6, 74, 75})
-_GONE = frozenset({3, 100, 103})
+_WAIT_MS, _OUT_OF_RANGE = 500, 1
+_ALL, _READ_COMMITTED = 0, 1
 _SETTINGS = {
     "security.protocol": "security_protocol",
     "ssl.ca.location": "ssl_cafile",
@@ -41,6 +43,10 @@ _SETTINGS = {
     "client.id": "client_id",
 }
 """librdkafka's spelling, which pipeline.toml uses, and kafka-python's."""
+
+
+class NobodyAnswers(ServerError):
+    """No broker of the cluster can be reached: asking for something else is in vain too."""
 
 
 class OffsetGone(ServerError):
@@ -61,11 +67,16 @@ class Fetched:
 class RawReader:
     """Fetches from the leaders of partitions, in any number of threads."""
 
-    def __init__(self, config: KafkaConfig, fetch_bytes: int = 8 << 20) -> None:
+    def __init__(
+        self,
+        config: KafkaConfig,
+        fetch_bytes: int = 8 << 20,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._fetch_bytes = fetch_bytes
         self._servers = config.bootstrap_servers
         self._settings = settings(config.client)
-        self._brokers = Brokers(config.bootstrap_servers, self._settings)
+        self._brokers = Brokers(config.bootstrap_servers, self._settings, tell)
 
     def close(self) -> None:
         self._brokers.close()
@@ -82,80 +93,132 @@ class RawReader:
         """What any broker answers to this request."""
         return self._brokers.ask(request)
 
-    def batches(self, place: Place, start: int, end: int) -> Iterator[Fetched]:
+    def ask_leader(self, place: Place, request: Any, part: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - generated
+        """Give that part of the leader's answer that has an error code, once it has none."""
+        where = f"{place} on {self._servers}: {type(request).__name__}"
+        told = self._led(place, where, lambda: request, part)
+        if told.error_code:
+            raise ServerError(f"{where}: {momentary.name(told.error_code)}")
+        return told
+
+    def ask_each_broker(self, request: Callable[[], Any]) -> Iterator[tuple[int, Any]]:
+        """What every broker answers; each is asked with a request of its own."""
+        for node in self._brokers.nodes():
+            what = f"broker {node} of {self._servers}"
+            yield node, momentary.ask_again(what, partial(self._brokers.ask, request(), node))
+
+    def ask_broker(self, node: int, request: Any) -> Any:  # noqa: ANN401 - generated
+        """What that broker answers."""
+        return self._brokers.ask(request, node)
+
+    def wait_out(self, milliseconds: int) -> None:
+        """Wait as long as a broker said that a quota holds us back."""
+        self._brokers.quota.wait_out(milliseconds)
+
+    def batches(
+        self, place: Place, start: int, end: int, *, undecided: bool = False
+    ) -> Iterator[Fetched]:
         """Whole batches that begin before `end`; the next fetch runs while one is used.
 
-        Raises OffsetGone where the log no longer holds what comes next, else ServerError.
+        With `undecided` also those behind an open transaction, where nothing tells yet which are
+        aborted. Raises OffsetGone where the log no longer holds what comes next, else ServerError.
         """
         if start >= end:
             return
+        fetch = partial(self._fetch_whole, undecided=undecided)
         with ThreadPoolExecutor(1, "fetch") as ahead:
             position, silent = start, 0
-            coming = ahead.submit(self._fetch_whole, place, position, end)
+            coming = ahead.submit(fetch, place, position, end)
             while position < end:
                 fetched, reached = coming.result()
                 silent = 0 if fetched.data else silent + 1
-                if silent > PATIENCE:
+                if silent > SILENT:
                     raise ServerError(
                         f"{place} on {self._servers}: nothing arrives from offset {position} on, "
-                        f"expected up to {end}"
+                        f"expected up to {end}{_why_nothing(fetched, position)}"
                     )
                 position = reached
                 if position < end:
-                    coming = ahead.submit(self._fetch_whole, place, position, end)
+                    coming = ahead.submit(fetch, place, position, end)
                 if fetched.data:
                     yield fetched
 
-    def _fetch_whole(self, place: Place, position: int, end: int) -> tuple[Fetched, int]:
-        fetched = self.fetch(place, position)
+    def _fetch_whole(
+        self, place: Place, position: int, end: int, *, undecided: bool
+    ) -> tuple[Fetched, int]:
+        fetched = self.fetch(place, position, undecided=undecided)
         kept, reached = _whole(fetched.data, position, end, f"{place}@{position}")
         if kept < len(fetched.data):
             fetched = replace(fetched, data=memoryview(fetched.data)[:kept])
         return fetched, reached
 
-    def fetch(self, place: Place, offset: int) -> Fetched:
-        """One answer of the leader, who is looked up again while it moves or reconnects."""
+    def fetch(self, place: Place, offset: int, *, undecided: bool = False) -> Fetched:
+        """One answer of the leader, who is looked up again while it moves or reconnects.
+
+        What a quota holds back is asked for again, HELD_BACK long.
+        """
         where = f"{place}@{offset} on {self._servers}"
-        told = self._led(
-            place,
-            where,
-            lambda: self._request(place, offset),
-            lambda answer: answer if answer.error_code else answer.responses[0].partitions[0],
-        )
-        return _read(told, where)
+        isolation, began = _ALL if undecided else _READ_COMMITTED, time.monotonic()
+        while True:
+            told = self._led(
+                place, where, lambda: self._request(place, offset, isolation), _partition
+            )
+            if told is not None:
+                return _read(told, where)
+            if time.monotonic() - began > HELD_BACK.total_seconds():
+                raise ServerError(
+                    f"{where}: a quota of the brokers has let nothing through for {HELD_BACK}; a "
+                    "batch larger than it allows in its whole window never comes. Raise "
+                    "consumer_byte_rate or request_percentage of this client"
+                )
 
     def _led(
         self, place: Place, where: str, request: Callable[[], Any], part: Callable[[Any], Any]
     ) -> Any:  # noqa: ANN401 - generated
         """Ask whoever leads, and again while nobody does; other errors are the caller's."""
-        told = None
+        told, alone = None, False
 
         def unanswered() -> str | None:
-            nonlocal told
+            nonlocal told, alone
+            told = None
             try:
                 told = part(self._brokers.ask(request(), self._brokers.leader(place)))
             except Disconnected as error:
-                return self._look_again(str(error))
-            reason = str(for_code(told.error_code).__name__)
-            if told.error_code in _LEADER_MOVED:
-                return self._look_again(reason)
-            if told.error_code in _GONE:
-                self._brokers.refresh()
-                return reason if self._brokers.exists(place.topic, place.topic_id) else None
-            return None
+                why = str(error)
+            else:
+                if told is None or told.error_code == 0:
+                    return None
+                why = momentary.name(told.error_code)
+                if told.error_code not in UNKNOWN and not momentary.passes(told.error_code):
+                    return None
+            alone, why = self._look_again(why)
+            unled = self._brokers.unled_for(place)
+            if unled > momentary.PATIENCE.total_seconds():  # patience is had once for all of them
+                raise ServerError(f"{where}: it has had no leader for {unled:,.0f} s")
+            gone = told is not None and told.error_code in UNKNOWN
+            return None if gone and not self._exists(place) else why
 
-        wait_until(f"{where}: an answer of its leader", unanswered, within=WITHIN, every=PAUSE)
+        try:
+            what = f"{where}: an answer of its leader"
+            wait_until(what, unanswered, within=momentary.PATIENCE, every=momentary.EVERY)
+        except ServerError as error:
+            if alone:
+                raise NobodyAnswers(str(error)) from error
+            raise
         return told
 
-    def _look_again(self, reason: str) -> str:
-        """Ask who leads now; that nobody answers is a reason to wait as well."""
+    def _exists(self, place: Place) -> bool:
+        return self._brokers.exists(place.topic, place.topic_id)
+
+    def _look_again(self, reason: str) -> tuple[bool, str]:
+        """Ask who leads now; that nobody answers at all is a reason to wait as well."""
         try:
             self._brokers.refresh()
         except ServerError as error:
-            return f"{reason}; {error}"
-        return reason
+            return True, f"{reason}; {error}"
+        return False, reason
 
-    def _request(self, place: Place, offset: int) -> Any:  # noqa: ANN401 - generated
+    def _request(self, place: Place, offset: int, isolation: int) -> Any:  # noqa: ANN401 - generated
         wanted = FetchRequest.FetchTopic.FetchPartition(
             partition=place.partition,
             current_leader_epoch=-1,
@@ -169,7 +232,7 @@ class RawReader:
             max_wait_ms=_WAIT_MS,
             min_bytes=1,
             max_bytes=self._fetch_bytes,
-            isolation_level=_READ_COMMITTED,
+            isolation_level=isolation,
             session_id=0,
             session_epoch=-1,
             topics=[FetchRequest.FetchTopic(topic_id=place.topic_id, partitions=[wanted])],
@@ -177,43 +240,6 @@ class RawReader:
             rack_id="",
             min_version=_BY_TOPIC_ID,
         )
-
-    def diverged(self, place: Place, ends: Sequence[tuple[int, int]]) -> str | None:
-        """Why the log is not the one that held these leader epochs up to these offsets, or None."""
-        for (epoch, _), (later, _) in pairwise(ends):
-            if later < epoch:
-                return f"leader epoch {later} follows {epoch}: of two histories"
-        for epoch, end in ends:
-            known, reaches = self._epoch_end(place, epoch)
-            if known != epoch or reaches < end:
-                return (
-                    f"the log was cut: leader epoch {epoch} was archived up to {end}, "
-                    f"the broker knows epoch {known} up to {reaches}"
-                )
-        return None
-
-    def _epoch_end(self, place: Place, epoch: int) -> tuple[int, int]:
-        wanted = OffsetForLeaderEpochRequest.OffsetForLeaderTopic
-        request = OffsetForLeaderEpochRequest(
-            replica_id=-1,
-            topics=[
-                wanted(
-                    topic=place.topic,
-                    partitions=[
-                        wanted.OffsetForLeaderPartition(
-                            partition=place.partition, current_leader_epoch=-1, leader_epoch=epoch
-                        )
-                    ],
-                )
-            ],
-        )
-        where = f"{place} on {self._servers}: end of epoch {epoch}"
-        told = self._led(
-            place, where, lambda: request, lambda answer: answer.topics[0].partitions[0]
-        )
-        if told.error_code:
-            raise ServerError(f"{where}: {for_code(told.error_code).__name__}")
-        return int(told.leader_epoch), int(told.end_offset)
 
 
 def settings(client: Mapping[str, str]) -> dict[str, Any]:
@@ -231,6 +257,19 @@ def settings(client: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
+def _why_nothing(fetched: Fetched, position: int) -> str:
+    if fetched.last_stable <= position < fetched.high_watermark:
+        return f"; it is decided up to {fetched.last_stable} only: a transaction is open there"
+    return ""
+
+
+def _partition(answer: Any) -> Any:  # noqa: ANN401 - generated
+    """Give the one partition of an answer to a fetch; None: a quota holds it back."""
+    if answer.error_code:
+        return answer
+    return answer.responses[0].partitions[0] if answer.responses else None
+
+
 def _read(told: Any, where: str) -> Fetched:  # noqa: ANN401 - generated
     if told.error_code == 0:
         aborted = told.aborted_transactions or ()
@@ -241,10 +280,10 @@ def _read(told: Any, where: str) -> Fetched:  # noqa: ANN401 - generated
             told.log_start_offset,
             tuple(Aborted(each.producer_id, each.first_offset) for each in aborted),
         )
-    reason = for_code(told.error_code).__name__
+    reason = momentary.name(told.error_code)
     if told.error_code == _OUT_OF_RANGE:
         raise OffsetGone(f"{where}: {reason}")
-    if told.error_code in _GONE:
+    if told.error_code in UNKNOWN:
         raise ServerError(f"{where}: the topic was deleted while it was read ({reason})")
     raise ServerError(f"{where}: {reason}")
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, NamedTuple
 
 from kafka.errors import KafkaError, for_code
@@ -17,12 +16,12 @@ from kafka.protocol.producer import (
 
 from pipeline.config import KafkaConfig
 from pipeline.errors import RestoreError, ServerError
+from pipeline.kafka import momentary
 from pipeline.kafka.brokers import Place
 from pipeline.kafka.connections import Connections
 from pipeline.kafka.raw import RawReader
 from pipeline.wait import wait_until
 
-WITHIN, PAUSE = timedelta(seconds=60), timedelta(milliseconds=200)
 ACK_MS = 30_000
 MARKERS = 2_000
 """In one request: about 80 bytes of log each, 20,000 a second."""
@@ -54,16 +53,25 @@ class Producer(NamedTuple):
 
 @dataclass(frozen=True)
 class Appended:
-    """Where the broker put a batch; of one it had already, where that stands."""
+    """Where the broker put a batch; of one it had already, where that stands.
+
+    It reads nothing more from us for so many milliseconds: a quota holds us back.
+    """
 
     base_offset: int
+    held_back: int = 0
 
 
 class RawWriter(RawReader):
     """Writes to the leaders of partitions, and reads; one connection for each broker."""
 
-    def __init__(self, config: KafkaConfig, fetch_bytes: int = 8 << 20) -> None:
-        super().__init__(config, fetch_bytes)
+    def __init__(
+        self,
+        config: KafkaConfig,
+        fetch_bytes: int = 8 << 20,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        super().__init__(config, fetch_bytes, tell)
         self._connections = Connections(config.bootstrap_servers, self._settings)
 
     def close(self) -> None:
@@ -194,7 +202,7 @@ class RawWriter(RawReader):
                 return repr(error)
             return None
 
-        wait_until(what, unanswered, within=WITHIN, every=PAUSE)
+        wait_until(what, unanswered, within=momentary.PATIENCE, every=momentary.EVERY)
         return told
 
     async def _produce(self, place: Place, batch: bytes) -> Appended:
@@ -214,7 +222,7 @@ class RawWriter(RawReader):
         )
         answer = told.responses[0].partition_responses[0]
         _raise_for(answer.error_code, str(place), answer.error_message or "")
-        return Appended(answer.base_offset)
+        return Appended(answer.base_offset, told.throttle_time_ms)
 
 
 def _markers(topic: str, partition: int, producer: Producer, count: int) -> WriteTxnMarkersRequest:
@@ -231,13 +239,13 @@ def _markers(topic: str, partition: int, producer: Producer, count: int) -> Writ
 
 
 def passing(error: BaseException) -> bool:
-    """Whether the same request may succeed later: a leader moves, a connection comes back."""
-    return bool(getattr(error, "retriable", False)) or isinstance(error, OSError)
+    """Whether the same request may succeed later; brokers may not know a new topic yet."""
+    return momentary.momentary(error) or momentary.code_of(error) in momentary.UNKNOWN
 
 
 def _raise_for(code: int, where: str, told: str) -> None:
     if code:
-        error = for_code(code)
-        if getattr(error, "retriable", False):
-            raise error(f"{where}: {told}")
-        raise Refused(where, error.__name__, told)
+        error = for_code(code)(f"{where}: {told}")
+        if passing(error):
+            raise error
+        raise Refused(where, momentary.name(code), told)

@@ -64,7 +64,7 @@ class PartitionWriter:
         self._producer, self._filling = means
         self._stopped, self._tell = stopped, tell
         self._window: deque[_Sent] = deque()
-        self._flying, self._acknowledged = 0, False
+        self._flying, self._acknowledged, self._held_back = 0, False, 0
         self._present = self._position = self._sequence = 0
         self._before: tuple[Unit, int] | None = None
 
@@ -148,6 +148,9 @@ class PartitionWriter:
     def _send(self, header: Batch, payload: bytes | memoryview, target: int) -> None:
         while len(self._window) >= WINDOW or self._flying > WINDOW_BYTES:
             self._settle()
+        if self._held_back:  # a broker is deaf meanwhile: what waits at its door would time out
+            self._flush()
+            self._writer.wait_out(self._held_back)
         batch = _ours(header, payload, self._producer, self._sequence)
         answer = self._writer.send(self._place, batch)
         self._window.append(_Sent(batch, target, header.records, answer))
@@ -179,7 +182,7 @@ class PartitionWriter:
             if not passing(error):
                 raise ServerError(f"{self._place}: {error!r}") from error
             return repr(error)
-        self._acknowledged = True
+        self._acknowledged, self._held_back = True, appended.held_back
         if appended.base_offset != sent.target:
             raise TargetSpoilt(
                 f"{self._place}: a batch went to offset {appended.base_offset}, planned was "

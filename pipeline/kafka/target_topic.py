@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from itertools import count
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -16,7 +16,8 @@ from confluent_kafka.admin import (
 
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
-from pipeline.kafka.topics import SECONDS, Topic, admin, describe
+from pipeline.kafka.momentary import EVERY, PATIENCE, SECONDS, ask_again, code_of
+from pipeline.kafka.topics import Topic, admin, describe, listed
 from pipeline.wait import wait_until
 
 FOREVER = str(2**63 - 1)
@@ -36,8 +37,6 @@ THROTTLES = frozenset(
 """What a reassignment leaves behind names brokers of then, and is no setting of the topic."""
 LIMIT = "max.message.bytes"
 
-WITHIN = timedelta(seconds=30)
-
 
 @dataclass(frozen=True)
 class Target:
@@ -56,23 +55,15 @@ def deleting(topic: Topic) -> dict[str, str]:
 
 def existing(config: KafkaConfig, name: str) -> Topic | None:
     """Describe the topic, or None when there is none."""
-    client = admin(config)
-    try:
-        if name not in client.list_topics(timeout=SECONDS).topics:
-            return None
-    except KafkaException as error:
-        raise ServerError(f"topics on {config.bootstrap_servers}: {error}") from error
+    if name not in listed(config).topics:
+        return None
     (found,) = describe(config, [name])
     return found
 
 
 def brokers(config: KafkaConfig) -> int:
     """How many brokers there are: no topic has more replicas."""
-    client = admin(config)
-    try:
-        return len(client.list_topics(timeout=SECONDS).brokers)
-    except KafkaException as error:
-        raise ServerError(f"brokers on {config.bootstrap_servers}: {error}") from error
+    return len(listed(config).brokers)
 
 
 def create(
@@ -83,18 +74,27 @@ def create(
     new = NewTopic(
         name, num_partitions=partitions, replication_factor=replication, config=dict(overrides)
     )
-    try:
-        client.create_topics([new], request_timeout=SECONDS)[name].result()
-    except KafkaException as error:
-        raise ServerError(f"cannot create {name} on {config.bootstrap_servers}: {error}") from error
+    what = f"cannot create {name} on {config.bootstrap_servers}"
+    tries = count(1)
+
+    def make() -> None:
+        number = next(tries)
+        try:
+            client.create_topics([new], request_timeout=SECONDS)[name].result()
+        except KafkaException as error:
+            made_before = number > 1 and code_of(error) == KafkaError.TOPIC_ALREADY_EXISTS
+            if not made_before:  # by a try whose answer did not come
+                raise
+
+    ask_again(what, make)
 
     def unknown() -> str | None:
-        known = client.list_topics(timeout=SECONDS).topics.get(name)
+        known = listed(config).topics.get(name)
         led = known.partitions.values() if known else ()
         ready = len(led) == partitions and all(partition.leader >= 0 for partition in led)
         return None if ready else "its partitions have no leaders yet"
 
-    wait_until(f"leaders of {name}", unknown, within=WITHIN)
+    wait_until(f"leaders of {name}", unknown, within=PATIENCE, every=EVERY)
     (found,) = describe(config, [name])
     return found
 
@@ -128,15 +128,19 @@ def _would_make(config: KafkaConfig, overrides: Mapping[str, str]) -> str | None
     name = f"validated-{secrets.token_hex(8)}"
     new = NewTopic(name, num_partitions=1, replication_factor=1, config=dict(overrides))
     client = admin(config)
-    try:
-        made = client.create_topics([new], request_timeout=SECONDS, validate_only=True)
-        made[name].result()
-    except KafkaException as error:
-        known: KafkaError = error.args[0]
-        if known.code() in {KafkaError.INVALID_CONFIG, KafkaError.POLICY_VIOLATION}:
-            return known.str()
-        raise ServerError(f"topics on {config.bootstrap_servers}: {error}") from error
-    return None
+
+    def ask() -> str | None:
+        try:
+            made = client.create_topics([new], request_timeout=SECONDS, validate_only=True)
+            made[name].result()
+        except KafkaException as error:
+            known: KafkaError = error.args[0]
+            if known.code() in {KafkaError.INVALID_CONFIG, KafkaError.POLICY_VIOLATION}:
+                return known.str()
+            raise
+        return None
+
+    return ask_again(f"topics on {config.bootstrap_servers}", ask)
 
 
 def held_over(topic: Topic, overrides: Mapping[str, str], largest: int) -> dict[str, str]:
@@ -168,7 +172,7 @@ def configure(config: KafkaConfig, name: str, overrides: Mapping[str, str]) -> N
         (now,) = describe(config, [name])
         return None if now.overrides == dict(overrides) else f"overrides are {now.overrides}"
 
-    wait_until(f"{name} with overrides {dict(overrides)}", differs, within=WITHIN)
+    wait_until(f"{name} with overrides {dict(overrides)}", differs, within=PATIENCE)
 
 
 def _alter(
@@ -180,11 +184,15 @@ def _alter(
     ]
     resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
     client = admin(config)
-    try:
+
+    def alter() -> None:
         for done in client.incremental_alter_configs([resource], request_timeout=SECONDS).values():
             done.result()
-    except KafkaException as error:
-        what = ", ".join(key for key, _, _ in changes)
-        gone = error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
-        hint = ": it was deleted meanwhile" if gone else ""
-        raise ServerError(f"{name}: cannot set {what}{hint}: {error}") from error
+
+    what = ", ".join(key for key, _, _ in changes)
+    try:
+        ask_again(f"{name}: cannot set {what}", alter)
+    except ServerError as error:
+        if name not in listed(config).topics:
+            raise ServerError(f"{name}: cannot set {what}: it was deleted meanwhile") from error
+        raise

@@ -3,8 +3,8 @@
 import base64
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from confluent_kafka import (
@@ -24,13 +24,12 @@ from confluent_kafka.admin import (
 
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
+from pipeline.kafka import momentary
 from pipeline.kafka.brokers import Place
-from pipeline.wait import wait_until
+from pipeline.kafka.momentary import UNKNOWN, ask_again, ask_each, code_of, reason
 
-SECONDS = 30.0
-WITHIN, EVERY = timedelta(seconds=30), timedelta(milliseconds=200)
+SECONDS = momentary.SECONDS
 _DAY_MS = 86_400_000
-_MOVING = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
 _OWN = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
 
 
@@ -68,70 +67,135 @@ class Extent:
     high_watermark: int
 
 
+Missing = Mapping[str, str]
+"""Topics of which something could not be learnt or read, each with the reason."""
+
+
 def describe(config: KafkaConfig, names: Sequence[str] = ()) -> list[Topic]:
     """Describe these topics, or all that are not the brokers' own.
 
     Raises ServerError, naming the topic, when one is missing or no broker answers.
     """
+    found, missing = described(config, list(names) or every(config))
+    for name, why in missing.items():
+        if names or why != GONE:
+            raise ServerError(f"topic {name} on {config.bootstrap_servers}: {why}")
+    return found
+
+
+def described(config: KafkaConfig, names: Sequence[str]) -> tuple[list[Topic], Missing]:
+    """Describe these topics as far as brokers tell; the others come second."""
     client = admin(config)
-    try:
-        wanted = list(names) or _all(client)
-        described = client.describe_topics(TopicCollection(wanted), request_timeout=SECONDS)
-        resources = [ConfigResource(ResourceType.TOPIC, name) for name in wanted]
-        told = client.describe_configs(resources, request_timeout=SECONDS) if resources else {}
-        configs = {resource.name: future.result() for resource, future in told.items()}
-        return [_topic(described[name].result(), configs[name]) for name in wanted]
-    except KafkaException as error:
-        raise ServerError(
-            f"topics {', '.join(names) or '(all)'} on {config.bootstrap_servers}: {error}"
-        ) from error
+
+    def ask(left: Sequence[str]) -> dict[str, Topic | Exception]:
+        told = client.describe_topics(TopicCollection(list(left)), request_timeout=SECONDS)
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in left]
+        asked = client.describe_configs(resources, request_timeout=SECONDS)
+        configs = {resource.name: future for resource, future in asked.items()}
+        return {name: _told(told[name], configs[name]) for name in left}
+
+    what = f"topics on {config.bootstrap_servers}"
+    found, failed = ask_each(what, names, ask)
+    missing = {name: _why(failed[name]) for name in names if name in failed}
+    return [found[name] for name in names if name in found], missing
+
+
+def every(config: KafkaConfig) -> list[str]:
+    """Names of all topics that are not the brokers' own."""
+    return sorted(name for name in listed(config).topics if name[:2] != "__")
+
+
+def listed(config: KafkaConfig) -> Any:  # noqa: ANN401 - librdkafka's
+    """All topics and brokers; asked for together, since asking by name may create a topic."""
+    client = admin(config)
+    what = f"topics on {config.bootstrap_servers}"
+    return ask_again(what, lambda: client.list_topics(timeout=SECONDS))
 
 
 def extents(config: KafkaConfig, places: Sequence[Place]) -> dict[Place, Extent]:
     """All partitions' extents, asked for together: where a run begins and ends."""
-    client, found = admin(config), dict[Place, Extent]()
-
-    def moving() -> str | None:
-        """While a partition gets another leader, its brokers answer no offset."""
-        try:
-            found.update(_extents(client, places))
-        except KafkaException as error:
-            if error.args[0].code() not in _MOVING:
-                raise ServerError(f"offsets on {config.bootstrap_servers}: {error}") from error
-            return str(error)
-        return None
-
-    wait_until(f"offsets on {config.bootstrap_servers}", moving, within=WITHIN, every=EVERY)
+    found, missing = known_extents(config, places)
+    for place, why in missing.items():
+        raise ServerError(f"offsets of {place} on {config.bootstrap_servers}: {why}")
     return found
 
 
-def _extents(client: AdminClient, places: Sequence[Place]) -> dict[Place, Extent]:
+def known_extents(
+    config: KafkaConfig, places: Sequence[Place]
+) -> tuple[dict[Place, Extent], dict[Place, str]]:
+    """Extents of those partitions that have a leader; why there is none of the others."""
+    client = admin(config)
+
+    def ask(left: Sequence[Place]) -> dict[Place, Extent | Exception]:
+        there = client.list_topics(timeout=SECONDS).topics
+        unled = {place: error for place in left if (error := _unled(there, place)) is not None}
+        return _extents(client, [place for place in left if place not in unled]) | unled
+
+    found, failed = ask_each(f"offsets on {config.bootstrap_servers}", places, ask)
+    return found, {place: _why(error) for place, error in failed.items()}
+
+
+def _unled(there: Mapping[str, Any], place: Place) -> KafkaException | None:
+    """Say why nobody can be asked: librdkafka would wait for all until each has a leader."""
+    known = there[place.topic].partitions if place.topic in there else {}
+    if place.partition not in known:
+        return _refused(KafkaError.UNKNOWN_TOPIC_OR_PART)
+    led = known[place.partition].leader >= 0
+    return None if led else _refused(KafkaError.LEADER_NOT_AVAILABLE)
+
+
+def _extents(client: AdminClient, places: Sequence[Place]) -> dict[Place, Extent | Exception]:
     first: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library's
     last: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the library's
-    starts = _offsets(client, places, first, IsolationLevel.READ_UNCOMMITTED)
-    ends = _offsets(client, places, last, IsolationLevel.READ_COMMITTED)
-    marks = _offsets(client, places, last, IsolationLevel.READ_UNCOMMITTED)
-    return {place: Extent(starts[place], ends[place], marks[place]) for place in places}
+    told = [
+        _offsets(client, places, first, IsolationLevel.READ_UNCOMMITTED),
+        _offsets(client, places, last, IsolationLevel.READ_COMMITTED),
+        _offsets(client, places, last, IsolationLevel.READ_UNCOMMITTED),
+    ]
+    found: dict[Place, Extent | Exception] = {}
+    for place in places:
+        try:
+            extent = Extent(*(int(asked[place].result().offset) for asked in told))
+        except KafkaException as error:
+            found[place] = error
+        else:
+            # of a leader that cannot be reached librdkafka tells an invalid offset, and no error
+            known = min(extent.start, extent.end, extent.high_watermark) >= 0
+            found[place] = extent if known else _refused(KafkaError.LEADER_NOT_AVAILABLE)
+    return found
+
+
+def _refused(code: int) -> KafkaException:
+    return KafkaException(KafkaError(code))
 
 
 def cluster_id(config: KafkaConfig) -> str:
-    """Tell the cluster's own name for itself."""
-    client = admin(config)
-    try:
-        return str(client.describe_cluster(request_timeout=SECONDS).result().cluster_id)
-    except KafkaException as error:
-        raise ServerError(f"cluster on {config.bootstrap_servers}: {error}") from error
+    """Tell the cluster's own name for itself.
+
+    Any broker tells it; librdkafka would ask a controller, and wait for one that is gone.
+    """
+    told = listed(config).cluster_id
+    if not told:
+        raise ServerError(f"Kafka on {config.bootstrap_servers} does not tell its cluster's id")
+    return str(told)
 
 
 def _offsets(
     client: AdminClient, places: Sequence[Place], spec: OffsetSpec, isolation: IsolationLevel
-) -> dict[Place, int]:
+) -> dict[Place, "Future[Any]"]:
     if not places:
         return {}
     asked = {TopicPartition(place.topic, place.partition): spec for place in places}
     told = client.list_offsets(asked, isolation_level=isolation, request_timeout=SECONDS)
-    found = {(at.topic, at.partition): future.result().offset for at, future in told.items()}
-    return {place: int(found[place.topic, place.partition]) for place in places}
+    found = {(at.topic, at.partition): future for at, future in told.items()}
+    return {place: found[place.topic, place.partition] for place in places}
+
+
+GONE = "it is not there"
+
+
+def _why(error: Exception) -> str:
+    return GONE if code_of(error) in UNKNOWN else reason(error)
 
 
 def admin(config: KafkaConfig) -> AdminClient:
@@ -139,8 +203,11 @@ def admin(config: KafkaConfig) -> AdminClient:
     return AdminClient(config.librdkafka())
 
 
-def _all(client: AdminClient) -> list[str]:
-    return sorted(name for name in client.list_topics(timeout=SECONDS).topics if name[:2] != "__")
+def _told(described: "Future[Any]", configured: "Future[Any]") -> Topic | Exception:
+    try:
+        return _topic(described.result(), configured.result())
+    except KafkaException as error:
+        return error
 
 
 def _topic(told: Any, config: Mapping[str, Any]) -> Topic:  # noqa: ANN401 - librdkafka's

@@ -78,9 +78,9 @@ def test_lost_offsets_end_the_command_with_1_and_the_set_names_them(
     lost: list[int] = []
 
     def without_the_second(
-        self: RawReader, place: Place, position: int, end: int
+        self: RawReader, place: Place, position: int, end: int, *, undecided: bool
     ) -> tuple[Fetched, int]:
-        fetched, reached = true_fetch(self, place, position, end)
+        fetched, reached = true_fetch(self, place, position, end, undecided=undecided)
         batches = list(walk(fetched.data, topic))
         lost.append(batches[1][0].last_offset_delta + 1)
         kept = b"".join(view for index, (_, view) in enumerate(batches) if index != 1)

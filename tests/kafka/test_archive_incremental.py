@@ -7,7 +7,7 @@ import pytest
 from fixtures.stacks.protocol import Stack
 from pipeline.config import KafkaConfig
 from pipeline.errors import BackupError
-from pipeline.kafka import archive
+from pipeline.kafka import archive, lineage
 from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Reason
 from pipeline.kafka.partition import Partition
@@ -98,17 +98,17 @@ def test_a_log_that_was_cut_begins_anew(
     broker: Stack, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One broker never loses a log's end in order, so its answer about the epoch is shortened."""
-    kafka, true_end = broker.config.kafka, RawReader._epoch_end
+    kafka, true_end = broker.config.kafka, lineage._epoch_end
     topic = topics.create(kafka, "cut")
     write(kafka, topic)
     archive.take(broker.config, repository, [topic])
     said: list[str] = []
 
-    def cut(self: RawReader, place: Place, epoch: int) -> tuple[int, int]:
-        known, end = true_end(self, place, epoch)
+    def cut(reader: RawReader, place: Place, epoch: int) -> tuple[int, int]:
+        known, end = true_end(reader, place, epoch)
         return known, end - 1
 
-    monkeypatch.setattr(RawReader, "_epoch_end", cut)
+    monkeypatch.setattr(lineage, "_epoch_end", cut)
     backup = archive.take(broker.config, repository, [topic], said.append)
     assert len(own(backup)) == len(index_of(backup, topic).segments)
     assert any("the log was cut: leader epoch 0 was archived up to 5000" in line for line in said)

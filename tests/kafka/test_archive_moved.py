@@ -42,11 +42,11 @@ def after(fetches: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch
     """Act once, between two fetches; the list tells the offsets that were fetched."""
     true_fetch, seen = RawReader.fetch, list[int]()
 
-    def fetch(self: RawReader, place: Place, offset: int) -> Fetched:
+    def fetch(self: RawReader, place: Place, offset: int, *, undecided: bool = False) -> Fetched:
         seen.append(offset)
         if len(seen) == fetches:
             act()
-        return true_fetch(self, place, offset)
+        return true_fetch(self, place, offset, undecided=undecided)
 
     monkeypatch.setattr(RawReader, "fetch", fetch)
     return seen

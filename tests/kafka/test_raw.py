@@ -3,6 +3,7 @@
 import inspect
 import ssl
 import uuid
+from datetime import timedelta
 
 import pytest
 from kafka.net import KafkaConnectionManager, KafkaNetSocket, KafkaSSLTransport, KafkaTCPTransport
@@ -132,7 +133,9 @@ def test_offsets_and_topics_that_are_gone_are_named(broker: Stack) -> None:
 
 
 def test_a_broker_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.kafka.topics.SECONDS", 1.0)
+    for where in ("topics", "momentary"):
+        monkeypatch.setattr(f"pipeline.kafka.{where}.SECONDS", 1.0)
+    monkeypatch.setattr("pipeline.kafka.momentary.PATIENCE", timedelta(seconds=1))
     nowhere = KafkaConfig(bootstrap_servers="127.0.0.1:1", client={"log_level": "0"})
-    with pytest.raises(ServerError, match=r"topics orders on 127\.0\.0\.1:1"):
+    with pytest.raises(ServerError, match=r"topic orders on 127\.0\.0\.1:1"):
         describe(nowhere, ["orders"])

@@ -10,7 +10,7 @@ from fixtures.stacks.kafka import KafkaServer
 from fixtures.stacks.protocol import Component, Stack
 from pipeline.config import KafkaConfig
 from pipeline.errors import RestoreError, ServerError
-from pipeline.kafka import raw_produce, replay_journal, replay_write
+from pipeline.kafka import momentary, replay_journal, replay_write
 from pipeline.kafka.raw_produce import RawWriter
 from tests.kafka import topics
 from tests.kafka.brokers import pair
@@ -75,7 +75,7 @@ def test_a_broker_that_stays_away_is_one_error_and_the_replay_goes_on_later(
     topic = archived(here)
     with monkeypatch.context() as patch:
         patch.setattr(replay_write, "WINDOW", 16)
-        patch.setattr(raw_produce, "WITHIN", timedelta(seconds=2))
+        patch.setattr(momentary, "PATIENCE", timedelta(seconds=2))
         at_call(RECORDS, lambda: broker.kill(Component.KAFKA), patch)
         with pytest.raises(ServerError, match=rf"{topic}-back\[0\]: its offsets: not within 2 s"):
             here.bring(topic)

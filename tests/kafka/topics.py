@@ -8,6 +8,8 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from pipeline.config import KafkaConfig
+from pipeline.kafka import target_topic
+from pipeline.kafka.momentary import ask_again
 from pipeline.wait import wait_until
 
 _NUMBERS = count()  # a topic outlives its test: no two share one
@@ -30,12 +32,7 @@ def create(
     kafka: KafkaConfig, kind: str, partitions: int = 1, config: Mapping[str, str] | None = None
 ) -> str:
     name = f"{kind}-{next(_NUMBERS)}"
-    topic = NewTopic(
-        name, num_partitions=partitions, replication_factor=1, config=dict(config or {})
-    )
-    client = admin(kafka)
-    client.create_topics([topic])[name].result()
-    return name
+    return target_topic.create(kafka, name, partitions, 1, config or {}).name
 
 
 def recreate(kafka: KafkaConfig, topic: str) -> None:
@@ -83,16 +80,22 @@ def transactions(kafka: KafkaConfig, topic: str, outcomes: str, size: int = 3) -
 def delete_before(kafka: KafkaConfig, topic: str, offset: int) -> None:
     """Let the log begin later, as retention does."""
     place, client = TopicPartition(topic, 0, offset), admin(kafka)
-    for done in client.delete_records([place]).values():
-        done.result()
+
+    def delete() -> None:
+        client.delete_records([place])[place].result()
+
+    ask_again(f"{topic} from {offset}", delete)
 
 
 def log_start(kafka: KafkaConfig, topic: str) -> int:
     place = TopicPartition(topic, 0)
     earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library's
     client = admin(kafka)
-    found = client.list_offsets({place: earliest})[place].result()
-    return int(found.offset)
+
+    def ask() -> int:
+        return int(client.list_offsets({place: earliest})[place].result().offset)
+
+    return ask_again(f"start of {topic}", ask)
 
 
 def committed(kafka: KafkaConfig, topic: str, partition: int, end: int) -> list[int]:
