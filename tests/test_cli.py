@@ -121,6 +121,7 @@ def test_list_tells_the_sets_to_people_and_to_programs(shop: Shop) -> None:
             "label": backup.label,
             "kind": "base",
             "bytes": size,
+            "incomplete": [],
             "finished": backup.manifest.finished.isoformat(),
         }
     ]

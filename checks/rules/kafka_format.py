@@ -69,8 +69,9 @@ def _facts(topics: TopicArchive) -> Iterator[tuple[str, str | None]]:
         for name, kind in OF_TOPIC.items():
             yield f"{topic}: {name}", _missing(told, name, kind)
         numbers = sorted(map(int, told.get("partitions", {})))
-        gaps = f"partitions {numbers}, expected all from 0 on"
-        whole = numbers == list(range(len(numbers)))
+        count = told.get("partition_count", len(numbers))
+        gaps = f"partitions {numbers}, expected {count}, all from 0 on"
+        whole = numbers == list(range(count))
         yield f"{topic}: partitions", None if whole else gaps
 
 
@@ -119,6 +120,37 @@ def partition_left_out(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     kept = [one for one in backup.manifest.objects if part not in one.key]
     reseal(scratch, backup, facts=facts, objects=kept)
     return Damage(f"{PLAIN}: partitions", f"partition 0 is in no list ({rng.random():.3f})")
+
+
+@check(
+    "kafka.archive-complete",
+    on=TopicArchive,
+    severity="blocker",
+    advice="Mend what the reason names and run `pipeline backup topics` again; until then an older "
+    "set holds the last whole state. A topic that is made and deleted all day: --exclude.",
+)
+def archive_complete(topics: TopicArchive) -> Iterator[Observation]:
+    """Every topic that the newest run was to archive is whole in its set."""
+    missing = topics.facts.get("incomplete", {})
+    for name in [topics.backup.label, *topics.topics, *missing]:
+        yield Observation(name, missing.get(name))
+
+
+@archive_complete.detects
+def leaderless_partition(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """A broker was down that night; the run ended with 1, and nobody looked."""
+    backup, name = newest(scratch), rng.choice([PLAIN, TRANSACTIONAL])
+    reseal(scratch, backup, facts=backup.manifest.facts | {"incomplete": {name: "[0] no leader"}})
+    return Damage(name, "one partition had no leader")
+
+
+@archive_complete.detects
+def deleted_while_it_was_read(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """The topic went in the middle of the night, and nothing of it is in the set."""
+    backup, name = newest(scratch), f"gone-{rng.randrange(1_000)}"
+    facts = backup.manifest.facts | {"incomplete": {name: "it is not there"}}
+    reseal(scratch, backup, facts=facts)
+    return Damage(name, "it is in no list")
 
 
 @check(

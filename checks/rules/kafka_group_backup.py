@@ -33,10 +33,12 @@ def group_backup_whole(offsets: OffsetsBackup) -> Iterator[Observation]:
     backup = offsets.chosen
     counted = {group.name: len(group.positions) for group in offsets.groups}
     told = {name: each["offsets"] for name, each in backup.manifest.facts["groups"].items()}
+    missing = backup.manifest.facts.get("incomplete", {})
     yield Observation(backup.label, None)
-    for name in sorted(counted.keys() | told.keys()):
+    for name in sorted(counted.keys() | told.keys() | missing.keys()):
         other = f"{told.get(name)} offsets were noted, {counted.get(name)} are there"
-        yield Observation(name, None if counted.get(name) == told.get(name) else other)
+        same = counted.get(name) == told.get(name)
+        yield Observation(name, missing.get(name) if same else other)
 
 
 def _edited(
@@ -71,6 +73,15 @@ def partition_left_out(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
         return str(group["name"])
 
     return _edited(scratch, drop_one, "one of its offsets is not in the backup")
+
+
+@group_backup_whole.detects
+def coordinator_did_not_answer(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
+    """The run said so and ended with 1; the set holds the other groups."""
+    backup, name = newest(scratch, groups.KIND), f"group-{rng.randrange(1_000)}"
+    facts = backup.manifest.facts | {"incomplete": {name: "its coordinator did not answer"}}
+    reseal(scratch, backup, facts=facts)
+    return Damage(name, "it could not be read")
 
 
 @check(
@@ -180,8 +191,8 @@ def group_offsets_in_archive(offsets: OffsetsBackup) -> Iterator[Observation]:
     for group, position in _positions(offsets):
         where = f"{position.topic}[{position.partition}]"
         index = offsets.archive.indexes.get(where)
-        if position.around is None:
-            problem = None  # the topic was gone already
+        if position.around is None or position.around.unseen:
+            problem = None  # the topic was gone already, or nobody could look at it
         elif index is None:
             problem = f"the archive does not hold {where}"
         elif position.around.topic_id != index.topic_id:

@@ -7,6 +7,7 @@ import typer
 from pipeline import config as configuration
 from pipeline.cli.shared import DEFAULT, Config, repository, say
 from pipeline.kafka import archive, groups
+from pipeline.repository import BackupSet
 
 
 def backup_topics(
@@ -20,23 +21,50 @@ def backup_topics(
         int | None,
         typer.Option(min=1, help="about that many records of each topic, from its log start"),
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="leave out this topic, or all of a pattern as tmp-*; again for each"),
+    ] = None,
 ) -> None:
     """Archive topics as the brokers hold them, up to one common end.
 
     What an older archive or an interrupted run has stored is used again; the new set is complete by
-    itself. Ends with exit code 1 when offsets are LOST: the set is committed, and names them.
+    itself. A topic that cannot be archived whole stops no other. Ends with exit code 1 when there
+    is one, or when offsets are LOST: the set is committed, and names them.
     """
     loaded = configuration.load(config)
-    taken = archive.take(loaded, repository(loaded), topic or (), say, full=full, limit=limit)
-    lost = archive.lost(taken)
-    for line in lost:
-        say(f"{taken.label}: {line}; the set is committed, its inventories name them")
-    say(taken.label)
-    if lost:
-        raise typer.Exit(1)
+    taken = archive.take(
+        loaded,
+        repository(loaded),
+        topic or (),
+        say,
+        full=full,
+        limit=limit,
+        exclude=exclude or (),
+        partly=True,
+    )
+    lost = [
+        f"{line}; the set is committed, its inventories name them" for line in archive.lost(taken)
+    ]
+    _end(taken, [*lost, *(f"{line}; the set is committed" for line in archive.left_out(taken))])
 
 
 def backup_offsets(config: Config = DEFAULT) -> None:
-    """Committed offsets of every consumer group, and which record each would read next."""
+    """Committed offsets of every consumer group, and which record each would read next.
+
+    Ends with exit code 1 when a group cannot be read, or what stands at its offsets: the others are
+    backed up, and the set names it.
+    """
     loaded = configuration.load(config)
-    say(groups.take(loaded, repository(loaded), say).label)
+    taken = groups.take(loaded, repository(loaded), say, partly=True)
+    missing = groups.left_out(taken)
+    _end(taken, [f"not backed up whole: {line}; the set is committed" for line in missing])
+
+
+def _end(taken: BackupSet, wrong: list[str]) -> None:
+    """Say what the committed set lacks, then its label."""
+    for line in wrong:
+        say(f"{taken.label}: {line}")
+    say(taken.label)
+    if wrong:
+        raise typer.Exit(1)

@@ -25,11 +25,13 @@ def list_sets(
     """List the backup sets, oldest first."""
     for found in repository(configuration.load(config)):
         manifest, size = found.manifest, total_size(found.manifest.objects)
+        missing = list(manifest.facts.get("incomplete", ()))
         if as_json:
-            line = {"label": found.label, "kind": found.kind, "bytes": size}
+            line = {"label": found.label, "kind": found.kind, "bytes": size, "incomplete": missing}
             say(json.dumps(line | {"finished": manifest.finished.isoformat()}))
         else:
-            say(f"{found.label}  {manifest.finished:%Y-%m-%d %H:%M:%S}Z  {size:>15,} bytes")
+            lacks = f"  not whole: {', '.join(missing)}" if missing else ""
+            say(f"{found.label}  {manifest.finished:%Y-%m-%d %H:%M:%S}Z  {size:>15,} bytes{lacks}")
 
 
 def show_reach(

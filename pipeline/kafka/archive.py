@@ -4,9 +4,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
-from pipeline.config import PipelineConfig
+from pipeline.config import KafkaConfig, PipelineConfig
+from pipeline.errors import BackupError, ServerError
 from pipeline.kafka import consistency, exports, stored
 from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Reason
@@ -14,8 +17,18 @@ from pipeline.kafka.partition import Partition, Run
 from pipeline.kafka.raw import RawReader
 from pipeline.kafka.segments import Index
 from pipeline.kafka.stored import Pool
-from pipeline.kafka.topics import Topic, cluster_id, describe, extents
+from pipeline.kafka.topics import (
+    Extent,
+    Topic,
+    cluster_id,
+    described,
+    every,
+    extents,
+    known_extents,
+)
+from pipeline.kafka.trouble import Trouble
 from pipeline.repository import BackupSet, Repository
+from pipeline.wait import telling
 
 KIND = "topics"
 FETCH = 8 << 20
@@ -31,6 +44,8 @@ def take(
     *,
     full: bool = False,
     limit: int | None = None,
+    exclude: Sequence[str] = (),
+    partly: bool = False,
     patience: timedelta = consistency.WITHIN,
     evidence: str | None = None,
 ) -> BackupSet:
@@ -38,60 +53,75 @@ def take(
 
     What older runs have stored is not read again, unless `full`; nor is what an interrupted run
     has stored. `limit` takes at least that many records of each topic, from its log start, and no
-    more than a fetch beyond. The slot's consumer gets `patience` to reach the consistency point.
-    Every partition ends where it was decided after that: at its last stable offset. Memory holds a
-    few fetches for each of PARALLEL partitions, whatever the topics' size. `evidence` names the
-    recovery that keeps what damaged topics hold: such a set is never the newest.
+    more than a fetch beyond. `exclude` are names or patterns of topics that are left out. The
+    slot's consumer gets `patience` to reach the consistency point. Every partition ends where it
+    was decided after that: at its last stable offset. Memory holds a few fetches for each of
+    PARALLEL partitions, whatever the topics' size. `evidence` names the recovery that keeps what
+    damaged topics hold: such a set is never the newest.
 
     Raises ServerError where the brokers fail, BackupError where they hold damaged batches: no set
-    is committed then. Offsets that are LOST are told by `lost`, and the set is committed.
+    is committed then. With `partly` a topic that cannot be archived whole stops no other: the set
+    is committed, `left_out` tells what is missing. Offsets that are LOST are told by `lost`.
     """
     draft = repository.begin(KIND)
 
     def say(line: str) -> None:
         progress(f"{draft.label}: {line}")
 
-    with RawReader(config.kafka, FETCH) as reader:  # first: who is refused learns it at once
+    # the reader first: who is refused learns it at once
+    with telling(say), RawReader(config.kafka, FETCH, say) as reader:
+        cluster = cluster_id(config.kafka)
         point = consistency.reach(config, say, within=patience)
         # behind the wait: a connector makes a topic with its first event
-        found = describe(config.kafka, topics)
-        pools = {} if full or limit else stored.pools(repository, KIND, found, say)
+        wished, excluded = _wished(config.kafka, topics, exclude, say)
+        trouble = Trouble(say, strict=not partly)
         decided = datetime.now(UTC)
-        ends = extents(config.kafka, [place for topic in found for place in topic.places])
-        stopped = threading.Event()
+        found, ends = _looked_up(config.kafka, wished, trouble)
+        pools = {} if full or limit else stored.pools(repository, KIND, found, say)
         run = Run(
             store=repository.store,
             prefix=draft.prefix,
             reader=reader,
-            log_start=lambda place: extents(config.kafka, [place])[place].start,
+            log_start=partial(_log_start, config.kafka),
             decided=decided,
-            stopped=stopped,
+            stopped=threading.Event(),
             progress=say,
         )
         partitions = [
-            Partition(
-                run, (topic, place), ends[place], pools.get(place, Pool()), _share(limit, topic)
-            )
+            Partition(run, (topic, place), ends[place], pools.get(place, Pool()), share)
             for topic in found
+            for share in [_share(limit, topic)]
             for place in topic.places
+            if place in ends
         ]
-        indexes = _run(partitions, stopped, lambda index: say(_told(index, limit)))
+        indexes = _run(partitions, run.stopped, trouble, lambda index: say(_told(index, limit)))
+        if not indexes and trouble.found:
+            raise ServerError(f"nothing could be archived: {'; '.join(trouble.lines())}")
         exported = exports.everything(reader)
     facts = {
-        "cluster_id": cluster_id(config.kafka),
+        "cluster_id": cluster,
         "decided": decided.isoformat(),
-        "scope": _scope(topics, limit),
+        "scope": _scope(topics, limit, exclude, whole=not trouble.found),
         "evidence": evidence,
         "limit": limit,
         "consistency_point": point,
         "exports": exported,
         "not_archived": list(NOT_ARCHIVED),
+        "excluded": excluded,
+        "incomplete": trouble.told,
         "topics": {
-            topic.name: _facts(topic, [i for i in indexes if i.topic == topic.name], pools)
+            topic.name: _facts(topic, held, pools)
             for topic in found
+            if (held := [i for i in indexes if i.topic == topic.name])
         },
     }
     return draft.commit(facts, (each for partition in partitions for each in partition.objects))
+
+
+def left_out(backup: BackupSet) -> list[str]:
+    """Topics that were wished for and are not whole in the set, each with the reason."""
+    told: Mapping[str, str] = backup.manifest.facts.get("incomplete", {})
+    return [f"{topic} is not archived whole: {why}" for topic, why in told.items()]
 
 
 def lost(backup: BackupSet) -> list[str]:
@@ -104,21 +134,61 @@ def lost(backup: BackupSet) -> list[str]:
     ]
 
 
+def _wished(
+    kafka: KafkaConfig,
+    topics: Sequence[str],
+    exclude: Sequence[str],
+    say: Callable[[str], None],
+) -> tuple[list[str], list[str]]:
+    """Names of what is to be archived, and of what was left out by name."""
+    names = list(topics) or every(kafka)
+    excluded = [name for name in names if any(fnmatchcase(name, each) for each in exclude)]
+    if exclude:
+        say(f"left out by --exclude {' '.join(exclude)}: {', '.join(excluded) or 'no topic'}")
+    return [name for name in names if name not in excluded], excluded
+
+
+def _looked_up(
+    kafka: KafkaConfig, names: Sequence[str], trouble: Trouble
+) -> tuple[list[Topic], dict[Place, Extent]]:
+    """What is to be archived, and up to where; of partitions that somebody answers for."""
+    found, missing = described(kafka, names)
+    trouble.of_topics(missing)
+    ends, unknown = known_extents(kafka, [place for topic in found for place in topic.places])
+    trouble.of_partitions(unknown)
+    return found, ends
+
+
+def _log_start(kafka: KafkaConfig, place: Place) -> int:
+    return extents(kafka, [place])[place].start
+
+
 def _run(
     partitions: Sequence[Partition],
     stopped: threading.Event,
+    trouble: Trouble,
     finished: Callable[[Index], None],
 ) -> list[Index]:
+    """Archive all of them; of one that fails what was stored of it, unless the run is strict."""
+    indexes: list[Index] = []
     with ThreadPoolExecutor(PARALLEL, "archive") as pool:
-        running = [pool.submit(partition.archive) for partition in partitions]
+        running = {pool.submit(partition.archive): partition for partition in partitions}
         try:
             for done in as_completed(running):
-                finished(done.result())
+                partition = running[done]
+                try:
+                    index: Index | None = done.result()
+                except (BackupError, ServerError) as error:
+                    trouble.of_partition(partition.place, error)
+                    index = partition.archived_so_far()
+                if index is not None:
+                    indexes.append(index)
+                    finished(index)
         finally:
-            stopped.set()  # one that failed stops the others: no set comes of them
+            stopped.set()  # one that stops the run stops the others: no set comes of them
             for waiting in running:
                 waiting.cancel()
-    return [done.result() for done in running]
+    return indexes
 
 
 def _told(index: Index, limit: int | None) -> str:
@@ -132,10 +202,15 @@ def _told(index: Index, limit: int | None) -> str:
     return f"{index} to {index.end}: {index.bytes:,} bytes of batches{taken_over}{lost}{left_out}"
 
 
-def _scope(topics: Sequence[str], limit: int | None) -> str:
+def _scope(topics: Sequence[str], limit: int | None, exclude: Sequence[str], *, whole: bool) -> str:
     """What this set can take the place of: retention keeps the newest of each scope."""
     asked = ", ".join(sorted(topics)) or "all topics"
-    return asked if limit is None else f"{asked}, at most {limit} records"
+    parts = [
+        f" but {', '.join(sorted(exclude))}" if exclude else "",
+        "" if limit is None else f", at most {limit} records",
+        "" if whole else ", not whole",
+    ]
+    return asked + "".join(parts)
 
 
 def _share(limit: int | None, topic: Topic) -> int | None:
@@ -148,6 +223,7 @@ def _facts(topic: Topic, indexes: Sequence[Index], pools: Mapping[Place, Pool]) 
     return {
         "topic_id": str(topic.topic_id),
         "replication": topic.replication,
+        "partition_count": len(topic.partitions),
         "overrides": topic.overrides,
         "defaults": topic.defaults,
         "partitions": {

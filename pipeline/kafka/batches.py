@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
+from zlib import crc32
 
 from crc32c import crc32c
 
@@ -17,8 +18,18 @@ MAGIC = 2
 _BEFORE_LENGTH = 12  # base offset and length itself are not counted by the length
 _COVERED_FROM = 21  # the CRC covers attributes to end; what is before it a broker may rewrite
 _SMALLEST = HEADER.size - _BEFORE_LENGTH
+_MAGIC_AT = 16  # of every format: what lies before differs in meaning only
+_OLD_CRC = struct.Struct(">I")
 _LENGTH = struct.Struct(">i")
 _MARKER_KEY = struct.Struct(">hh")
+
+
+OLD = frozenset({0, 1})
+"""Formats of messages before Kafka 0.11: no batches, and no header like ours."""
+
+
+class OldFormat(BackupError):
+    """What stands there is sound, but of a format that cannot be brought back."""
 
 
 class Codec(IntEnum):
@@ -99,12 +110,16 @@ def walk(
     """Each batch with its bytes, headers checked, CRC not.
 
     With `cut` the last batch may be incomplete and is left out, as in an answer to a fetch.
-    Raises BackupError, naming the byte, when what stands there is no batch of format 2.
+    Raises OldFormat or BackupError, naming the byte, when what stands there is no batch of format
+    2.
     """
     view, at = memoryview(data), 0
     while at < len(view):
         left = len(view) - at
         length = _LENGTH.unpack_from(view, at + 8)[0] if left >= _BEFORE_LENGTH else _SMALLEST
+        old = left > _MAGIC_AT and view[at + _MAGIC_AT] in OLD
+        if old and _is_message(view[at:], length):
+            raise OldFormat(f"{where}, byte {at}: {_old(view[at + _MAGIC_AT])}")
         if length < _SMALLEST:
             raise BackupError(f"{where}, byte {at}: batch length {length} is below {_SMALLEST}")
         if length + _BEFORE_LENGTH > left:
@@ -116,6 +131,21 @@ def walk(
             raise BackupError(f"{where}, byte {at}: {problem}")
         yield batch, view[at : at + batch.size]
         at += batch.size
+
+
+def _is_message(view: memoryview, length: int) -> bool:
+    """Whether a sound message of before batches stands there: its CRC-32 covers all behind it."""
+    message = view[_MAGIC_AT : length + _BEFORE_LENGTH]
+    whole = len(message) == length - _OLD_CRC.size
+    return whole and crc32(message) == _OLD_CRC.unpack_from(view, _BEFORE_LENGTH)[0]
+
+
+def _old(magic: int) -> str:
+    return (
+        f"records of message format {magic}, which only brokers before 4.0 hold and no newer one "
+        "takes: not archived. Copy them into a topic that a client of today writes (MirrorMaker 2, "
+        "or consume and produce), or let retention delete them, then archive again"
+    )
 
 
 def _implausible(batch: Batch) -> str | None:

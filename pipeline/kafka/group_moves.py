@@ -55,6 +55,7 @@ class Fate(StrEnum):
     END = "everything was read, and still is"
     COMPACTED = "the next record was compacted away since; it reads the one after"
     RETURNED = "what it stands at was gone when it was noted, and is there again"
+    UNSEEN = "nobody could look what it stands at when it was noted"
     CLAMPED = "moved to the end of what was brought back"
     STARTED = "moved to the log's start: what lies before is not there"
 
@@ -84,15 +85,18 @@ def judge(
 ) -> Decided | str:
     """Decide where the offset goes, or say why it goes nowhere."""
     then = position.around
-    if to is None or now is None or then is None:
-        return f"{to or 'its partition'} is not there"
+    if to is None or now is None or then is None or now.unseen is not None:
+        why = f": {now.unseen}" if now is not None and now.unseen else " is not there"
+        return f"{to or 'its partition'}{why}"
     if to.offset < now.start:
         return Decided(position, to._replace(offset=now.start), Fate.STARTED, None)
     fate = _fate(position, to, now, moves)
+    end = moves.end(position.spot[:2])
+    if fate is Fate.UNSEEN and now.topic_id != then.topic_id and (end or 0) <= position.offset:
+        fate = "nobody could look at it when it was noted, and other records may stand there now"
     if isinstance(fate, Fate) and fate is not Fate.CLAMPED:
         epoch = position.leader_epoch if now.topic_id == then.topic_id else None
         return Decided(position, to, fate, epoch)
-    end = moves.end(position.spot[:2])
     if end is not None and position.offset >= end:  # what stands behind it now is something else
         stop = moves.spot(position.spot._replace(offset=end))
         return Decided(position, stop, Fate.CLAMPED, None)
@@ -105,6 +109,8 @@ def _fate(position: Position, to: Spot, now: Surroundings, moves: Moves) -> Fate
     then = position.around
     if to.offset > now.end:
         return Fate.CLAMPED
+    if then is not None and then.unseen is not None:
+        return Fate.UNSEEN
     if then is None or position.offset < then.start:
         return Fate.RETURNED  # nothing could be noted there; a replay has proven what stands there
     return _proof(then, now, lambda at: moves.spot(position.spot._replace(offset=at)).offset)

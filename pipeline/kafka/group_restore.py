@@ -2,35 +2,18 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
 
-from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
 from pipeline.config import KafkaConfig
-from pipeline.errors import RecoveryRefused, RestoreError
+from pipeline.errors import RecoveryRefused, RestoreError, ServerError
 from pipeline.kafka.group_moves import Decided, Moves, judge
 from pipeline.kafka.groups import Group, client, committed, read
+from pipeline.kafka.momentary import SECONDS, ask_again
 from pipeline.kafka.surroundings import Spot, look
-from pipeline.kafka.topics import SECONDS
 from pipeline.repository import BackupSet
-from pipeline.wait import wait_until
 
 IDLE = frozenset({"empty", "dead"})
-WITHIN = timedelta(seconds=60)
-MOVING = frozenset(
-    {
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
-    }
-)
-"""A broker that lost everything makes the topic of offsets when it is first asked for one."""
-
 
 Restored = dict[str, list[Decided]]
 
@@ -117,7 +100,7 @@ def _decide(kafka: KafkaConfig, wanted: Sequence[Group], moves: Moves) -> Restor
     for position in (position for group in wanted for position in group.positions):
         with suppress(KeyError):
             to[position.spot] = moves.spot(position.spot)
-    found = look(kafka, to.values())
+    found = look(kafka, to.values(), partly=True)
     decided: Restored = {}
     problems = []
     for group in wanted:
@@ -149,19 +132,19 @@ def _commit(kafka: KafkaConfig, group: str, decided: Sequence[Decided]) -> None:
     ]
     admin = client(kafka)
 
-    def unwritten() -> str | None:
+    def write() -> None:
+        """A broker that lost everything makes the topic of offsets when it is first asked."""
         asked = [ConsumerGroupTopicPartitions(group, places)]
-        try:
-            told = admin.alter_consumer_group_offsets(asked, request_timeout=SECONDS)[group]
-            errors = [(p, p.error) for p in told.result().topic_partitions if p.error is not None]
-        except KafkaException as failure:
-            errors = [(places[0], failure.args[0])]
-        for place, error in errors:
-            if not error.retriable() and error.code() not in MOVING:
-                raise RestoreError(f"group {group}, {place.topic}[{place.partition}]: {error}")
-        return str(errors[0][1]) if errors else None
+        told = admin.alter_consumer_group_offsets(asked, request_timeout=SECONDS)[group]
+        for place in told.result().topic_partitions:
+            if place.error is not None:
+                raise KafkaException(place.error)
 
-    wait_until(f"offsets of group {group} on {kafka.bootstrap_servers}", unwritten, within=WITHIN)
+    what = f"offsets of group {group} on {kafka.bootstrap_servers}"
+    try:
+        ask_again(what, write)
+    except ServerError as error:
+        raise RestoreError(str(error)) from error
 
 
 def _read_back(kafka: KafkaConfig, decided: Restored) -> None:

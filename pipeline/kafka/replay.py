@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -56,7 +57,8 @@ class Replay:
                 with ExitStack() as open_:
                     count = min(PARALLEL, max(1, len(self.plan.partitions)))
                     kafka = self.config.kafka
-                    writers = [open_.enter_context(RawWriter(kafka)) for _ in range(count)]
+                    new = partial(RawWriter, kafka, tell=self.progress)
+                    writers = [open_.enter_context(new()) for _ in range(count)]
                     proven = self._proven_before()
                     if not proven:
                         self._write(target, writers)
@@ -101,7 +103,8 @@ class Replay:
                 f"{name}: {left_out} is left out, archived as {facts['overrides'][left_out]}"
             )
         self._begin()
-        topic = target_topic.create(kafka, name, len(facts["partitions"]), replication, overrides)
+        count = self.plan.partition_count
+        topic = target_topic.create(kafka, name, count, replication, overrides)
         return self._held(topic, self.plan.partitions)
 
     def _taken(self, topic: Topic) -> Target:
@@ -115,7 +118,7 @@ class Replay:
             topic,
             bounds,
             self.plan.partitions,
-            partitions=len(self.plan.facts["partitions"]),
+            partitions=self.plan.partition_count,
             append=wish.append,
         )
         preflight.refuse(topic.name, () if made_by_us else problems)

@@ -95,6 +95,11 @@ class Plan:
         return found
 
     @property
+    def partition_count(self) -> int:
+        """How many partitions the topic had, also those that the set lacks."""
+        return int(self.facts.get("partition_count", len(self.facts["partitions"])))
+
+    @property
     def largest(self) -> int:
         """The largest batch that the target must take, filler too."""
         head = len(filler(FILLER)[1]) if any(plan.head for plan in self.partitions) else 0
@@ -116,6 +121,8 @@ class Plan:
         yield from self._of_target()
         if self.largest > BY_DEFAULT:
             yield f"a batch has {self.largest:,} bytes: max.message.bytes is raised meanwhile"
+        if why := self.backup.manifest.facts.get("incomplete", {}).get(wish.topic):
+            yield f"{self.backup.label} does not hold it whole: {why}"
         for partition, source in self.sources.items():
             if lost := source.index.gaps.get(Reason.LOST):
                 yield f"  [{partition}] {lost:,} offsets were LOST before they were archived"
@@ -165,11 +172,16 @@ def _archive(repository: Repository, wish: Wish) -> BackupSet:
         if wish.topic not in backup.manifest.facts.get("topics", {}):
             raise ConfigError(f"{backup.label} does not hold {wish.topic}")
         return backup
+    in_part = None
     for label in reversed(repository.labels(KIND)):
         backup = repository.get(label)
         if wish.topic in backup.manifest.facts.get("topics", {}):
-            return backup  # a topic that was deleted is not in the newest set
-    raise ConfigError(f"no backup set in {repository.store.where} holds {wish.topic}")
+            why = backup.manifest.facts.get("incomplete", {}).get(wish.topic)
+            if why is None:
+                return backup  # a topic that was deleted is not in the newest set
+            in_part = in_part or f"{label} holds it in part ({why}): name that set to have this"
+    told = f"; {in_part}" if in_part else ""
+    raise ConfigError(f"no backup set in {repository.store.where} holds {wish.topic}{told}")
 
 
 def _range(source: Archived, wish: Wish) -> Range:

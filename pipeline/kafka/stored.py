@@ -47,39 +47,42 @@ def pools(
     """All that can be gone on from, for each partition; an index that is damaged is said."""
     present = set(repository.store.list(f"sets/{kind}/"))
     found = {place: Pool() for topic in topics for place in topic.places}
-    for backup, topic in _newest(repository, kind, topics, progress):
-        for place in topic.places:
-            try:
-                _take_over(found[place], backup, place, present)
-            except (BackupError, StoreError) as error:
-                progress(
-                    f"{place}: archived whole again, {backup.label} cannot be gone on from: {error}"
-                )
+    for backup, place in _newest(repository, kind, topics, progress):
+        try:
+            _take_over(found[place], backup, place, present)
+        except (BackupError, StoreError) as error:
+            progress(
+                f"{place}: archived whole again, {backup.label} cannot be gone on from: {error}"
+            )
     _add_unfinished(found, repository, kind, present)
     return found
 
 
 def _newest(
     repository: Repository, kind: str, topics: Sequence[Topic], progress: Progress
-) -> Iterator[tuple[BackupSet, Topic]]:
-    """Each topic with the newest set that holds it, unless the topic was made anew since."""
-    wanted = {topic.name: topic for topic in topics}
+) -> Iterator[tuple[BackupSet, Place]]:
+    """Each partition with the newest set that holds it, unless the topic was made anew since."""
+    wanted = {topic.name: {place.partition: place for place in topic.places} for topic in topics}
+    ids = {topic.name: str(topic.topic_id) for topic in topics}
     for label in reversed(repository.labels(kind)):
         if not wanted:
             return
         backup = repository.get(label)
         held = backup.manifest.facts["topics"]
         for name in sorted(wanted.keys() & held.keys()):
-            topic = wanted.pop(name)
-            if held[name]["topic_id"] == str(topic.topic_id):
-                yield backup, topic
-            else:
+            if held[name]["topic_id"] != ids[name]:
+                del wanted[name]
                 progress(f"{name}: made anew since {label}, archived from its start")
+                continue
+            for partition in held[name]["partitions"]:
+                if (place := wanted[name].pop(int(partition), None)) is not None:
+                    yield backup, place
+            # what is whole has all partitions: others are new; else an older set may have them
+            if not wanted[name] or name not in backup.manifest.facts.get("incomplete", {}):
+                del wanted[name]
 
 
 def _take_over(pool: Pool, backup: BackupSet, place: Place, present: set[str]) -> None:
-    if str(place.partition) not in backup.manifest.facts["topics"][place.topic]["partitions"]:
-        return  # the topic has got more partitions
     objects = {entry.key: entry for entry in backup.manifest.objects}
     index = reading.read_index(
         backup, place.topic, place.partition, {key: each.sha256 for key, each in objects.items()}

@@ -9,16 +9,25 @@ from itertools import zip_longest
 from typing import NamedTuple
 from uuid import uuid4
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    ThrottleEvent,
+    TopicPartition,
+)
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
-from pipeline.kafka.topics import describe, extents
+from pipeline.kafka.momentary import passes
+from pipeline.kafka.topics import GONE, described, known_extents, listed
 
 BACK = 32
 """Offsets that are searched for the record before; markers and gaps may fill more."""
 PATIENCE = 30.0  # seconds without anything from the brokers
+UNDECIDED = "it stands behind an open transaction, nobody can tell what it reads next"
 _EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 - its public name
 _LENGTH = struct.Struct(">i")
 
@@ -54,7 +63,8 @@ class Seen(BaseModel):
 class Surroundings(BaseModel):
     """What a read_committed consumer finds at an offset of a log from `start` to `end`.
 
-    `before` is None where none of the BACK offsets before holds a record.
+    `before` is None where none of the BACK offsets before holds a record. `unseen` says why nobody
+    looked: then neither is known, and with another reason than UNDECIDED start and end are not.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,29 +75,59 @@ class Surroundings(BaseModel):
     end: int
     before: Seen | None = None
     next: Seen | None = None
+    unseen: str | None = None
 
 
-def look(config: KafkaConfig, spots: Iterable[Spot]) -> dict[Spot, Surroundings]:
+Looked = dict[Spot, Surroundings]
+
+
+def look(config: KafkaConfig, spots: Iterable[Spot], *, partly: bool = False) -> Looked:
     """Look at each spot; one of a topic or partition that is not there is left out.
 
-    Reads a few records for each, whatever the size of the topics. Raises ServerError.
+    Reads a few records for each, whatever the size of the topics. Raises ServerError where one
+    cannot be looked at; with `partly` that is `unseen` instead, and all others are looked at.
     """
-    reader = _reader(config)
+    heard = _Heard()
+    reader = _reader(config, heard)
     try:
-        there = set(reader.list_topics(timeout=PATIENCE).topics)
+        there = set(listed(config).topics)
         wanted = sorted({spot for spot in spots if spot.topic in there})
         found = _extents(config, wanted)
-        readable = [s for s in wanted if s in found and found[s].start <= s.offset <= found[s].end]
+        readable = [s for s in wanted if s in found and _is_readable(s, found[s])]
         for round_ in _rounds(readable):
-            found |= _read(reader, {spot: found[spot] for spot in round_})
+            found |= _read(reader, {spot: found[spot] for spot in round_}, heard)
     except KafkaException as error:
         raise ServerError(f"records on {config.bootstrap_servers}: {error}") from error
     finally:
         reader.close()
+    for spot, at in found.items():
+        if at.unseen not in {None, UNDECIDED} and not partly:
+            raise ServerError(f"{spot} on {config.bootstrap_servers}: {at.unseen}")
     return found
 
 
-def _reader(config: KafkaConfig) -> Consumer:
+def _is_readable(spot: Spot, at: Surroundings) -> bool:
+    return at.unseen is None and at.start <= spot.offset <= at.end
+
+
+class _Heard:
+    """When brokers were heard last; that a quota holds them back counts as hearing from them."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def now(self) -> None:
+        self._last = max(self._last, time.monotonic())
+
+    def held_back(self, event: ThrottleEvent) -> None:
+        self._last = max(self._last, time.monotonic() + event.throttle_time)
+
+    @property
+    def silent(self) -> bool:
+        return time.monotonic() - self._last > PATIENCE
+
+
+def _reader(config: KafkaConfig, heard: _Heard) -> Consumer:
     return Consumer(
         {
             **config.client,
@@ -100,25 +140,38 @@ def _reader(config: KafkaConfig) -> Consumer:
             "max.partition.fetch.bytes": 65536,  # a larger batch still comes whole
             "queued.max.messages.kbytes": 1024,
             "log_level": 2,
+            "throttle_cb": heard.held_back,
         }
     )
 
 
-def _extents(config: KafkaConfig, spots: list[Spot]) -> dict[Spot, Surroundings]:
-    described = describe(config, names) if (names := sorted({s.topic for s in spots})) else []
-    compacted = {topic.name: topic.compacted for topic in described}
-    asked = {(p.topic, p.partition): p for topic in described for p in topic.places}
-    told = extents(config, list(asked.values()))
-    return {
-        spot: Surroundings(
-            topic_id=str(place.topic_id),
-            compacted=compacted[spot.topic],
-            start=told[place].start,
-            end=told[place].high_watermark,
-        )
-        for spot in spots
-        if (place := asked.get((spot.topic, spot.partition))) is not None
-    }
+def _extents(config: KafkaConfig, spots: list[Spot]) -> Looked:
+    """Start and end of the logs; of a partition that nobody answers for, why."""
+    names = sorted({spot.topic for spot in spots})
+    topics, missing = described(config, names)
+    places = {(p.topic, p.partition): p for topic in topics for p in topic.places}
+    compacted = {topic.name: topic.compacted for topic in topics}
+    asked = [places[at] for at in sorted({spot[:2] for spot in spots} & places.keys())]
+    known, unknown = known_extents(config, asked)
+    found: Looked = {}
+    for spot in spots:
+        place = places.get(spot[:2])
+        if place in known:
+            extent, folded = known[place], compacted[spot.topic]
+            open_ = extent.end < spot.offset <= extent.high_watermark
+            found[spot] = Surroundings(
+                topic_id=str(place.topic_id),
+                compacted=folded,
+                start=extent.start,
+                end=extent.high_watermark,
+                unseen=UNDECIDED if open_ else None,
+            )
+        elif (why := unknown[place] if place else missing.get(spot.topic, GONE)) != GONE:
+            topic_id = str(place.topic_id) if place else ""
+            found[spot] = Surroundings(
+                topic_id=topic_id, compacted=False, start=0, end=0, unseen=why
+            )
+    return found
 
 
 def _rounds(spots: list[Spot]) -> Iterator[list[Spot]]:
@@ -130,7 +183,7 @@ def _rounds(spots: list[Spot]) -> Iterator[list[Spot]]:
         yield [spot for spot in one_each if spot is not None]
 
 
-def _read(reader: Consumer, spots: dict[Spot, Surroundings]) -> dict[Spot, Surroundings]:
+def _read(reader: Consumer, spots: Looked, heard: _Heard) -> Looked:
     left = {(spot.topic, spot.partition): spot for spot in spots}
     found = dict(spots)
     reader.assign(
@@ -139,26 +192,31 @@ def _read(reader: Consumer, spots: dict[Spot, Surroundings]) -> dict[Spot, Surro
             for spot, at in spots.items()
         ]
     )
-    heard = time.monotonic()
+    heard.now()
     while left:
         for message in reader.consume(500, timeout=0.2):
-            heard = time.monotonic()
+            heard.now()
             spot = left.get((message.topic() or "", message.partition() or 0))
             if spot is not None and _done(message, spot, found):
                 del left[spot.topic, spot.partition]
                 reader.incremental_unassign([TopicPartition(spot.topic, spot.partition)])
-        if left and time.monotonic() - heard > PATIENCE:
-            raise ServerError(f"nothing arrives from {', '.join(map(str, left.values()))}")
+        if left and heard.silent:
+            for spot in left.values():
+                found[spot] = found[spot].model_copy(update={"unseen": "nothing arrives"})
+            break
     reader.unassign()
     return found
 
 
-def _done(message: Message, spot: Spot, found: dict[Spot, Surroundings]) -> bool:
+def _done(message: Message, spot: Spot, found: Looked) -> bool:
     """Take in a message; whether nothing more has to be read for this spot."""
     if (error := message.error()) is not None:
         if error.code() == _EOF:
             return True
-        raise KafkaException(error)
+        if passes(error.code()):
+            return False  # librdkafka asks again
+        found[spot] = found[spot].model_copy(update={"unseen": str(error)})
+        return True
     seen = _seen(message)
     which = "before" if seen.offset < spot.offset else "next"
     found[spot] = found[spot].model_copy(update={which: seen})

@@ -15,7 +15,7 @@ from pipeline.kafka import archive
 from pipeline.kafka.batches import walk
 from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Gap, Reason
-from pipeline.kafka.topics import extents
+from pipeline.kafka.topics import known_extents
 from pipeline.repository import BackupSet, Repository
 from pipeline.wait import wait_until
 from tests.kafka import topics
@@ -121,7 +121,7 @@ def test_the_log_may_begin_inside_a_batch(broker: Stack, repository: Repository)
 def test_what_retention_deletes_under_the_reader_is_told(
     broker: Stack, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kafka, true_extents = broker.config.kafka, extents
+    kafka, true_extents = broker.config.kafka, known_extents
     topic = plain(kafka, "lz4")
     asked: list[object] = []
 
@@ -132,7 +132,7 @@ def test_what_retention_deletes_under_the_reader_is_told(
         asked.append(places)
         return found
 
-    monkeypatch.setattr(archive, "extents", extents_then_retention)
+    monkeypatch.setattr(archive, "known_extents", extents_then_retention)
     backup = archive.take(broker.config, repository, [topic])
     index = index_of(backup, topic)
     assert problems(backup) == []

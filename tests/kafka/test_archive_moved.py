@@ -2,22 +2,27 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewTopic
+from typer.testing import CliRunner, Result
 
+from fixtures.kafka_story import commit
 from fixtures.stacks.kafka import KafkaServer
 from fixtures.stacks.protocol import Stack
+from pipeline.cli import app
 from pipeline.config import KafkaConfig, PipelineConfig, PostgresConfig, RepositoryConfig
 from pipeline.errors import BackupError, ServerError
-from pipeline.kafka import archive
+from pipeline.kafka import archive, groups, momentary
 from pipeline.kafka.brokers import Place
 from pipeline.kafka.raw import Fetched, RawReader
 from pipeline.kafka.reading import archived
 from pipeline.kafka.segments import FORMAT, INDEX, Index
 from pipeline.repository import Repository
-from pipeline.store import read
+from pipeline.store import FolderStore, read
 from tests.kafka import topics
 from tests.kafka.archives import problems
 from tests.kafka.brokers import pair
@@ -87,6 +92,67 @@ def test_a_leader_that_dies_in_the_middle_is_followed(
     assert (index.added, index.records, index.gaps) == (WRITTEN, 2 * WRITTEN, {}), said
     assert [offset for _, offset in index.leader_epochs] == [0, WRITTEN]
     assert [problems(each) for each in (backup, more)] == [[], []]
+
+
+@pytest.mark.slow
+def test_a_partition_without_a_leader_leaves_all_else_backed_up(
+    two: tuple[str, KafkaServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers, second = two
+    kafka = KafkaConfig(bootstrap_servers=servers, client={"log_level": "0"})
+    config = tmp_path / "pipeline.toml"
+    config.write_text(
+        f'[kafka]\nbootstrap_servers = "{servers}"\n[repository]\npath = "{tmp_path}"\n'
+    )
+    led = {"half": [[1], [2]], "sound": [[1]], "__consumer_offsets": [[1]]}
+    new = [NewTopic(n, num_partitions=len(on), replica_assignment=on) for n, on in led.items()]
+    client = topics.admin(kafka)
+    for made in client.create_topics(new).values():
+        made.result()
+    writer = topics.producer(kafka)
+    for name, partition in (("half", 0), ("half", 1), ("sound", 0)):
+        topics.fill(writer, name, 100, partition=partition)
+        commit(kafka, f"of-{name}", TopicPartition(name, partition, 50))
+    second.kill()
+    monkeypatch.setattr(momentary, "PATIENCE", timedelta(seconds=5))  # fenced after three
+    monkeypatch.setattr("pipeline.kafka.topics.SECONDS", 4.0)
+    names = [f"--topic={name}" for name in ("half", "sound")]
+    done = invoke("backup", "topics", *names, config=config)
+    assert done.exit_code == 1, done.output
+    assert "half is not archived whole: [1] " in done.output
+    sets = Repository(FolderStore(tmp_path))
+    in_part = sets.latest(archive.KIND)
+    held = {
+        name: list(each["partitions"]) for name, each in in_part.manifest.facts["topics"].items()
+    }
+    assert held == {"half": ["0"], "sound": ["0"]}
+    assert list(in_part.manifest.facts["incomplete"]) == ["half"]
+    assert problems(in_part) == []
+    assert "bytes  not whole: half" in invoke("list", config=config).output
+    refused = invoke("restore", "topic", "--topic=half", "--plan", config=config)
+    assert refused.exit_code != 0
+    monkeypatch.setattr(momentary, "PATIENCE", timedelta(seconds=1))
+    done = invoke("backup", "offsets", config=config)
+    assert done.exit_code == 1, done.output
+    assert "of-half: half[1]@50: " in done.output
+    noted = {
+        str(position.spot): position.around
+        for group in groups.read(sets.latest(groups.KIND))
+        for position in group.positions
+    }
+    assert noted.keys() == {"half[0]@50", "half[1]@50", "sound[0]@50"}
+    assert [spot for spot, around in noted.items() if around and around.unseen] == ["half[1]@50"]
+    second.start()
+    monkeypatch.undo()
+    done = invoke("backup", "topics", *names, config=config)
+    assert done.exit_code == 0, done.output
+    whole = sets.latest(archive.KIND)
+    assert len(list(archived(whole, ["half"]))) == 2
+    assert in_part.label in str([entry.key for entry in whole.manifest.objects])
+
+
+def invoke(*words: str, config: Path) -> Result:
+    return CliRunner().invoke(app, [*words, "--config", str(config)])
 
 
 def test_a_topic_that_is_deleted_while_it_is_read_ends_the_run(

@@ -1,5 +1,8 @@
 """Laws of record batches: what is packed is walked, and no damage goes unseen."""
 
+import struct
+from zlib import crc32
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,7 @@ from pipeline.kafka.batches import (
     Batch,
     Codec,
     Marker,
+    OldFormat,
     check_crc,
     marker,
     packed,
@@ -130,3 +134,15 @@ def test_attributes_are_told_apart() -> None:
     assert batch._replace(attributes=0x20).control
     assert batch._replace(attributes=0x40).delete_horizon
     assert batch.missing == 6
+
+
+@pytest.mark.parametrize("magic", [0, 1])
+def test_messages_of_before_batches_are_named_for_what_they_are(magic: int) -> None:
+    """An old message is shorter than the header of a batch, and sound all the same."""
+    time = struct.pack(">q", 1) if magic else b""
+    body = struct.pack(">bb", magic, 0) + time + struct.pack(">ii", -1, 1) + b"x"
+    message = struct.pack(">I", crc32(body)) + body
+    data = struct.pack(">qi", 7, len(message)) + message
+    told = rf"orders\[0\], byte 0: .* format {magic}.* archive again"
+    with pytest.raises(OldFormat, match=told):
+        list(walk(data * 5, "orders[0]", cut=True))
