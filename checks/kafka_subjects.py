@@ -2,13 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
-
-from kafka import TopicPartition
-from kafka.admin import KafkaAdminClient
 
 from checks import kafka_reading
 from checks.kafka_replays import Comparison, compared
@@ -16,10 +12,11 @@ from fixtures.kafka_state import kafka_state
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, PipelineError, StoreError
 from pipeline.kafka import archive, exports, groups, target_topic
-from pipeline.kafka.raw import RawReader, settings
+from pipeline.kafka.raw import RawReader
 from pipeline.kafka.reading import Archived, digests, read_index
 from pipeline.kafka.segments import Index
 from pipeline.kafka.topics import Extent, Topic, describe, extents
+from pipeline.kafka.transactions import Hanging, hanging
 from pipeline.recovery.journal import FOLDER
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
@@ -186,19 +183,11 @@ class LiveTopics:
         """Where a partition's log stands; None where it is not there."""
         return self._extents.get((topic, partition))
 
-    def open_transactions(self, topic: str, partition: int) -> Iterator[tuple[int, datetime]]:
-        """Producers with an open transaction there, and the time of their last record."""
-        kafka = self.config.kafka
-        servers = kafka.bootstrap_servers.split(",")
-        admin = KafkaAdminClient(bootstrap_servers=servers, **settings(kafka.client))
-        try:
-            at = TopicPartition(topic, partition)
-            for each in admin.describe_producers([at])[at].active_producers:
-                if each.current_transaction_start_offset >= 0:
-                    since = datetime.fromtimestamp(each.last_timestamp / 1000, UTC)
-                    yield each.producer_id, since
-        finally:
-            admin.close()
+    def hanging(self, topic: str, partition: int) -> list[Hanging]:
+        """Open transactions there that nobody will end."""
+        place = next(each for each in self.topics[topic].places if each.partition == partition)
+        with RawReader(self.config.kafka) as reader:
+            return hanging(reader, place)
 
     @cached_property
     def groups(self) -> dict[str, groups.Group]:

@@ -1,25 +1,20 @@
 """The running cluster beside the newest archive: who may do what, and what nobody has decided."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
-
-from confluent_kafka import Producer
 
 from checks.check import Observation, check
 from checks.kafka_subjects import LiveTopics
 from checks.rules.kafka_topics import archived_name
 from fixtures import kafka_rights
 from fixtures.faults import kafka_live
-from fixtures.kafka_story import PLAIN, SECONDS, TRANSACTIONAL, flush, producer
+from fixtures.faults.hanging import leave_hanging
+from fixtures.kafka_story import PLAIN, TRANSACTIONAL, flush, producer
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError
 from pipeline.kafka.topics import extents
 from pipeline.wait import wait_until
-
-OPEN_FOR = timedelta(minutes=15)
-"""The longest that brokers let a transaction stay open by default."""
 
 
 @check(
@@ -119,20 +114,18 @@ def iterations_lowered(scratch: Scratch[LiveTopics], _rng: Random) -> Damage:
     "producer with `kafka-transactions.sh describe-producers`, and abort what hangs with it.",
 )
 def no_hanging_transaction(live: LiveTopics) -> Iterator[Observation]:
-    """No transaction has been open for longer than brokers allow."""
+    """No transaction stays open that its coordinator does not know, or lets stand too long."""
     for where, topic, partition in live.archive.places():
         extent = live.extent(topic, partition)
         if extent is None or extent.end == extent.high_watermark:
             yield Observation(where, None)
             continue
-        problem = None
-        for producer_id, since in live.open_transactions(topic, partition):
-            if datetime.now(UTC) - since > OPEN_FOR:
-                problem = (
-                    f"decided up to {extent.end} of {extent.high_watermark}: a transaction of "
-                    f"producer {producer_id} has written nothing since {since:%Y-%m-%d %H:%M:%S}Z"
-                )
-        yield Observation(where, problem)
+        found = [
+            f"decided up to {extent.end} of {extent.high_watermark}: a transaction of producer "
+            f"{each.producer_id} from offset {each.first} on hangs: {each.why}"
+            for each in live.hanging(topic, partition)
+        ]
+        yield Observation(where, "; ".join(found) or None)
 
 
 @no_hanging_transaction.detects
@@ -152,26 +145,14 @@ def open_before_many_others(scratch: Scratch[LiveTopics], rng: Random) -> Damage
     return damage
 
 
-_LEFT_OPEN: list[Producer] = []
-"""Producers whose transactions hang: when one is collected, its transaction may be aborted."""
-
-
 def _hang(scratch: Scratch[LiveTopics], count: int) -> Damage:
-    """Begin a transaction with records of an hour ago, and go."""
     kafka, name = kafka_live.own(scratch), archived_name(scratch, TRANSACTIONAL)
-    bank = producer(kafka, **{"transactional.id": f"gone-{name}"})
-    bank.init_transactions(SECONDS)
-    bank.begin_transaction()
-    then = int((datetime.now(UTC) - 4 * OPEN_FOR).timestamp() * 1000)
-    for _ in range(count):
-        bank.produce(name, b"never decided", "key", partition=0, timestamp=then)
-    flush(bank)
-    _LEFT_OPEN.append(bank)
     place = kafka_live.topic(scratch, name).places[0]
+    producer_id = leave_hanging(kafka, place, count)
 
     def decided() -> str | None:
         extent = extents(kafka, [place])[place]
         return None if extent.end < extent.high_watermark else "nothing is open"
 
     wait_until(f"an open transaction in {name}", decided, within=kafka_rights.SOON)
-    return Damage(f"{name}[0]", f"{count} records wait for a decision")
+    return Damage(str(place), f"{count} records of producer {producer_id} wait for a decision")
