@@ -17,6 +17,7 @@ from bench.packages import Programs
 from fixtures.stacks.artifacts import shell_python
 from fixtures.stacks.ports import Ports
 from fixtures.stacks.reaper import kill_inside
+from pipeline import marker
 from pipeline.config import PipelineConfig, PostgresConfig, RepositoryConfig
 from pipeline.postgres import wal_command
 from pipeline.postgres.server import LocalServer
@@ -193,6 +194,7 @@ def bench(
         repository=RepositoryConfig(path=folder / "ours", wal_command=words),
     )
     made = Bench(folder, programs, config, ports, initdb)
+    marker.make(str(config.repository.path))
     made.tools.own(folder)
     try:
         yield made

@@ -1,7 +1,7 @@
 """A replayed topic beside its archive, record by record as a read_committed consumer sees both."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -75,6 +75,11 @@ class ComparedPartition:
         return fold(self.then()), fold(self.now())
 
 
+def _as_begun(plan: PartitionPlan, began: tuple[int, int]) -> PartitionPlan:
+    """The plan as it was carried out: behind what stood there, no log start was set."""
+    return replace(plan, start=began[0], head=began[1])
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One replay: the topic that it wrote, and its partitions."""
@@ -91,7 +96,7 @@ class Comparison:
 def compared(config: PipelineConfig) -> Iterator[Comparison]:
     """Newest finished replay into each topic that exists. Raises PipelineError."""
     newest: dict[str, Journal] = {}
-    for journal in journals(config):
+    for journal in journals(config.repository.path):
         done = journal.done()
         if "replay" in done and "target" in done:
             newest[done["target"]["topic"]] = journal
@@ -118,7 +123,7 @@ def _comparison(config: PipelineConfig, topic: Topic, journal: Journal) -> Compa
                 kafka=config.kafka,
                 place=places[each.partition],
                 archived=plan.sources[each.partition],
-                plan=each,
+                plan=_as_begun(each, begins[str(each.partition)]),
                 begin=begins[str(each.partition)][0],
                 proven_end=min(proven[each.partition], ends[places[each.partition]].end),
                 extent=ends[places[each.partition]],

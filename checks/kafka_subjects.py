@@ -17,6 +17,7 @@ from pipeline.kafka.reading import Archived, digests, read_index
 from pipeline.kafka.segments import Index
 from pipeline.kafka.topics import Extent, Topic, describe, extents
 from pipeline.kafka.transactions import Hanging, hanging
+from pipeline.kinds import EVIDENCE, newest
 from pipeline.recovery.journal import FOLDER
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
@@ -53,7 +54,7 @@ class TopicArchive:
 
     @classmethod
     def of(cls, config: PipelineConfig) -> Self:
-        return cls(KafkaBackups.of(config).sets.latest(archive.KIND))
+        return cls(newest(KafkaBackups.of(config).sets, archive.KIND))
 
     def shared_in(self, notes: Path) -> Self:
         """The same archive, read once over all workers."""
@@ -121,6 +122,7 @@ class OffsetsBackup:
             backup
             for backup in map(sets.get, reversed(labels))
             if backup.manifest.finished <= topics.backup.manifest.finished
+            and not backup.manifest.facts.get(EVIDENCE)
         )
         return cls(topics, tuple(labels), next(before, None))
 

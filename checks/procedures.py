@@ -73,6 +73,7 @@ WRITTEN = (
             "kafka.offsets-tile",
             "kafka.nothing-lost",
             "kafka.sets-agree",
+            "kafka.sets-hold-what-was-held",
             "kafka.backups-recent",
         ),
     ),

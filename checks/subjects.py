@@ -13,7 +13,8 @@ from psycopg.rows import dict_row
 from checks import logical_dump
 from checks.contents import Contents, read_anew, read_once
 from pipeline.config import PipelineConfig, PlanConfig
-from pipeline.errors import ObjectMissing, RestoreError
+from pipeline.errors import RestoreError
+from pipeline.kinds import newest
 from pipeline.postgres import base_backup, chain, logical
 from pipeline.postgres.lsn import Lsn, is_segment, segment_start, segments_between
 from pipeline.postgres.receiver import ExpectedEnd
@@ -55,7 +56,7 @@ class BaseBackup:
 
     @classmethod
     def of(cls, config: PipelineConfig) -> Self:
-        latest = BackupRepository.of(config).sets.latest(base_backup.KIND)
+        latest = newest(BackupRepository.of(config).sets, base_backup.KIND)
         return cls(latest, Tools.of(config.postgres))
 
     def shared_in(self, notes: Path) -> Self:
@@ -111,12 +112,8 @@ class LogicalBackup:
 
     @classmethod
     def of(cls, config: PipelineConfig) -> Self:
-        sets = BackupRepository.of(config).sets
-        for label in reversed(sets.labels(logical.KIND)):
-            backup = sets.get(label)
-            if backup.manifest.facts.get("scope") in {logical_dump.WHOLE, None}:
-                return cls(config, backup, Tools.of(config.postgres))
-        raise ObjectMissing(f"sets/{logical.KIND}/ of a whole database", sets.store.where)
+        latest = newest(BackupRepository.of(config).sets, logical.KIND)
+        return cls(config, latest, Tools.of(config.postgres))
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -164,19 +164,12 @@ class PlanConfig(Section):
     slots: timedelta = Field(14 * DAY, ge=DAY, description="slots, publications, connectors")
     topics: timedelta = Field(30 * DAY, ge=DAY, description="archives of topics, taken weekly")
     offsets: timedelta = Field(7 * DAY, ge=DAY, description="committed offsets of consumer groups")
+    evidence: timedelta | None = Field(
+        None, ge=DAY, description="what recoveries salvaged, the only copy; default: for ever"
+    )
     wal: timedelta = Field(
         7 * DAY, ge=DAY, description="the recovery window: the base backup before it is kept too"
     )
-
-    def by_kind(self) -> dict[str, timedelta]:
-        """Ages by the kind of a backup set."""
-        return {
-            "base": self.base,
-            "logical": self.logical,
-            "slots": self.slots,
-            "topics": self.topics,
-            "offsets": self.offsets,
-        }
 
 
 class Objective(Section):

@@ -1,6 +1,7 @@
 """What can go wrong, split only where a caller acts differently."""
 
 import re
+from collections.abc import Sequence
 
 _LOGIN = re.compile(r"(?<=://)[^\s/?#'\"]*@")
 
@@ -29,6 +30,14 @@ class ObjectMissing(StoreError):
         super().__init__(f"no object {key!r} in {where}")
         self.key = key
         self.where = where
+
+
+class NoBackup(ObjectMissing):
+    """No backup set will do; `passed` says why each that is there does not."""
+
+    def __init__(self, what: str, where: str, passed: Sequence[str] = ()) -> None:
+        super().__init__(what, where)
+        self.args = ("\n  ".join((f"no {what} in {where}", *passed)),)
 
 
 class ObjectExists(StoreError):

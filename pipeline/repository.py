@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -12,12 +12,13 @@ from typing import Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.errors import BackupError, ObjectMissing, StoreError
+from pipeline.errors import BackupError, ConfigError, NoBackup, ObjectMissing, StoreError
 from pipeline.store import Store, StoredObject, read
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 MADE_BY = "recovery-drills 0.1"
+_LABEL = re.compile(r"[a-z]+-[\w.-]+", re.ASCII)
 
 
 class Manifest(BaseModel):
@@ -131,8 +132,13 @@ class Draft:
         self._loose.append(key)  # before: a store may fail with the object in place
         return self.repository.store.put(key, chunks)
 
-    def commit(self, facts: dict[str, Any], objects: Iterable[StoredObject]) -> BackupSet:
-        """Make it a backup set that finished now."""
+    def commit(
+        self,
+        facts: dict[str, Any],
+        objects: Iterable[StoredObject],
+        note: "Note | None" = None,
+    ) -> BackupSet:
+        """Make it a backup set that finished now; `note` adds facts that others know of it."""
         manifest = Manifest(
             kind=self.kind,
             label=self.label,
@@ -142,6 +148,8 @@ class Draft:
             facts=facts,
             objects=tuple(objects),
         )
+        if note is not None:
+            manifest = manifest.model_copy(update={"facts": facts | note(manifest)})
         self._loose.insert(0, self.prefix + MANIFEST)
         taken = self.repository.commit(manifest)
         self._loose.clear()
@@ -178,9 +186,15 @@ class Repository:
         return BackupSet(manifest, self.store)
 
     def get(self, label: str) -> BackupSet:
-        """The set of that label; ObjectMissing when there is none, BackupError when it is bad."""
+        """The set of that label; NoBackup when there is none, BackupError when it is bad."""
+        if not _LABEL.fullmatch(label):
+            raise ConfigError(f"{label!r} is no label of a backup set; `pipeline list` names them")
         kind, key = label.partition("-")[0], folder_of(label) + MANIFEST
-        manifest = Manifest.unsealed(read(self.store, key), key)
+        try:
+            sealed = read(self.store, key)
+        except ObjectMissing:
+            raise NoBackup(f"backup set {label}", self.store.where) from None
+        manifest = Manifest.unsealed(sealed, key)
         if (manifest.kind, manifest.label) != (kind, label):
             raise BackupError(f"{key}: the manifest is that of {manifest.label!r}")
         return BackupSet(manifest, self.store)
@@ -195,17 +209,26 @@ class Repository:
     def __iter__(self) -> Iterator[BackupSet]:
         return self.sets()
 
-    def sets(self, kind: str | None = None) -> Iterator[BackupSet]:
-        """Committed sets, oldest first. A bad manifest raises: it must not pass for "none"."""
-        for label in self.labels(kind):
-            yield self.get(label)
+    def sets(
+        self, kind: str | None = None, unreadable: Callable[[str, str], None] | None = None
+    ) -> Iterator[BackupSet]:
+        """Committed sets, oldest first. A bad manifest raises: it must not pass for "none".
 
-    def latest(self, kind: str) -> BackupSet:
-        """The newest set of a kind; ObjectMissing when there is none."""
-        labels = self.labels(kind)
-        if not labels:
-            raise ObjectMissing(f"sets/{kind}/", self.store.where)
-        return self.get(labels[-1])
+        Who goes on without such a set says so: `unreadable` hears its label, and what is wrong.
+        """
+        for label in self.labels(kind):
+            try:
+                yield self.get(label)
+            except (BackupError, StoreError) as error:
+                if isinstance(error, ObjectMissing):
+                    continue  # retention takes the manifest first
+                if unreadable is None:
+                    raise
+                unreadable(label, str(error))
+
+
+Note = Callable[[Manifest], dict[str, Any]]
+"""Adds facts to a set that is about to be committed."""
 
 
 def total_size(objects: Iterable[StoredObject]) -> int:

@@ -6,13 +6,16 @@ leaves whole backup sets, and objects without a manifest that a later run remove
 
 import contextlib
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pipeline import kinds
 from pipeline.config import PipelineConfig
 from pipeline.errors import ObjectMissing
+from pipeline.kafka import losses, replay_journal
 from pipeline.postgres import base_backup, chain
 from pipeline.postgres.lsn import Lsn, is_segment, parse_segment, segment_start
 from pipeline.postgres.receiver import ExpectedEnd
@@ -53,14 +56,17 @@ class Decision:
 def decide(config: PipelineConfig, now: datetime) -> Decision:
     """Read the repository and decide; nothing is deleted.
 
-    Raises BackupError when a manifest cannot be read and RestoreError when the lineage of the
-    newest base backup is unknown: what cannot be judged is not thinned out.
+    Raises RestoreError when the lineage of the newest base backup is unknown: what cannot be judged
+    is not thinned out. A set whose manifest cannot be read stays, with all that it may need.
     """
     repository = Repository(FolderStore(config.repository.path))
-    keep = config.plan.by_kind()
-    sets = [found for kind in keep for found in repository.sets(kind)]
+    keep = {kind.name: kind.kept(config.plan) for kind in kinds.KINDS.values()}
+    unread: dict[str, str] = {}
+    sets = [found for kind in keep for found in repository.sets(kind, unread.__setitem__)]
+    doubt = [label for label in unread if _begun(label) >= now - keep[_kind(label)]]
     bases = [found for found in sets if found.kind == base_backup.KIND]
-    needed = _newest(sets) | _anchor(config, bases, now)
+    needed = _last_words(config, sets) | _in_doubt(sets, doubt) | _newest(sets, now)
+    needed |= _evidence(config, sets, now) | _anchor(config, bases, now)
     young = [found for found in bases if found.manifest.finished >= now - keep[found.kind]]
     needed = _carriers(bases, [*young, *(b for b in bases if b.label in needed)]) | needed
     aged = [found for found in sets if found.manifest.finished < now - keep[found.kind]]
@@ -72,10 +78,13 @@ def decide(config: PipelineConfig, now: datetime) -> Decision:
         removals=(
             # newest first: what is left of a chain when we are interrupted is a whole one
             *(_removal(found, keep[found.kind], held) for found in reversed(expired)),
-            *_orphans(repository, keep, now, held),
-            *_wal(config, kept, now),
+            *_orphans(repository, keep, now, held, {_kind(label) for label in doubt}),
+            *(_wal(config, kept, now) if _reaches_below(kept, doubt) else ()),
         ),
-        spared=tuple((s.label, needed[s.label]) for s in aged if s.label in needed),
+        spared=(
+            *((label, f"it cannot be read: {why}") for label, why in unread.items()),
+            *((s.label, needed[s.label]) for s in aged if s.label in needed),
+        ),
     )
 
 
@@ -90,16 +99,71 @@ def carry_out(store: Store, decision: Decision) -> int:
     return count
 
 
-def _newest(sets: list[BackupSet]) -> dict[str, str]:
+def _newest(sets: list[BackupSet], now: datetime) -> dict[str, str]:
     """The last set of a kind is kept at any age: nothing took its place.
 
-    Of logical backups that of each scope: one table does not take the place of a database.
+    That of each scope and of each server or cluster: none takes the place of another. One that is
+    dated in the future stays by that, and is no reason to let go of the one before it.
     """
-    newest = {(found.kind, found.manifest.facts.get("scope")): found.label for found in sets}
+    newest: dict[tuple[object, ...], BackupSet] = {}
+    for found in sets:
+        manifest = found.manifest
+        if not manifest.facts.get(kinds.EVIDENCE) and not kinds.ahead(manifest, now):
+            newest[found.kind, kinds.origin_of(manifest), manifest.facts.get("scope")] = found
     return {
-        label: f"the newest {kind} backup" + (f" ({scope})" if scope else "")
-        for (kind, scope), label in newest.items()
+        found.label: f"the newest {found.kind} backup" + (f" ({scope})" if scope else "")
+        for (*_, scope), found in newest.items()
     }
+
+
+def _evidence(config: PipelineConfig, sets: list[BackupSet], now: datetime) -> dict[str, str]:
+    """What recoveries salvaged has no second copy, and an age of its own."""
+    kept = config.plan.evidence
+    return {
+        found.label: f"{kinds.scope(found.manifest)}: the only copy"
+        for found in sets
+        if found.manifest.facts.get(kinds.EVIDENCE)
+        and (kept is None or found.manifest.finished >= now - kept)
+    }
+
+
+def _last_words(config: PipelineConfig, sets: list[BackupSet]) -> dict[str, str]:
+    """The newest set that holds anything of a topic, or of a group, whatever came after it."""
+    made, names = replay_journal.made(config.repository.path), defaultdict[str, set[str]](set)
+    like = {(s.kind, kinds.origin_of(s.manifest)): s for s in sets if s.kind in losses.KINDS}
+    for one in like.values():
+        found = losses.walk(losses.comparable(sets, one.manifest), made)
+        for name, holder in [*found.last.items(), *found.held.items()]:
+            names[holder.label].add(name)
+    return {label: f"nothing newer holds {', '.join(sorted(n))}" for label, n in names.items()}
+
+
+def _in_doubt(sets: list[BackupSet], doubt: list[str]) -> dict[str, str]:
+    """What a set that cannot be read may build on, or may share objects of: all older ones."""
+    return {
+        found.label: f"{label} cannot be read, and may need it"
+        for label in doubt
+        for found in sets
+        if found.kind == _kind(label) and found.label < label
+    }
+
+
+def _reaches_below(kept: list[BackupSet], doubt: list[str]) -> bool:
+    """Whether a base backup that is kept starts before each one that cannot be read."""
+    bases = [label for label in doubt if _kind(label) == base_backup.KIND]
+    return not bases or any(found.label < min(bases) for found in kept)
+
+
+def _kind(label: str) -> str:
+    return label.partition("-")[0]
+
+
+def _begun(label: str) -> datetime:
+    """When the set of that label was begun; long ago where it does not say."""
+    started = _STARTED.search(label)
+    if started is None:
+        return datetime.min.replace(tzinfo=UTC)
+    return datetime.strptime(started[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
 
 
 def _anchor(config: PipelineConfig, bases: list[BackupSet], now: datetime) -> dict[str, str]:
@@ -162,20 +226,25 @@ def _removal(found: BackupSet, age: timedelta, held: set[str]) -> Removal:
 
 
 def _orphans(
-    repository: Repository, keep: dict[str, timedelta], now: datetime, held: set[str]
+    repository: Repository,
+    keep: dict[str, timedelta],
+    now: datetime,
+    held: set[str],
+    doubt: set[str],
 ) -> Iterator[Removal]:
-    """Objects without a manifest, once their age says that no backup is still writing them."""
+    """Objects without a manifest, once their age says that no backup is still writing them.
+
+    Not of a kind in `doubt`: a set that cannot be read may have taken them over.
+    """
     committed = set(repository.labels())
     found: dict[tuple[str, str], list[str]] = {}
     for key in repository.store.list("sets/"):
         if (match := _OBJECT.fullmatch(key)) and match[2] not in committed and key not in held:
             found.setdefault((match[1], match[2]), []).append(key)
     for (kind, label), keys in found.items():
-        started = _STARTED.search(label)
-        if kind not in keep or started is None:
+        if kind not in keep or kind in doubt or not _STARTED.search(label):
             continue
-        at = datetime.strptime(started[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-        if at < now - keep[kind]:
+        if _begun(label) < now - keep[kind]:
             yield Removal(label, "has no manifest: never finished, or half removed", tuple(keys))
 
 

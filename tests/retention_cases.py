@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import PipelineConfig, PlanConfig, RepositoryConfig
 from pipeline.postgres import chain
@@ -55,7 +56,7 @@ class Archive:
         kind: str = "base",
         timeline: int = 1,
         on: BackupSet | None = None,
-        **facts: str,
+        **facts: Any,  # noqa: ANN401 - JSON values
     ) -> BackupSet:
         """Commit a set that finished `age` days ago, of two objects; `on` is its parent."""
         at, start = NOW - age * DAY, position(age)

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.cli.resumable import resumable
-from pipeline.cli.shared import LATEST, chosen
 from pipeline.errors import ConfigError, RestoreError
+from pipeline.kinds import LATEST, chosen
 from pipeline.recovery.journal import Journal
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore

@@ -52,7 +52,7 @@ def test_a_command_imports_its_own_family_only() -> None:
         "wal receive --help": (*OTHERS, "pipeline.recovery"),
         "find --help": (*OTHERS, "pipeline.recovery"),
         "verify --help": HEAVY,
-        "backup topics --help": ("pipeline.postgres.restore", "pipeline.recovery"),
+        "backup topics --help": ("pipeline.postgres.restore", "pipeline.recovery.plan"),
     }
     for words, unwanted in homes.items():
         script = (

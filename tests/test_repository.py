@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import BackupError, ObjectMissing, StoreError
+from pipeline.kinds import newest
 from pipeline.repository import MANIFEST, BackupSet, Draft, Manifest, Repository, total_size
 from pipeline.store import FolderStore, StoredObject, read
 
@@ -53,7 +54,7 @@ def rewritten(repository: Repository, key: str, data: bytes) -> None:
 def test_a_committed_set_is_read_back_as_it_was(repository: Repository) -> None:
     made = committed(repository, end_lsn="0/3000028")
     assert repository.get(made.label) == made
-    assert repository.latest("base") == made
+    assert newest(repository, "base") == made
     assert list(repository) == [made]
     assert total_size(made.manifest.objects) == 12
 
@@ -66,7 +67,7 @@ def test_what_was_not_committed_is_no_set(repository: Repository) -> None:
     with pytest.raises(ObjectMissing):
         repository.get(label)
     with pytest.raises(ObjectMissing):
-        repository.latest("base")
+        newest(repository, "base")
 
 
 def test_a_manifest_cannot_be_committed_before_its_objects(repository: Repository) -> None:
@@ -227,7 +228,7 @@ def test_labels_sort_by_time_over_all_kinds(moments: list[datetime]) -> None:
 def test_sets_are_listed_oldest_first_and_by_kind(repository: Repository) -> None:
     later, earlier = committed(repository, NOON), committed(repository, NOON - timedelta(days=1))
     assert repository.labels() == repository.labels("base") == [earlier.label, later.label]
-    assert repository.latest("base") == later
+    assert newest(repository, "base") == later
     assert repository.labels("logical") == []
 
 

@@ -1,16 +1,19 @@
 """Retention follows the plan, and never takes what a kept recovery window still needs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.errors import BackupError, RestoreError
+from pipeline.config import PlanConfig
+from pipeline.errors import RestoreError
 from pipeline.postgres.lsn import parse_segment, segment_name
 from pipeline.postgres.receiver import ExpectedEnd
 from pipeline.repository import MANIFEST
 from pipeline.retention import carry_out, decide
+from tests import sets
 from tests.retention_cases import DAY, NOW, Archive, position
 
 
@@ -163,10 +166,6 @@ def test_what_cannot_be_judged_is_not_thinned_out(archive: Archive) -> None:
     ExpectedEnd("7", 3, position(0), NOW).write(archive.root)
     with pytest.raises(RestoreError, match=r"no 00000003\.history"):
         decide(archive.config, NOW)
-    (archive.root / "expected-end.json").unlink()
-    (archive.root / archive.repository.latest("base").prefix / MANIFEST).write_text("{")
-    with pytest.raises(BackupError, match="not a manifest"):
-        decide(archive.config, NOW)
 
 
 def test_an_object_that_another_run_removed_meanwhile_is_no_error(archive: Archive) -> None:
@@ -191,3 +190,92 @@ def test_the_command_removes_only_when_told(archive: Archive) -> None:
     told = CliRunner().invoke(app, [*arguments, "--yes"])
     assert "removed 6 objects" in told.output
     assert {old.label, recent.label}.isdisjoint(archive.repository.labels())
+
+
+def test_what_a_recovery_salvaged_stays_and_takes_nothings_place(archive: Archive) -> None:
+    old = archive.take(40, "topics", **sets.topics(orders="1"))
+    kept = archive.take(35, "topics", **sets.topics(orders="1") | {"evidence": "topics-1"})
+    told = dict(archive.retain().spared)
+    assert told == {
+        old.label: "the newest topics backup (all topics)",
+        kept.label: "what topics-1 salvaged: the only copy",
+    }
+    limited = replace(archive, plan=PlanConfig(evidence=34 * DAY))
+    assert set(dict(limited.retain().spared)) == {old.label}
+
+
+def test_the_newest_set_that_holds_anything_of_a_topic_or_group_stays(archive: Archive) -> None:
+    """The nightly job went on after the disaster, and nobody noticed for a month."""
+    taken = [
+        archive.take(60, "topics", **sets.topics(orders="1", sales="2")),
+        archive.take(59, "topics", **sets.topics(orders="1", sales="2")),
+        archive.take(58, "topics", **sets.topics(orders="3-")),
+        archive.take(50, "offsets", **sets.groups(a="orders")),
+        archive.take(49, "offsets", **sets.groups(b="orders")),
+        archive.take(1, "topics", **sets.topics(orders="3")),
+        archive.take(1, "offsets", **sets.groups(b="orders")),
+    ]
+    told = dict(archive.retain().spared)
+    assert told == {
+        taken[1].label: "nothing newer holds orders, sales",
+        taken[3].label: "nothing newer holds a in orders",
+    }
+    archive.take(0, "topics", **sets.topics(orders="3") | {"accepted": ["orders", "sales"]})
+    archive.take(0, "offsets", **sets.groups(b="orders") | {"accepted": ["a"]})
+    assert archive.retain().spared == ()
+
+
+def test_no_cluster_and_no_database_takes_the_place_of_another(archive: Archive) -> None:
+    kept = {
+        archive.take(90, "topics", **sets.topics(cluster="A")).label,
+        archive.take(80, "topics", **sets.topics(cluster="B")).label,
+        archive.take(90, "logical", database="shop", scope="database").label,
+        archive.take(80, "logical", database="bank", scope="database").label,
+    }
+    archive.retain()
+    assert set(archive.repository.labels()) == kept
+
+
+def test_a_set_from_the_future_does_not_take_the_place_of_todays(archive: Archive) -> None:
+    old, ahead = archive.take(40, "logical"), archive.take(-30, "logical")
+    archive.retain()
+    assert archive.repository.labels("logical") == [old.label, ahead.label]
+
+
+def test_a_manifest_that_cannot_be_read_keeps_what_it_may_need_and_nothing_else(
+    archive: Archive,
+) -> None:
+    old, anchor, bad, recent = (archive.take(age) for age in (20, 15, 5, 1))
+    dump = archive.take(60, "logical")
+    archive.take(1, "logical")
+    archive.archive(40), archive.archive(21), archive.archive(19)
+    (archive.root / bad.prefix / MANIFEST).write_text("{")
+    decision = archive.retain()
+    told = dict(decision.spared)
+    assert told[bad.label].startswith("it cannot be read: ")
+    assert told[old.label] == f"{bad.label} cannot be read, and may need it"
+    assert archive.repository.labels("base") == [*(one.label for one in (old, anchor, bad, recent))]
+    assert dump.label not in archive.repository.labels()
+    assert len(archive.wal()) == 1
+
+
+def test_one_that_is_past_its_age_stays_and_holds_nothing_up(archive: Archive) -> None:
+    bad, old = archive.take(900), archive.take(20)
+    archive.take(9), archive.take(1)
+    (archive.root / bad.prefix / MANIFEST).write_text("{")
+    archive.archive(30)
+    assert set(dict(archive.retain().spared)) >= {bad.label}
+    assert old.label not in archive.repository.labels()
+    assert bad.label in archive.repository.labels()
+    assert archive.wal() == set()
+
+
+def test_without_an_older_one_a_manifest_that_cannot_be_read_keeps_all_wal(
+    archive: Archive,
+) -> None:
+    bad = archive.take(5)
+    archive.take(1)
+    (archive.root / bad.prefix / MANIFEST).write_text("{")
+    archive.archive(40)
+    archive.retain()
+    assert len(archive.wal()) == 1

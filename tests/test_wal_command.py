@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.stacks.artifacts import shell_python
+from pipeline import marker
 from pipeline.config import PipelineConfig, RepositoryConfig
 from pipeline.postgres import archiving, wal_command
 from pipeline.postgres.tools import Tools, owner
@@ -29,6 +30,7 @@ class Installation:
         shutil.copytree(package, folder / "lib" / "pipeline", ignore=compiled)
         self.script = folder / "lib/pipeline/postgres/wal_command.py"
         self.repository = self.made("repository")
+        marker.make(str(self.repository))
         self.view = self.made("view")
 
     def made(self, name: str) -> Path:
@@ -90,7 +92,7 @@ def test_a_push_that_failed_is_told_and_leaves_nothing(installed: Installation) 
     (installed.repository / "wal").write_text("in the way")
     code, told = installed.call("push", installed.repository, installed.segment())
     assert (code, "not archived in" in told) == (1, True)
-    assert [path.name for path in installed.repository.rglob("*")] == ["wal"]
+    assert {path.name for path in installed.repository.iterdir()} == {marker.MARKER, "wal"}
 
 
 def test_absent_is_1_and_silent_because_the_server_asks_for_more_than_there_is(

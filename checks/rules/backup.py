@@ -6,6 +6,7 @@ from random import Random
 
 from checks.check import Observation, check
 from checks.links import of_every_link
+from checks.recency import recent
 from checks.subjects import BackupRepository, BaseBackup
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
@@ -243,16 +244,7 @@ def interrupted_backup_left_behind(scratch: Scratch[BackupRepository], rng: Rand
 def newest_is_recent(repository: BackupRepository) -> Iterator[Observation]:
     """The newest backup of each planned kind is not older than the plan allows."""
     for kind, allowed in PLANNED.items():
-        labels = repository.sets.labels(kind)
-        if not labels:
-            yield Observation(kind, "there is none")
-            continue
-        age = datetime.now(UTC) - repository.sets.get(labels[-1]).manifest.finished
-        late = f"{labels[-1]} is {age} old, planned are at most {allowed}"
-        ahead = f"{labels[-1]} ends {-age} from now: a clock is wrong"
-        yield Observation(
-            kind, late if age > allowed else ahead if age < -timedelta(minutes=5) else None
-        )
+        yield from recent(repository.sets, kind, allowed)
 
 
 @newest_is_recent.detects

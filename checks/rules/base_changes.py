@@ -11,6 +11,7 @@ from checks.pages import changed_file
 from checks.subjects import WalArchive
 from fixtures.faults import backups, increments
 from fixtures.scratch import Damage, Scratch
+from pipeline import kinds
 from pipeline.errors import RestoreError
 from pipeline.postgres import base_backup, chain
 from pipeline.postgres.lsn import Lsn, as_record_end
@@ -34,7 +35,7 @@ _SHOWN = 5  # blocks of one file
 )
 def increments_hold_every_change(archive: WalArchive) -> Iterator[Observation]:
     """Every block that changed since the set below, by the WAL, is in each set of the chain."""
-    newest = Repository(FolderStore(archive.repository)).latest(base_backup.KIND)
+    newest = kinds.newest(Repository(FolderStore(archive.repository)), base_backup.KIND)
     yield Observation(newest.label, None)
     links = chain.links(newest)
     if len(links) == 1:

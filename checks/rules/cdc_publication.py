@@ -11,6 +11,7 @@ from checks.subjects import BackupRepository, SourceServer
 from fixtures.faults import server, sources
 from fixtures.scratch import Damage, Scratch
 from pipeline.cdc.publications import Publication, PublishedTable, find_publication
+from pipeline.kinds import newest
 from pipeline.postgres import base_backup
 
 OPERATIONS = ("insert", "update", "delete", "truncate")
@@ -62,7 +63,7 @@ _PRESENT = """
 
 def _published_then(source: SourceServer) -> Publication | None:
     """The publication at the newest base backup, without what was dropped since."""
-    facts = BackupRepository.of(source.config).sets.latest(base_backup.KIND).manifest.facts
+    facts = newest(BackupRepository.of(source.config).sets, base_backup.KIND).manifest.facts
     noted = facts["publication"]
     if not noted:
         return None

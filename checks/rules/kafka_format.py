@@ -231,12 +231,12 @@ def no_strangers(topics: TopicArchive) -> Iterator[Observation]:
     """Every object of the set belongs to a partition, and nothing lies beside them."""
     backup = topics.backup
     known = {backup.prefix + MANIFEST}
+    listed = {entry.key for entry in backup.manifest.objects}
     for where, topic, partition in topics.places():
-        known.add(segments.folder(backup.prefix, topic, partition) + INDEX)
+        known.add(segments.index_key(backup.prefix, topic, partition, listed))
         if where in topics.indexes:
             found = topics.indexes[where].segments
             known |= {key for each in found for key in (each.key, each.inventory_key)}
-    listed = {entry.key for entry in backup.manifest.objects}
     for key in sorted(listed | set(backup.store.list(backup.prefix))):
         how = "belongs to no partition" if key in listed else "no manifest lists it"
         yield Observation(key, None if key in known else how)
@@ -255,7 +255,7 @@ def segment_beside(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
 def object_of_no_partition(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """Listed and never read: nobody would miss it, nor notice what it hides."""
     backup = newest(scratch)
-    key = f"{backup.prefix}{PLAIN}/7/{rng.randrange(100):020d}.batches"
+    key = f"{segments.folder(backup.prefix, PLAIN, 7)}{rng.randrange(100):020d}.batches"
     scratch.path(key).parent.mkdir()
     put(scratch, backup, key, rng.randbytes(50))
     return Damage(key, "the manifest lists it, no index does")

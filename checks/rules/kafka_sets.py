@@ -6,8 +6,9 @@ from random import Random
 
 from checks.check import Observation, check
 from checks.kafka_subjects import KafkaBackups
+from checks.recency import recent
 from fixtures.faults import files
-from fixtures.faults.kafka_archive import Forgery, newest, reseal
+from fixtures.faults.kafka_archive import Forgery, again, newest, reseal
 from fixtures.kafka_story import PLAIN
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import PipelineError
@@ -16,7 +17,6 @@ from pipeline.repository import MANIFEST
 
 PLANNED = {archive.KIND: timedelta(days=7, hours=2), groups.KIND: timedelta(hours=26)}
 """Kinds of the backup plan and how old the newest may be: its interval and two hours to run."""
-COMMANDS = {archive.KIND: "topics", groups.KIND: "offsets"}
 
 
 @check(
@@ -27,17 +27,9 @@ COMMANDS = {archive.KIND: "topics", groups.KIND: "offsets"}
     "backup offsets`: what retention deletes until then is in no archive.",
 )
 def backups_recent(backups: KafkaBackups) -> Iterator[Observation]:
-    """The newest topic archive and the newest backup of groups are as recent as planned."""
+    """The newest archive of all topics and the newest backup of groups are as recent as planned."""
     for kind, allowed in PLANNED.items():
-        labels = backups.sets.labels(kind)
-        if not labels:
-            yield Observation(kind, f"there is none: pipeline backup {COMMANDS[kind]}")
-            continue
-        age = datetime.now(UTC) - backups.sets.get(labels[-1]).manifest.finished
-        late = f"{labels[-1]} is {age} old, planned are at most {allowed}"
-        ahead = f"{labels[-1]} ends {-age} from now: a clock is wrong"
-        wrong = ahead if age < -timedelta(minutes=5) else None
-        yield Observation(kind, late if age > allowed else wrong)
+        yield from recent(backups.sets, kind, allowed)
 
 
 def _age(scratch: Scratch[KafkaBackups], kind: str, by: timedelta) -> Damage:
@@ -65,6 +57,17 @@ def night_was_skipped(scratch: Scratch[KafkaBackups], rng: Random) -> Damage:
 def clock_was_wrong(scratch: Scratch[KafkaBackups], rng: Random) -> Damage:
     """An archive from the future stays the newest for ever."""
     return _age(scratch, archive.KIND, -timedelta(minutes=rng.randrange(10, 600)))
+
+
+@backups_recent.detects
+def only_some_topics_since(scratch: Scratch[KafkaBackups], rng: Random) -> Damage:
+    """Somebody archives one topic each day, and nobody all of them."""
+    damage = _age(scratch, archive.KIND, timedelta(days=7, hours=2 + rng.randrange(1, 99)))
+    part = newest(scratch)
+    topics = dict([rng.choice([*part.manifest.facts["topics"].items()])])
+    facts = part.manifest.facts | {"scope": next(iter(topics)), "topics": topics}
+    again(scratch, part, datetime.now(UTC), facts=facts)
+    return damage
 
 
 @backups_recent.detects

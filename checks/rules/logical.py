@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from random import Random
 
 from checks.check import Observation, check
-from checks.logical_dump import WHOLE
+from checks.recency import recent
 from checks.subjects import BackupRepository, LogicalBackup
 from fixtures.faults import backups, dumps, files, sources
 from fixtures.scratch import Damage, Scratch
-from pipeline.errors import BackupError, ObjectMissing
 from pipeline.postgres import logical
 from pipeline.store import read
 
@@ -224,20 +223,7 @@ def table_without_digest(scratch: Scratch[LogicalBackup], rng: Random) -> Damage
 )
 def whole_database_is_recent(repository: BackupRepository) -> Iterator[Observation]:
     """A logical backup of the whole database is not older than the plan allows."""
-    ages = {}
-    for label in repository.sets.labels(logical.KIND):
-        try:
-            manifest = repository.sets.get(label).manifest
-        except (BackupError, ObjectMissing):
-            continue  # damaged: another check names it, and it is no backup of today
-        if manifest.facts.get("scope") == WHOLE:
-            ages[label] = datetime.now(UTC) - manifest.finished
-    if not ages:
-        yield Observation(logical.KIND, "there is none of a whole database")
-        return
-    label = min(ages, key=ages.__getitem__)
-    late = f"{label} is {ages[label]} old, planned are at most {PLANNED}"
-    yield Observation(logical.KIND, late if ages[label] > PLANNED else None)
+    yield from recent(repository.sets, logical.KIND, PLANNED)
 
 
 @whole_database_is_recent.detects
@@ -248,6 +234,16 @@ def logical_backup_skipped(scratch: Scratch[BackupRepository], rng: Random) -> D
     times = {name: getattr(backup.manifest, name) - earlier for name in ("started", "finished")}
     backups.reseal(scratch, backup, **times)
     return Damage(logical.KIND, f"its newest set became {earlier} older")
+
+
+@whole_database_is_recent.detects
+def clock_was_wrong(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
+    """A dump from the future would stay the newest until then, whatever happens to the job."""
+    backup = backups.latest_logical(scratch)
+    later = timedelta(days=rng.randrange(1, 60))
+    times = {name: getattr(backup.manifest, name) + later for name in ("started", "finished")}
+    backups.reseal(scratch, backup, **times)
+    return Damage(logical.KIND, f"its newest set is {later} ahead")
 
 
 @whole_database_is_recent.detects

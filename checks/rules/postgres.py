@@ -12,6 +12,7 @@ from fixtures.faults import files, server
 from fixtures.material import SOON
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import ObjectMissing
+from pipeline.kinds import newest
 from pipeline.postgres import base_backup
 from pipeline.postgres.server import LocalServer
 from pipeline.wait import wait_until
@@ -187,7 +188,7 @@ def _switched(scratch: Scratch[SourceServer], told_as: str) -> str:
 )
 def schema_as_backed_up(source: SourceServer) -> Iterator[Observation]:
     """Every table that the newest base backup knows still exists."""
-    facts = BackupRepository.of(source.config).sets.latest(base_backup.KIND).manifest.facts
+    facts = newest(BackupRepository.of(source.config).sets, base_backup.KIND).manifest.facts
     if facts["database"] != source.config.postgres.dbname:
         raise ObjectMissing(f"inventory of {source.config.postgres.dbname}", facts["database"])
     rows = source.rows(
@@ -227,7 +228,7 @@ def _table(scratch: Scratch[SourceServer], rng: Random) -> tuple[str, str]:
 
 def backed_up(scratch: Scratch[SourceServer]) -> list[dict[str, str]]:
     sets = BackupRepository.of(scratch.config).sets
-    tables: list[dict[str, str]] = sets.latest(base_backup.KIND).manifest.facts["tables"]
+    tables: list[dict[str, str]] = newest(sets, base_backup.KIND).manifest.facts["tables"]
     return tables
 
 

@@ -14,14 +14,13 @@ from checks.subjects import BackupRepository
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
 from pipeline.config import DAY
-from pipeline.kafka import archive
+from pipeline.kinds import KINDS
 from pipeline.postgres import base_backup, chain
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.receiver import ExpectedEnd
 from pipeline.repository import BackupSet, total_size
 
 FOLDERS = ("sets", "wal")
-EVERY = {archive.KIND: 7 * DAY}  # what is not taken daily
 KEEPS = 2  # the next backup must fit beside the newest before anything is removed
 
 
@@ -173,11 +172,12 @@ def room_for_the_plan(repository: BackupRepository) -> Iterator[Observation]:
     """The volume has room for all that the plan keeps at one time: its backups, and the WAL."""
     free = shutil.disk_usage(repository.path).free
     needed = 0
-    for kind, kept in repository.plan.by_kind().items():
+    for kind, each in KINDS.items():
+        kept = each.kept(repository.plan)
         sets = list(repository.sets.sets(kind))
         if not sets:
             continue
-        due = max(0, kept // EVERY.get(kind, DAY) + 1 - len(sets))
+        due = max(0, kept // each.every + 1 - len(sets))
         if due:  # one of them may be a full one, whatever the newest is
             needed += _next(sets) + (due - 1) * _stored(sets[-1])
         tight = f"{free:,} bytes are free, {needed:,} are needed for {due} more, and those above"

@@ -38,6 +38,11 @@ def _options(
 app = group(
     __doc__,
     {
+        "init": Home(
+            "pipeline.cli.init",
+            "init",
+            "Make [repository] path a repository, once its volume is mounted.",
+        ),
         "backup": Home(
             "pipeline.cli.backup", "backup", "Take a backup now; what is committed is whole."
         ),
@@ -54,7 +59,7 @@ app = group(
             "List the transactions that dropped, truncated or changed much of a table.",
         ),
         "retain": Home(
-            _LOOK,
+            "pipeline.cli.retain",
             "retain",
             "Say what the backup plan lets go and why; with --yes, remove it.",
         ),

@@ -1,13 +1,22 @@
 """`pipeline backup topics|offsets`: what the brokers hold, and how far its groups have read."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.shared import DEFAULT, Config, repository, say
-from pipeline.kafka import archive, groups
-from pipeline.repository import BackupSet
+from pipeline.cli.shared import DEFAULT, Config, say, to_write
+from pipeline.config import PipelineConfig
+from pipeline.kafka import archive, groups, losses, replay_journal
+from pipeline.kafka.claims import HELD, claims, noted
+from pipeline.kinds import ACCEPTED, INCOMPLETE
+from pipeline.repository import BackupSet, Manifest, Note, Repository
+
+Gone = Annotated[
+    list[str] | None,
+    typer.Option(help="removed on purpose: older sets need not be kept for it; again for each"),
+]
 
 
 def backup_topics(
@@ -25,46 +34,91 @@ def backup_topics(
         list[str] | None,
         typer.Option(help="leave out this topic, or all of a pattern as tmp-*; again for each"),
     ] = None,
+    gone: Gone = None,
 ) -> None:
     """Archive topics as the brokers hold them, up to one common end.
 
     What an older archive or an interrupted run has stored is used again; the new set is complete by
     itself. A topic that cannot be archived whole stops no other. Ends with exit code 1 when there
-    is one, or when offsets are LOST: the set is committed, and names them.
+    is one, when offsets are LOST, when the set holds less than the one before it, or a topic that a
+    replay or recovery has not let go of: the set is committed, and names it.
     """
     loaded = configuration.load(config)
+    kept, began = to_write(loaded), claims(loaded)
+    judged = _judged(loaded, kept, gone or ())
+
+    def note(manifest: Manifest) -> dict[str, Any]:
+        facts = noted(manifest, began, claims(loaded))
+        changed = manifest.model_copy(update={"facts": manifest.facts | facts})
+        return facts | judged(changed)
+
     taken = archive.take(
         loaded,
-        repository(loaded),
+        kept,
         topic or (),
         say,
         full=full,
         limit=limit,
         exclude=exclude or (),
         partly=True,
+        note=note,
     )
-    lost = [
-        f"{line}; the set is committed, its inventories name them" for line in archive.lost(taken)
-    ]
-    _end(taken, [*lost, *(f"{line}; the set is committed" for line in archive.left_out(taken))])
+    _end(taken, [*archive.lost(taken), *_told(taken)])
 
 
-def backup_offsets(config: Config = DEFAULT) -> None:
+def backup_offsets(config: Config = DEFAULT, gone: Gone = None) -> None:
     """Committed offsets of every consumer group, and which record each would read next.
 
-    Ends with exit code 1 when a group cannot be read, or what stands at its offsets: the others are
-    backed up, and the set names it.
+    Ends with exit code 1 when a group cannot be read, or what stands at its offsets, and when
+    groups lack offsets that the set before has: this set is committed, and names them.
     """
     loaded = configuration.load(config)
-    taken = groups.take(loaded, repository(loaded), say, partly=True)
-    missing = groups.left_out(taken)
-    _end(taken, [f"not backed up whole: {line}; the set is committed" for line in missing])
+    kept = to_write(loaded)
+    note = _judged(loaded, kept, gone or ())
+    taken = groups.take(loaded, kept, say, partly=True, note=note)
+    _end(taken, list(_told(taken)))
+
+
+def _judged(config: PipelineConfig, kept: Repository, gone: list[str] | tuple[str, ...]) -> Note:
+    """Hold a set against those before it; what these lost is said again, and what is new noted."""
+
+    def note(manifest: Manifest) -> dict[str, Any]:
+        accepted = {ACCEPTED: list(gone)} if gone else {}
+        like = manifest.model_copy(update={"facts": manifest.facts | accepted})
+        found = losses.of_repository(
+            kept, like, replay_journal.made(config.repository.path), say
+        ).values()
+        for loss in found:
+            if loss.missed_by != manifest.label:
+                say(f"{manifest.label}: still {loss}: {_advice(loss.name)}")
+        new = {
+            loss.name: {"set": loss.held_by, "why": loss.why}
+            for loss in found
+            if loss.missed_by == manifest.label
+        }
+        return accepted | ({losses.FACT: new} if new else {})
+
+    return note
+
+
+def _told(taken: BackupSet) -> Iterator[str]:
+    """Say what this set must not pass for."""
+    facts = taken.manifest.facts
+    for name, why in facts.get(INCOMPLETE, {}).items():
+        yield f"{name} is not whole: {why}"
+    for name, replay in facts.get(HELD, {}).items():
+        yield f"{name}: {replay} still holds its retention; its own configuration was archived"
+    for name, told in facts.get(losses.FACT, {}).items():
+        yield f"{name} {told['why']}, {told['set']} holds it: {_advice(name)}"
+
+
+def _advice(name: str) -> str:
+    return f"restore it from there, or say --gone {name.rpartition(' in ')[0] or name!r}"
 
 
 def _end(taken: BackupSet, wrong: list[str]) -> None:
-    """Say what the committed set lacks, then its label."""
     for line in wrong:
-        say(f"{taken.label}: {line}")
+        say(f"{taken.label}: {line}; the set is committed, and names it")
     say(taken.label)
     if wrong:
         raise typer.Exit(1)

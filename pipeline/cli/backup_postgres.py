@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.cli.shared import DEFAULT, Config, say, to_write
 from pipeline.postgres import base_backup, logical
 
 
@@ -31,7 +31,7 @@ def backup_base(
     """Physical backup of the whole server, tablespaces included, hashed while it streams."""
     loaded = configuration.load(config)
     taken = base_backup.take(
-        loaded, repository(loaded), say, incremental=incremental, digests=digests
+        loaded, to_write(loaded), say, incremental=incremental, digests=digests
     )
     say(taken.label)
 
@@ -58,7 +58,7 @@ def backup_logical(
     loaded = configuration.load(config)
     taken = logical.take(
         loaded,
-        repository(loaded),
+        to_write(loaded),
         say,
         tables=table or (),
         schemas=schema or (),

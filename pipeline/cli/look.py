@@ -1,15 +1,15 @@
-"""Commands that look into the repository, and `retain`, which lets go of what the plan allows."""
+"""Commands that look into the repository."""
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from pipeline import config as configuration
-from pipeline import retention
 from pipeline.cli.shared import DEFAULT, Config, need_zone, repository, say
-from pipeline.errors import ConfigError, ObjectMissing
+from pipeline.errors import BackupError, ConfigError, ObjectMissing
+from pipeline.kinds import ahead, newest, scope
 from pipeline.postgres import base_backup
 from pipeline.postgres.find import find as find_suspects
 from pipeline.postgres.reach import reach
@@ -22,16 +22,30 @@ def list_sets(
     config: Config = DEFAULT,
     as_json: Annotated[bool, typer.Option("--json", help="one object a line")] = False,
 ) -> None:
-    """List the backup sets, oldest first."""
-    for found in repository(configuration.load(config)):
+    """List the backup sets, oldest first.
+
+    Ends with exit code 1 when a manifest cannot be read: the set is named, and the others listed.
+    """
+    bad = list[str]()
+
+    def unreadable(label: str, why: str) -> None:
+        bad.append(why)
+        line = {"label": label, "kind": label.partition("-")[0], "unreadable": why}
+        say(json.dumps(line) if as_json else f"{label}  UNREADABLE: {why}")
+
+    for found in repository(configuration.load(config)).sets(None, unreadable):
         manifest, size = found.manifest, total_size(found.manifest.objects)
         missing = list(manifest.facts.get("incomplete", ()))
         if as_json:
             line = {"label": found.label, "kind": found.kind, "bytes": size, "incomplete": missing}
-            say(json.dumps(line | {"finished": manifest.finished.isoformat()}))
+            line |= {"finished": manifest.finished.isoformat()}
+            say(json.dumps(line | ({"scope": part} if (part := scope(manifest)) else {})))
         else:
-            lacks = f"  not whole: {', '.join(missing)}" if missing else ""
-            say(f"{found.label}  {manifest.finished:%Y-%m-%d %H:%M:%S}Z  {size:>15,} bytes{lacks}")
+            told = f"{found.label}  {manifest.finished:%Y-%m-%d %H:%M:%S}Z  {size:>15,} bytes"
+            lacks = f"not whole: {', '.join(missing)}" if missing else None
+            say("  ".join((told, *filter(None, (scope(manifest), lacks, ahead(manifest))))))
+    if bad:
+        raise BackupError(f"{len(bad)} sets cannot be read: {'; '.join(bad)}")
 
 
 def show_reach(
@@ -40,26 +54,14 @@ def show_reach(
     as_json: Annotated[bool, typer.Option("--json", help="one object a line")] = False,
 ) -> None:
     """Say which moments each base backup leads to, and what is missing; restores nothing."""
-    for answer in reach(configuration.load(config)):
+
+    def unreadable(label: str, why: str) -> None:
+        line = {"backup": label, "reason": why, "complete": False, "restorable": False}
+        say(json.dumps(line) if as_json else f"{label}\n  BROKEN   cannot be restored: {why}")
+
+    for answer in reach(configuration.load(config), unreadable):
         for line in [json.dumps(answer.as_facts())] if as_json else answer.lines():
             say(line)
-
-
-def retain(
-    *,
-    config: Config = DEFAULT,
-    yes: Annotated[bool, typer.Option("--yes", help="remove it; otherwise only say so")] = False,
-) -> None:
-    """Say what the backup plan lets go and why; with --yes, remove it."""
-    loaded = configuration.load(config)
-    decision = retention.decide(loaded, datetime.now(UTC))
-    for line in decision.lines():
-        say(line)
-    if yes:
-        count = retention.carry_out(repository(loaded).store, decision)
-        say(f"removed {count} objects")
-    elif decision.removals:
-        say("nothing was removed; to do it: pipeline retain --yes")
 
 
 def find(
@@ -76,13 +78,13 @@ def find(
     need_zone("--since", since)
     loaded = configuration.load(config)
     try:
-        newest = repository(loaded).latest(base_backup.KIND)
+        found = newest(repository(loaded), base_backup.KIND)
     except ObjectMissing as error:
         raise ConfigError(f"{error}: `find` starts at a base backup, take one first") from error
     findings = find_suspects(
         loaded.repository.path,
         Tools.of(loaded.postgres),
-        backup_facts=newest.manifest.facts,
+        backup_facts=found.manifest.facts,
         table=table,
         since=since,
         at_least=at_least,

@@ -6,10 +6,11 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cli.resumable import refuse_as_things_stand, resumable
-from pipeline.cli.shared import DEFAULT, Config, WithoutTopic, chosen, repository, say
+from pipeline.cli.shared import DEFAULT, Config, Origin, WithoutTopic, repository, say
 from pipeline.errors import ConfigError
 from pipeline.kafka import archive, groups
 from pipeline.kafka.topics import cluster_id
+from pipeline.kinds import chosen
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.topic_asked import Asked, Way
 from pipeline.recovery.topic_loss import TopicRecovery, new_recovery
@@ -34,6 +35,7 @@ def recover_topics(
     offsets: Annotated[
         str | None, typer.Option(help="label of the groups' backup; else the newest")
     ] = None,
+    origin: Origin = None,
     lose: Annotated[
         list[str] | None,
         typer.Option(help="a topic that cannot be read or kept whole: what is not archived may go"),
@@ -62,16 +64,20 @@ def recover_topics(
     """
     loaded = configuration.load(config)
     sets = repository(loaded)
+    for kind, label in ((archive.KIND, archived), (groups.KIND, offsets)):
+        if label is not None:  # told before brokers are asked
+            chosen(sets, kind, label)
     asked = Asked(
-        topic or [],
-        way or Way.JOINED,
-        chosen(sets, archive.KIND, archived).label if archived else None,
-        chosen(sets, groups.KIND, offsets).label if offsets else None,
-        lose or [],
-        replication,
-        without_setting or [],
-        instead_of,
-        without_topic or [],
+        topics=topic or [],
+        way=way or Way.JOINED,
+        archive=archived,
+        offsets=offsets,
+        origin=origin,
+        lose=lose or [],
+        replication=replication,
+        without_settings=without_setting or [],
+        without_topics=without_topic or [],
+        instead_of=instead_of,
     )
     journal = new_recovery(loaded)
     if plan:

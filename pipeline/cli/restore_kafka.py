@@ -7,10 +7,14 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cli.resumable import resumable
-from pipeline.cli.shared import DEFAULT, LATEST, Config, need_zone, repository, say
-from pipeline.errors import ConfigError
-from pipeline.kafka import replay, replay_journal, replay_wish
+from pipeline.cli.shared import DEFAULT, Config, Origin, need_zone, repository, say
+from pipeline.config import PipelineConfig
+from pipeline.errors import ConfigError, ServerError
+from pipeline.kafka import losses, replay, replay_journal, replay_wish
 from pipeline.kafka.replay_plan import Mode, Range
+from pipeline.kafka.topics import of_cluster
+from pipeline.kinds import LATEST, TOPICS, chosen
+from pipeline.repository import Repository
 
 
 def restore_topic(
@@ -41,6 +45,7 @@ def restore_topic(
         bool,
         typer.Option("--give-back-retention", help="even where it deletes what was brought back"),
     ] = False,
+    origin: Origin = None,
     resume: Annotated[str | None, typer.Option(help="name of an interrupted replay")] = None,
 ) -> None:
     """Bring an archived topic back, prove every record, then give it its configuration back.
@@ -67,6 +72,7 @@ def restore_topic(
             raise ConfigError("--topic says which topic comes back")
         need_zone("--from-time", from_time)
         need_zone("--to-time", to_time)
+        archive = _archive(loaded, store, topic, archive, origin)
         wish = replay_wish.Wish(
             topic=topic,
             archive=archive,
@@ -94,3 +100,23 @@ def restore_topic(
         f"to go on: pipeline restore topic --resume {journal.recovery}",
     ):
         run.run()
+
+
+def _archive(
+    loaded: PipelineConfig, store: Repository, topic: str, label: str, origin: str | None
+) -> str:
+    """Choose the archive, and say which older one holds more of the topic."""
+
+    def cluster() -> dict[str, str]:
+        try:
+            return of_cluster(loaded.kafka)
+        except ServerError:  # a plan can be made before there is anything to restore into
+            return {}
+
+    backup = chosen(
+        store, TOPICS.name, label, topics=[topic], origin=cluster, typed=origin, say=say
+    )
+    made = replay_journal.made(loaded.repository.path)
+    if loss := losses.of_repository(store, backup.manifest, made, say).get(topic):
+        say(f"MORE IN AN OLDER SET  {loss}: --from {loss.held_by}")
+    return backup.label

@@ -1,18 +1,21 @@
 """`pipeline restore offsets`: consumer groups go on where they were."""
 
 from collections import Counter
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.shared import DEFAULT, LATEST, Config, chosen, repository, say
+from pipeline.cli.shared import DEFAULT, Config, Origin, repository, say
 from pipeline.errors import ConfigError
-from pipeline.kafka import archive, groups
+from pipeline.kafka import archive, groups, losses
 from pipeline.kafka.group_moves import Exact, Moves
 from pipeline.kafka.group_restore import restore
 from pipeline.kafka.offset_map import OffsetMap
 from pipeline.kafka.replay_journal import map_key
+from pipeline.kafka.topics import of_cluster
+from pipeline.kinds import LATEST, chosen
 
 
 def restore_offsets(
@@ -39,6 +42,7 @@ def restore_offsets(
             "--map", help="name of the dense replay whose offset map is followed, for its topic"
         ),
     ] = None,
+    origin: Origin = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="give up offsets that are committed now")
     ] = False,
@@ -50,7 +54,10 @@ def restore_offsets(
     """
     loaded = configuration.load(config)
     kept = repository(loaded)
-    backup = chosen(kept, groups.KIND, source)
+    cluster = partial(of_cluster, loaded.kafka)
+    backup = chosen(kept, groups.KIND, source, origin=cluster, typed=origin, say=say)
+    for loss in losses.of_repository(kept, backup.manifest, say=say).values():
+        say(f"MORE IN AN OLDER SET  {loss}: --from {loss.held_by}")
     if archived and followed:
         raise ConfigError("--archive and --map: a replay kept the offsets, or it wrote a map")
     moves: Moves = Exact.of(chosen(kept, archive.KIND, archived) if archived else None)

@@ -1,5 +1,6 @@
 """`pipeline restore database|schema|globals`: what a logical backup holds."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -7,12 +8,15 @@ import psycopg
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.shared import DEFAULT, LATEST, Config, chosen, repository, say
-from pipeline.config import PostgresConfig
+from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import ConfigError
+from pipeline.kinds import LATEST, chosen
 from pipeline.postgres import globals as server_globals
 from pipeline.postgres import logical
+from pipeline.postgres.control import origin_of_server
 from pipeline.postgres.locales import make_database
+from pipeline.repository import BackupSet
 
 From = Annotated[str, typer.Option("--from", help="label of a logical backup, or latest")]
 Into = Annotated[str, typer.Option("--into", help="the database: empty, or made by --create")]
@@ -73,7 +77,7 @@ def restore_globals(
     Passwords are compared and never shown. A tablespace needs a folder, and is only named.
     """
     loaded = configuration.load(config)
-    backup = chosen(repository(loaded), logical.KIND, label)
+    backup = _backup(loaded, label)
     target = _server(loaded.postgres, server)
     if alter and not create_missing:
         raise ConfigError("--alter goes with --create-missing")
@@ -97,7 +101,7 @@ def _restore(
     schema: str | None = None,
 ) -> None:
     loaded = configuration.load(config)
-    backup = chosen(repository(loaded), logical.KIND, label)
+    backup = _backup(loaded, label)
     target = _server(loaded.postgres, server)
     if create:
         with psycopg.connect(**target.conninfo(), autocommit=True) as connection:
@@ -112,6 +116,14 @@ def _restore(
     for line in proof.lines():
         say(line)
     say(f"{backup.label} is restored into {into}")
+
+
+def _backup(loaded: PipelineConfig, label: str) -> BackupSet:
+    """Give the set of that label; the newest is that of the database which is backed up."""
+    source = partial(origin_of_server, loaded.postgres)
+    return chosen(
+        repository(loaded), logical.KIND, label, origin=source if label == LATEST else dict, say=say
+    )
 
 
 def _server(postgres: PostgresConfig, server: Path | None) -> PostgresConfig:

@@ -1,5 +1,6 @@
 """`pipeline restore table`: rows of a moment, into the live database."""
 
+from functools import partial
 from inspect import cleandoc
 from typing import Annotated
 
@@ -14,11 +15,12 @@ from pipeline.cli.shared import (
     Without,
     WithoutTopic,
     accepted_end,
-    chosen,
     repository,
     say,
 )
 from pipeline.errors import ConfigError
+from pipeline.kinds import LATEST, chosen
+from pipeline.postgres.control import origin_of_server
 from pipeline.postgres.logical import KIND
 from pipeline.postgres.staging import PREFIX
 from pipeline.postgres.targets import SPELLINGS, Target
@@ -64,7 +66,10 @@ def restore_table(
         journal = Journal.named(loaded.repository.path, TableRecovery.kind, resume)
         table, to, label = _asked(journal)
     elif label is not None:
-        label = chosen(repository(loaded), KIND, label).label
+        source = partial(origin_of_server, loaded.postgres)
+        label = chosen(
+            repository(loaded), KIND, label, origin=source if label == LATEST else dict, say=say
+        ).label
     recovery = TableRecovery(
         loaded,
         Target.parse(to) if to else None,

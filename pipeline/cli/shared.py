@@ -6,23 +6,28 @@ from typing import Annotated
 
 import typer
 
+from pipeline import marker
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
 from pipeline.postgres.lsn import Lsn
-from pipeline.repository import BackupSet, Repository
+from pipeline.repository import Repository
 from pipeline.store import FolderStore
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", envvar="PIPELINE_CONFIG", help="pipeline.toml")
 ]
 DEFAULT = Path("pipeline.toml")
-LATEST = "latest"
 AcceptEnd = Annotated[
     str | None, typer.Option(help="accept that it ends at this LSN, as a refusal named it")
 ]
 Without = Annotated[
     list[str] | None,
     typer.Option(help="pass over this base backup, and what builds on it; again for each"),
+]
+
+Origin = Annotated[
+    str | None,
+    typer.Option(help="id of the cluster or server that the named set is of, where it is another"),
 ]
 
 
@@ -42,12 +47,14 @@ def repository(config: PipelineConfig) -> Repository:
     return Repository(FolderStore(config.repository.path))
 
 
-def chosen(sets: Repository, kind: str, label: str) -> BackupSet:
-    """Give the set of that label, or the newest by `latest`; one of another kind is refused."""
-    found = sets.latest(kind) if label == LATEST else sets.get(label)
-    if found.kind != kind:
-        raise ConfigError(f"{label} is a backup of {found.kind}, expected one of {kind}")
-    return found
+def to_write(config: PipelineConfig) -> Repository:
+    """Open the repository for what is backed up; a place that nobody made one is refused."""
+    path = str(config.repository.path.absolute())
+    if why := marker.refusal(path):
+        raise ConfigError(why)
+    if marker.make(path):
+        say(f"{path} is of an earlier version, and is marked as a repository now")
+    return repository(config)
 
 
 def accepted_end(text: str | None) -> Lsn | None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.shared import DEFAULT, Config, say
+from pipeline.cli.shared import DEFAULT, Config, say, to_write
 from pipeline.errors import BackupError
 from pipeline.postgres import receiver, wal_command
 from pipeline.postgres.receiver_status import ReceiverStatus
@@ -52,7 +52,9 @@ def wal_receive(config: Config = DEFAULT) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    receiver.receive(configuration.load(config), stop, say)
+    loaded = configuration.load(config)
+    to_write(loaded)
+    receiver.receive(loaded, stop, say)
 
 
 @wal.command("status")

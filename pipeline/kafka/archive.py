@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
+from pipeline import kinds
 from pipeline.config import KafkaConfig, PipelineConfig
 from pipeline.errors import BackupError, ServerError
 from pipeline.kafka import consistency, exports, stored
@@ -27,10 +28,10 @@ from pipeline.kafka.topics import (
     known_extents,
 )
 from pipeline.kafka.trouble import Trouble
-from pipeline.repository import BackupSet, Repository
+from pipeline.repository import BackupSet, Note, Repository
 from pipeline.wait import telling
 
-KIND = "topics"
+KIND = kinds.TOPICS.name
 FETCH = 8 << 20
 PARALLEL = 4
 NOT_ARCHIVED = ("consumer-group offsets: pipeline backup offsets",)
@@ -48,6 +49,7 @@ def take(
     partly: bool = False,
     patience: timedelta = consistency.WITHIN,
     evidence: str | None = None,
+    note: Note | None = None,
 ) -> BackupSet:
     """Archive these topics, or all but the brokers' own, and commit them as one backup set.
 
@@ -56,8 +58,8 @@ def take(
     more than a fetch beyond. `exclude` are names or patterns of topics that are left out. The
     slot's consumer gets `patience` to reach the consistency point. Every partition ends where it
     was decided after that: at its last stable offset. Memory holds a few fetches for each of
-    PARALLEL partitions, whatever the topics' size. `evidence` names the recovery that keeps what
-    damaged topics hold: such a set is never the newest.
+    PARALLEL partitions, whatever the topics' size. `evidence` names the recovery that salvages
+    them: such a set is no backup. `note` adds facts that others know.
 
     Raises ServerError where the brokers fail, BackupError where they hold damaged batches: no set
     is committed then. With `partly` a topic that cannot be archived whole stops no other: the set
@@ -73,7 +75,7 @@ def take(
         cluster = cluster_id(config.kafka)
         point = consistency.reach(config, say, within=patience)
         # behind the wait: a connector makes a topic with its first event
-        wished, excluded = _wished(config.kafka, topics, exclude, say)
+        wished, excluded, internal = _wished(config.kafka, topics, exclude, say)
         trouble = Trouble(say, strict=not partly)
         decided = datetime.now(UTC)
         found, ends = _looked_up(config.kafka, wished, trouble)
@@ -102,11 +104,10 @@ def take(
         "cluster_id": cluster,
         "decided": decided.isoformat(),
         "scope": _scope(topics, limit, exclude, whole=not trouble.found),
-        "evidence": evidence,
         "limit": limit,
         "consistency_point": point,
         "exports": exported,
-        "not_archived": list(NOT_ARCHIVED),
+        "not_archived": [*NOT_ARCHIVED, *internal],
         "excluded": excluded,
         "incomplete": trouble.told,
         "topics": {
@@ -115,7 +116,9 @@ def take(
             if (held := [i for i in indexes if i.topic == topic.name])
         },
     }
-    return draft.commit(facts, (each for partition in partitions for each in partition.objects))
+    facts |= {} if evidence is None else {kinds.EVIDENCE: evidence}
+    objects = (each for partition in partitions for each in partition.objects)
+    return draft.commit(facts, objects, note)
 
 
 def left_out(backup: BackupSet) -> list[str]:
@@ -139,13 +142,15 @@ def _wished(
     topics: Sequence[str],
     exclude: Sequence[str],
     say: Callable[[str], None],
-) -> tuple[list[str], list[str]]:
-    """Names of what is to be archived, and of what was left out by name."""
-    names = list(topics) or every(kafka)
+) -> tuple[list[str], list[str], list[str]]:
+    """Names of what is to be archived, of what was left out by name, and of the brokers' own."""
+    names, internal = (list(topics), list[str]()) if topics else every(kafka)
     excluded = [name for name in names if any(fnmatchcase(name, each) for each in exclude)]
     if exclude:
         say(f"left out by --exclude {' '.join(exclude)}: {', '.join(excluded) or 'no topic'}")
-    return [name for name in names if name not in excluded], excluded
+    if internal:
+        say(f"left out, the brokers' own: {', '.join(internal)}")
+    return [name for name in names if name not in excluded], excluded, internal
 
 
 def _looked_up(

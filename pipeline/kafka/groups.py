@@ -12,16 +12,17 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from pipeline import kinds
 from pipeline.config import KafkaConfig, PipelineConfig
 from pipeline.errors import RestoreError, ServerError
 from pipeline.kafka.momentary import SECONDS, ask_again, ask_each, reason
 from pipeline.kafka.surroundings import UNDECIDED, Spot, Surroundings, look
 from pipeline.kafka.topics import Missing, cluster_id, listed
-from pipeline.repository import BackupSet, Repository
+from pipeline.repository import BackupSet, Note, Repository
 from pipeline.store import HashedStream
 from pipeline.wait import telling
 
-KIND = "offsets"
+KIND = kinds.OFFSETS.name
 GROUPS = "groups.json"
 OFFSETS_TOPIC = "__consumer_offsets"
 NOT_BACKED_UP = ("share groups", "streams groups", "groups of Connect workers")
@@ -67,10 +68,11 @@ def take(
     *,
     partly: bool = False,
     evidence: str | None = None,
+    note: Note | None = None,
 ) -> BackupSet:
     """Back up every group's committed offsets, with the record that stands next to each.
 
-    `evidence` names the recovery that keeps them before it goes on; such a set is never the newest.
+    `evidence` names the recovery that salvages them: such a set is no backup. `note` adds facts.
 
     Raises ServerError when a coordinator does not answer: a group that could not be read must not
     pass for one that has no offsets. With `partly` the others are backed up all the same, and
@@ -86,10 +88,12 @@ def take(
             for at in group.positions:
                 if at.around is not None and at.around.unseen:
                     progress(f"{draft.label}: {group.name}: {at.spot}: {at.around.unseen}")
+        progress(f"{draft.label}: not backed up: {', '.join(NOT_BACKED_UP)}")
         content = _GROUPS.dump_json(tuple(groups), indent=1)
         stored = draft.put(GROUPS, [content])
-        facts = _facts(config.kafka, groups, missing) | {"evidence": evidence}
-        return draft.commit(facts, [stored])
+        facts = _facts(config.kafka, groups, missing)
+        facts |= {} if evidence is None else {kinds.EVIDENCE: evidence}
+        return draft.commit(facts, [stored], note)
 
 
 def left_out(backup: BackupSet) -> list[str]:

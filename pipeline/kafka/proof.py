@@ -27,7 +27,7 @@ def walk(backup: BackupSet) -> Iterator[Proof]:
     for topic, facts in told.items():
         for partition in facts["partitions"]:
             subject, number = f"{topic}[{partition}]", int(partition)
-            unnamed.discard(segments.folder(backup.prefix, topic, number) + segments.INDEX)
+            unnamed.discard(segments.index_key(backup.prefix, topic, number, listed))
             try:
                 index = read_index(backup, topic, number, listed)
             except (BackupError, StoreError) as error:

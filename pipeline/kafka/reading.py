@@ -85,7 +85,7 @@ def digests(backup: BackupSet) -> dict[str, str]:
 
 def read_index(backup: BackupSet, topic: str, partition: int, listed: Mapping[str, str]) -> Index:
     """The index of a partition; BackupError unless it is the one that the manifest means."""
-    key = segments.folder(backup.prefix, topic, partition) + segments.INDEX
+    key = segments.index_key(backup.prefix, topic, partition, listed)
     told = backup.manifest.facts["topics"][topic]
     content, expected = read(backup.store, key), listed.get(key)
     if (found := hashlib.sha256(content).hexdigest()) != expected:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pipeline.config import PipelineConfig
@@ -25,25 +26,31 @@ def journal_of(config: PipelineConfig, name: str) -> Journal:
 
 def reopened(config: PipelineConfig, name: str) -> tuple[Journal, dict[str, Any]]:
     """The log of an interrupted replay, and what it says that was wished."""
-    journal = Journal.named(config.repository.path, PREFIX.rstrip("-"), name)
+    journal = Journal.named(config.repository.path, PREFIX.removesuffix("-"), name)
     told = journal.done().get("plan")
     if told is None:
         raise ConfigError(f"{name} was refused before it began: start a new replay")
     return journal, told
 
 
-def journals(config: PipelineConfig) -> Iterator[Journal]:
+def journals(repository: Path) -> Iterator[Journal]:
     """Every replay's log, of one topic in the order of their beginning."""
-    for path in sorted((config.repository.path / FOLDER).glob(f"{PREFIX}*/{FILE}")):
+    for path in sorted((repository / FOLDER).glob(f"{PREFIX}*/{FILE}")):
         yield Journal(path.parent)
 
 
 def unfinished(config: PipelineConfig) -> Iterator[tuple[str, str]]:
     """Replays that began and did not end, each with its topic: whoever reads that is misled."""
-    for journal in journals(config):
+    for journal in journals(config.repository.path):
         done = journal.done()
         if "target" in done and "replay" not in done:
             yield journal.recovery, done["target"]["topic"]
+
+
+def made(repository: Path) -> set[str]:
+    """Ids of the topics that replays brought back, and proved."""
+    each = (journal.done() for journal in journals(repository))
+    return {done["target"]["topic_id"] for done in each if "target" in done and "replay" in done}
 
 
 def map_key(name: str) -> str:

@@ -24,6 +24,7 @@ from pipeline.kafka.replay_plan import (
 from pipeline.kafka.replay_units import first_at
 from pipeline.kafka.replay_write import FILLER, filler
 from pipeline.kafka.topics import cluster_id
+from pipeline.kinds import CLUSTER, LATEST, chosen
 from pipeline.repository import BackupSet, Repository
 
 EVERYTHING = Range()
@@ -36,7 +37,7 @@ class Wish:
     """What the operator asked for; offsets hold in every chosen partition, times are in UTC."""
 
     topic: str
-    archive: str = "latest"
+    archive: str = LATEST
     name: str | None = None
     mode: Mode = Mode.AUTO
     partitions: tuple[int, ...] = ()
@@ -142,46 +143,40 @@ def make(config: PipelineConfig, repository: Repository, wish: Wish, by: By | No
 
     With `by` brokers are not asked what they let us fill gaps with.
     """
-    backup = _archive(repository, wish)
+    cluster = _cluster(config)
+    # a set that was named was judged by who named it; the newest is that of this cluster
+    of = {CLUSTER: cluster} if cluster and wish.archive == LATEST else {}
+    backup = chosen(repository, KIND, wish.archive, topics=[wish.topic], origin=lambda: of)
     sources = {each.index.partition: each for each in archived(backup, [wish.topic])}
     if strangers := set(wish.partitions) - set(sources):
         raise ConfigError(f"{backup.label}: {wish.topic} has no partition {sorted(strangers)}")
-    chosen = {n: sources[n] for n in sorted(wish.partitions or sources)}
-    plans = [plan_partition(source, _range(source, wish)) for source in chosen.values()]
+    wanted = {n: sources[n] for n in sorted(wish.partitions or sources)}
+    plans = [plan_partition(source, _range(source, wish)) for source in wanted.values()]
     objective = config.objectives.topic_replay.rto
-    cluster, allowed = _asked(config, gaps=any(plan.markers for plan in plans))
-    by = by or allowed
+    by = by or _allowed(config, gaps=cluster is not None and any(plan.markers for plan in plans))
     plans = [replace(plan, by=by) for plan in plans]
     chosen_plans = choose(plans, wish.mode, objective)
-    return Plan(wish, backup, chosen, chosen_plans, objective, by, cluster)
+    return Plan(wish, backup, wanted, chosen_plans, objective, by, cluster)
 
 
-def _asked(config: PipelineConfig, *, gaps: bool) -> tuple[str | None, By]:
-    """What the brokers call their cluster, and what they let us fill gaps with."""
+def _cluster(config: PipelineConfig) -> str | None:
+    """What the brokers call their cluster; None where they do not answer."""
     try:
-        with RawWriter(config.kafka) as writer:  # first: it tells at once that nobody answers
-            marking = not gaps or writer.may_mark()
-            return cluster_id(config.kafka), By.MARKERS if marking else By.TRANSACTIONS
+        with RawWriter(config.kafka):  # first: it tells at once that nobody answers
+            return cluster_id(config.kafka)
     except ServerError:
-        return None, By.MARKERS
+        return None
 
 
-def _archive(repository: Repository, wish: Wish) -> BackupSet:
-    if wish.archive != "latest":
-        backup = repository.get(wish.archive)
-        if wish.topic not in backup.manifest.facts.get("topics", {}):
-            raise ConfigError(f"{backup.label} does not hold {wish.topic}")
-        return backup
-    in_part = None
-    for label in reversed(repository.labels(KIND)):
-        backup = repository.get(label)
-        if wish.topic in backup.manifest.facts.get("topics", {}):
-            why = backup.manifest.facts.get("incomplete", {}).get(wish.topic)
-            if why is None:
-                return backup  # a topic that was deleted is not in the newest set
-            in_part = in_part or f"{label} holds it in part ({why}): name that set to have this"
-    told = f"; {in_part}" if in_part else ""
-    raise ConfigError(f"no backup set in {repository.store.where} holds {wish.topic}{told}")
+def _allowed(config: PipelineConfig, *, gaps: bool) -> By:
+    """What the brokers let us fill gaps with, where there are any."""
+    if not gaps:
+        return By.MARKERS
+    try:
+        with RawWriter(config.kafka) as writer:
+            return By.MARKERS if writer.may_mark() else By.TRANSACTIONS
+    except ServerError:
+        return By.MARKERS
 
 
 def _range(source: Archived, wish: Wish) -> Range:

@@ -1,6 +1,6 @@
 """Segments of an archived partition: bounded, hashed, chained, and shared by backup sets.
 
-Format 2, below `sets/topics/<label>/<topic>/<partition>/`:
+Format 2, below `sets/topics/<label>/topics/<topic>/<partition>/`, before without the second `topics/`:
 
 | object | holds |
 |---|---|
@@ -16,7 +16,7 @@ manifest lists. A segment of a run that was never finished is taken over in the 
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import IO, Self, cast
 
 import zstandard
@@ -31,6 +31,8 @@ from pipeline.store import HashedStream
 
 FORMAT = 2
 INDEX = "index.json"
+_LONGEST = 200
+"""Letters of a topic that its folder is named by; file systems take 255 bytes of a name."""
 INVENTORY = ".inventory.json"
 _PACKED = ".zst"
 _BLOCK = 4 << 20
@@ -219,8 +221,21 @@ def listed(inventory: Inventory, digest: str) -> Segment:
 
 
 def folder(prefix: str, topic: str, partition: int) -> str:
-    """Key prefix of a partition's objects."""
-    return f"{prefix}{topic}/{partition}/"
+    """Key prefix of a partition's objects: topics have a folder beside the manifest."""
+    return f"{prefix}topics/{name_of(topic)}/{partition}/"
+
+
+def name_of(topic: str) -> str:
+    """Name of a topic's folder, in which no two topics meet, also where case does not count."""
+    if topic == topic.lower() and len(topic) <= _LONGEST:
+        return topic
+    return f"{topic[:_LONGEST]}~{hashlib.sha256(topic.encode()).hexdigest()[:16]}"
+
+
+def index_key(prefix: str, topic: str, partition: int, listed: Container[str]) -> str:
+    """Key of a partition's index in a set of these keys; older versions had no `topics/`."""
+    before = f"{prefix}{topic}/{partition}/{INDEX}"
+    return before if before in listed else folder(prefix, topic, partition) + INDEX
 
 
 def segment_key(folder: str, first: int, *, packed: bool) -> str:

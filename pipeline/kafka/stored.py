@@ -22,7 +22,9 @@ from pipeline.repository import BackupSet, Repository
 from pipeline.store import Store, StoredObject, read
 
 Progress = Callable[[str], None]
-_INVENTORY = re.compile(r"sets/[^/]+/([^/]+)/([^/]+)/(\d+)/\d+" + re.escape(segments.INVENTORY))
+_INVENTORY = re.compile(
+    r"sets/[^/]+/([^/]+)/(?:topics/)?([^/]+)/(\d+)/\d+" + re.escape(segments.INVENTORY)
+)
 
 
 @dataclass
@@ -102,6 +104,7 @@ def _add_unfinished(
     """Segments whose run never ended: whole, or they would have no inventory; not yet proven."""
     finished = set(repository.labels(kind))
     places = {(place.topic, place.partition): place for place in found}
+    places |= {(segments.name_of(topic), n): place for (topic, n), place in [*places.items()]}
     for key in sorted(present):
         match = _INVENTORY.fullmatch(key)
         if match is None or match[1] in finished:

@@ -27,6 +27,7 @@ from pipeline.errors import ServerError
 from pipeline.kafka import momentary
 from pipeline.kafka.brokers import Place
 from pipeline.kafka.momentary import UNKNOWN, ask_again, ask_each, code_of, reason
+from pipeline.kinds import CLUSTER
 
 SECONDS = momentary.SECONDS
 _DAY_MS = 86_400_000
@@ -76,7 +77,7 @@ def describe(config: KafkaConfig, names: Sequence[str] = ()) -> list[Topic]:
 
     Raises ServerError, naming the topic, when one is missing or no broker answers.
     """
-    found, missing = described(config, list(names) or every(config))
+    found, missing = described(config, list(names) or every(config)[0])
     for name, why in missing.items():
         if names or why != GONE:
             raise ServerError(f"topic {name} on {config.bootstrap_servers}: {why}")
@@ -100,9 +101,25 @@ def described(config: KafkaConfig, names: Sequence[str]) -> tuple[list[Topic], M
     return [found[name] for name in names if name in found], missing
 
 
-def every(config: KafkaConfig) -> list[str]:
-    """Names of all topics that are not the brokers' own."""
-    return sorted(name for name in listed(config).topics if name[:2] != "__")
+def every(config: KafkaConfig) -> tuple[list[str], list[str]]:
+    """Names of all topics, and apart from them of those that the brokers call their own."""
+    client = admin(config)
+
+    def ask(left: Sequence[str]) -> dict[str, bool | Exception]:
+        told = client.describe_topics(TopicCollection(list(left)), request_timeout=SECONDS)
+        return {name: _is_internal(told[name]) for name in left}
+
+    names = sorted(listed(config).topics)
+    found, _ = ask_each(f"topics on {config.bootstrap_servers}", names, ask)
+    own = [name for name in names if found.get(name)]
+    return [name for name in names if name not in own], own
+
+
+def _is_internal(described: "Future[Any]") -> bool | Exception:
+    try:
+        return bool(described.result().is_internal)
+    except KafkaException as error:
+        return error
 
 
 def listed(config: KafkaConfig) -> Any:  # noqa: ANN401 - librdkafka's
@@ -178,6 +195,11 @@ def cluster_id(config: KafkaConfig) -> str:
     if not told:
         raise ServerError(f"Kafka on {config.bootstrap_servers} does not tell its cluster's id")
     return str(told)
+
+
+def of_cluster(config: KafkaConfig) -> dict[str, str]:
+    """The facts that backups of this cluster have, and no others."""
+    return {CLUSTER: cluster_id(config)}
 
 
 def _offsets(

@@ -14,6 +14,7 @@ from typing import IO, Any
 import psycopg
 from psycopg.rows import dict_row
 
+from pipeline import kinds, marker
 from pipeline.cdc.publications import find_publication
 from pipeline.cdc.slots import logical_slots
 from pipeline.config import PipelineConfig
@@ -26,7 +27,7 @@ from pipeline.repository import BackupSet, Draft, Repository, total_size
 from pipeline.store import StoredObject, chunks_of
 from pipeline.zstd import packed
 
-KIND = "base"
+KIND = kinds.BASE.name
 ARCHIVE = ".tar.zst"
 OBJECT = f"base{ARCHIVE}"
 NOT_HELD = (
@@ -57,6 +58,9 @@ def take(
     """
     with repository.begin(KIND) as draft:
         facts = _server_facts(config)
+        root, server = str(config.repository.path.absolute()), facts["system_identifier"]
+        if why := marker.of_another(root, server):
+            raise BackupError(why)
         parent = chain.parent_for(repository, facts) if incremental else None
         if parent is not None:
             facts[chain.PARENT] = chain.as_fact(parent)

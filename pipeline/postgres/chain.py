@@ -146,8 +146,12 @@ def parent_for(repository: Repository, server: dict[str, Any]) -> BackupSet:
             "incremental backups need summarize_wal = on, and the server has it off: ALTER SYSTEM "
             "SET summarize_wal = on, pg_reload_conf(), and take a full backup to build on"
         )
-    refusals = []
-    for found in reversed(list(repository.sets("base"))):
+    refusals: list[str] = []
+
+    def unreadable(label: str, why: str) -> None:
+        refusals.append(f"  {label}: {why}")
+
+    for found in reversed(list(repository.sets("base", unreadable))):
         problem = _does_not_lead(found, server)
         if problem is None:
             return found

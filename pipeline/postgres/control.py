@@ -1,13 +1,30 @@
-"""What a data folder says of itself, read from its control file."""
+"""What a server says of itself: its control file, and the running server of it."""
 
 from pathlib import Path
 
+import psycopg
+
+from pipeline.config import PostgresConfig
+from pipeline.kinds import DATABASE, SYSTEM
 from pipeline.postgres.tools import Tools
 
 
 def system_identifier(data: Path, tools: Tools) -> str:
     """Identity of the server whose folder it is."""
     return _control(data, tools)["Database system identifier"]
+
+
+def origin_of_server(postgres: PostgresConfig) -> dict[str, str]:
+    """The facts that logical backups of this database have; without its server those known here."""
+    known = {DATABASE: postgres.dbname}
+    try:
+        with psycopg.connect(**postgres.conninfo()) as connection:
+            row = connection.execute(
+                "select system_identifier::text from pg_control_system()"
+            ).fetchone()
+    except psycopg.OperationalError:  # it may be what was lost
+        return known
+    return known if row is None else known | {SYSTEM: str(row[0])}
 
 
 def _control(data: Path, tools: Tools) -> dict[str, str]:

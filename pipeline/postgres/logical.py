@@ -17,6 +17,7 @@ import psycopg
 from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 
+from pipeline import kinds
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import BackupError, ConfigError, RestoreError, ToolError
 from pipeline.postgres.catalogue import catalogue
@@ -28,7 +29,7 @@ from pipeline.postgres.tools import Tools, password_environment
 from pipeline.repository import BackupSet, Draft, Repository, total_size
 from pipeline.store import HashedStream, StoredObject
 
-KIND = "logical"
+KIND = kinds.LOGICAL.name
 DUMP = "database.dump"
 GLOBALS = "globals.sql"
 

@@ -4,7 +4,7 @@ As if the server and its disk were gone: what its pg_wal still holds is not coun
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,15 +80,20 @@ class _Read:
     last: datetime | None
 
 
-def reach(config: PipelineConfig) -> list[Reach]:
-    """Answer for every base backup, oldest first. Every WAL record is read once, CRCs included."""
+def reach(
+    config: PipelineConfig, unreadable: Callable[[str, str], None] | None = None
+) -> list[Reach]:
+    """Answer for every base backup, oldest first. Every WAL record is read once, CRCs included.
+
+    `unreadable` hears of each whose manifest cannot be read; without it that is an error.
+    """
     repository, tools = config.repository.path, Tools.of(config.postgres)
     expected = None
     with suppress(ObjectMissing):
         expected = ExpectedEnd.read(repository)
     groups: dict[tuple[str, int], list[BackupSet]] = defaultdict(list)
     useless = []
-    for backup in Repository(FolderStore(repository)).sets(KIND):
+    for backup in Repository(FolderStore(repository)).sets(KIND, unreadable):
         if broken := chain.broken(backup):
             useless.append(_nowhere(backup, broken))
             continue

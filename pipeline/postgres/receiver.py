@@ -17,6 +17,7 @@ from typing import Any
 
 import psycopg
 
+from pipeline import marker
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, ObjectMissing, ServerError
 from pipeline.postgres.lsn import Lsn, as_record_end
@@ -211,6 +212,8 @@ def flushed_record(connection: psycopg.Connection[Any]) -> tuple[ExpectedEnd, in
 
 
 def _refuse_foreign(found: ExpectedEnd, repository: Path) -> None:
+    if why := marker.of_another(str(repository), found.system_identifier):
+        raise BackupError(why)
     try:
         known = ExpectedEnd.read(repository)
     except ObjectMissing:

@@ -40,18 +40,31 @@ def push(repository: str | os.PathLike[str], segment: str | os.PathLike[str]) ->
     """
     if __package__ in {None, ""}:  # run by its path: the server's owner need not have it installed
         sys.path.insert(0, os.path.abspath(f"{__file__}/../../.."))
-    from pipeline.errors import ObjectExists
+    from pipeline import marker
+    from pipeline.errors import ObjectExists, StoreError
     from pipeline.postgres.handover import archived
 
     name, root = os.path.basename(segment), os.path.abspath(repository)
+    problem: Exception
     try:
-        if archived(root, os.fspath(segment), f"{root}/{ARCHIVE}{name}"):
+        if (why := marker.refusal(root)) or (why := _foreign(root, os.fspath(segment))):
+            problem = StoreError(why)
+        elif archived(root, os.fspath(segment), f"{root}/{ARCHIVE}{name}"):
             return DONE
-        problem: Exception = ObjectExists(ARCHIVE + name, root)
-    except OSError as error:
+        else:
+            problem = ObjectExists(ARCHIVE + name, root)
+    except (OSError, StoreError) as error:
         problem = error
     sys.stderr.write(f"pipeline-wal push {name}: not archived in {root}: {problem}\n")
     return REFUSED
+
+
+def _foreign(root: str, segment: str) -> str | None:
+    """Tell that another server wrote the segment than the one whose WAL is archived here."""
+    from pipeline import marker
+
+    server = marker.server_of(segment)
+    return None if server is None else marker.of_another(root, server)
 
 
 def get(view: str | os.PathLike[str], name: str, into: str | os.PathLike[str]) -> int:

@@ -7,8 +7,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline import marker
 from pipeline.config import PipelineConfig
-from pipeline.errors import ConfigError, LossNotAccepted, ObjectMissing, TargetUnreachable
+from pipeline.errors import (
+    BackupError,
+    ConfigError,
+    LossNotAccepted,
+    ObjectMissing,
+    StoreError,
+    TargetUnreachable,
+)
 from pipeline.postgres import chain
 from pipeline.postgres.base_backup import KIND
 from pipeline.postgres.lsn import Lsn, as_record_end, is_segment
@@ -132,7 +140,10 @@ def _unusable(repository: Repository, label: str, without: Collection[str]) -> s
     """Tell why nothing can be restored from the set, whatever the target, or None."""
     if label in without:
         return _PASSED_OVER
-    backup = repository.get(label)
+    try:
+        backup = repository.get(label)
+    except (BackupError, StoreError) as error:
+        return f"it cannot be read: {error}"
     if untold := sorted(_NEEDED - backup.manifest.facts.keys()):
         return f"its manifest does not tell {', '.join(untold)}"
     if broken := chain.broken(backup):
@@ -163,7 +174,9 @@ class _Way:
 
     def plan(self) -> Plan | str:
         """Return the plan, or why this set does not lead to the target."""
-        if self.expected and self.expected.system_identifier != self.system_identifier:
+        noted = marker.noted(str(self._repository))
+        ours = self.expected.system_identifier if self.expected else noted
+        if ours is not None and ours != self.system_identifier:
             return f"is of another server, with system identifier {self.system_identifier}"
         live = _still_held(self._data, self.system_identifier)
         with reading_view(self._repository, self.timeline, self._tools, live=live) as wal:

@@ -17,7 +17,8 @@ class Way(StrEnum):
 class Asked:
     """`topics` may be replaced, each by name; none means that only offsets of groups are missing.
 
-    `archive` and `offsets` are labels of sets, None for the newest ones. `lose` names topics whose
+    `archive` and `offsets` are labels of sets, None for the newest ones; those of another cluster
+    need its id, `origin`. `lose` names topics whose
     records may be given up where they cannot be kept. `replication` is the count of replicas where
     it is not to be the archived one. `without_settings` are overrides that are not brought back.
     `without_topics` are not compared with their tables, and nothing is buried in them.
@@ -28,6 +29,7 @@ class Asked:
     way: Way = Way.JOINED
     archive: str | None = None
     offsets: str | None = None
+    origin: str | None = None
     lose: Sequence[str] = ()
     replication: int | None = None
     without_settings: Sequence[str] = ()

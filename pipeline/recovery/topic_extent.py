@@ -17,7 +17,7 @@ from pipeline.kafka.brokers import Place
 from pipeline.kafka.raw import RawReader
 from pipeline.kafka.reading import archived
 from pipeline.kafka.target_topic import existing
-from pipeline.kafka.topics import Extent, Topic, describe, extents
+from pipeline.kafka.topics import Extent, Topic, describe, extents, known_extents
 from pipeline.repository import BackupSet
 from pipeline.wait import wait_until
 
@@ -124,9 +124,10 @@ def _topic(
     findings = list(_identity(now, then)) if same_life else []
     unreadable: tuple[int, ...] = ()
     if not findings:
-        held = extents(config.kafka, now.places)
+        held, unled = known_extents(config.kafka, now.places)
         findings += _logs(archive, now, then, held)
-        damage = dict(_damage(config, held))
+        damage = {place.partition: f"[{place.partition}] {why}" for place, why in unled.items()}
+        damage |= dict(_damage(config, held))
         unreadable = tuple(damage)
         findings += damage.values()
     return Harmed(name, cdc, now, tuple(findings), unreadable) if findings else None
@@ -177,11 +178,11 @@ def _unexplained(archive: BackupSet, place: Place, start: int, keeps: Mapping[st
 
 
 def _damage(config: PipelineConfig, held: Mapping[Place, Extent]) -> Iterator[tuple[int, str]]:
-    """Read every batch that is decided, of each partition up to the first that is damaged."""
+    """Read every batch of each partition, up to the first that is damaged."""
     with RawReader(config.kafka, FETCH) as reader:
         for place, log in held.items():
             try:
-                for fetched in reader.batches(place, log.start, log.end):
+                for fetched in reader.batches(place, log.start, log.high_watermark, undecided=True):
                     for batch, view in walk(fetched.data, str(place)):
                         check_crc(batch, view, str(place))
             except BackupError as error:

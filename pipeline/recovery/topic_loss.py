@@ -10,7 +10,7 @@ buries what is gone; the states in between are not told again. Of other topics: 
 the archive's end, and what was kept; what lay between is lost and named.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -18,15 +18,16 @@ import psycopg
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import (
-    ConfigError,
     LossNotAccepted,
+    ObjectMissing,
     RecoveryRefused,
     RestoreError,
     ServerError,
 )
-from pipeline.kafka import archive, groups, proof, target_topic
+from pipeline.kafka import archive, groups, losses, proof, replay_journal, target_topic
 from pipeline.kafka.group_restore import restore
 from pipeline.kafka.topics import cluster_id
+from pipeline.kinds import CLUSTER, LATEST, chosen
 from pipeline.recovery import reread, topic_offsets, topic_preconditions, topic_removal
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.reconnect import not_stopped, problems, stopped
@@ -111,7 +112,16 @@ class TopicRecovery(Runbook):
         yield from (line for one in harmed for line in one.lines())
         lost = missing_groups(self.config, offsets) if offsets else []
         yield from (f"group {line}" for line in lost)
+        yield from self._older(backup, "--from")
+        yield from self._older(offsets, "--offsets") if offsets else ()
         yield f"{len(harmed)} topics and {len(lost)} groups are harmed, by {backup.label}"
+
+    def _older(self, chosen: BackupSet, option: str) -> Iterator[str]:
+        """Name what an older set holds and the chosen one does not."""
+        made = replay_journal.made(self.config.repository.path)
+        found = losses.of_repository(self._repository, chosen.manifest, made, self.progress)
+        for loss in found.values():
+            yield f"MORE IN AN OLDER SET  {loss}: {option} {loss.held_by}"
 
     def find_extent(self) -> Facts:
         """Look what is harmed, and prove that the archive can give it back; touches nothing."""
@@ -297,30 +307,25 @@ class TopicRecovery(Runbook):
         )
 
     def _archive(self) -> BackupSet:
-        """The set that was named, else the newest that holds every topic, of this cluster."""
-        if self.asked.archive is not None:
-            found = self._repository.get(self.asked.archive)
-            if absent := sorted(set(self.topics) - found.manifest.facts.get("topics", {}).keys()):
-                raise ConfigError(f"{found.label} does not hold {', '.join(absent)}")
-            return found
-        for label in reversed(self._repository.labels(archive.KIND)):
-            facts = (found := self._repository.get(label)).manifest.facts
-            held = facts["topics"].keys() - facts.get("incomplete", {})
-            if facts.get("evidence") or facts["cluster_id"] != self.identity:
-                continue
-            if set(self.topics) <= held:
-                return found
-        raise RestoreError(
-            f"no archive of cluster {self.identity} holds {', '.join(self.topics) or 'any topic'}: "
-            "pipeline backup topics, or name a set with --from"
-        )
+        """The set that was named, else the newest of this cluster that holds every topic."""
+        return self._chosen(archive.KIND, self.asked.archive, self.topics)
 
     def _offsets(self) -> BackupSet | None:
-        if self.asked.offsets is not None:
-            return self._repository.get(self.asked.offsets)
-        for label in reversed(self._repository.labels(groups.KIND)):
-            facts = (found := self._repository.get(label)).manifest.facts
-            if not facts.get("evidence") and facts["cluster_id"] == self.identity:
-                return found
-        self.progress("  no backup of offsets: groups are not restored")
-        return None
+        try:
+            return self._chosen(groups.KIND, self.asked.offsets)
+        except ObjectMissing:
+            if self.asked.offsets is not None:
+                raise
+            self.progress("  no backup of offsets: groups are not restored")
+            return None
+
+    def _chosen(self, kind: str, label: str | None, topics: Collection[str] = ()) -> BackupSet:
+        return chosen(
+            self._repository,
+            kind,
+            label or LATEST,
+            topics=topics,
+            origin=lambda: {CLUSTER: self.identity},
+            typed=self.asked.origin,
+            say=lambda line: self.progress(f"  {line}"),
+        )

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fixtures.stacks.protocol import Stack
+from pipeline import marker
 from pipeline.cli import app
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
@@ -16,6 +17,7 @@ from pipeline.kafka.batches import walk
 from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Gap, Reason
 from pipeline.kafka.topics import known_extents
+from pipeline.kinds import newest
 from pipeline.repository import BackupSet, Repository
 from pipeline.wait import wait_until
 from tests.kafka import topics
@@ -175,8 +177,9 @@ def test_the_command_archives_the_topics_it_is_given(
         f'[kafka]\nbootstrap_servers = "{broker.config.kafka.bootstrap_servers}"\n'
         f'[repository]\npath = "{tmp_path}"\n'
     )
+    marker.make(str(tmp_path))
     done = CliRunner().invoke(app, ["backup", "topics", "--topic", topic, "--config", str(config)])
-    backup = repository.latest(archive.KIND)
+    backup = newest(repository, archive.KIND)
     assert (done.exit_code, done.output.splitlines()[-1]) == (0, backup.label)
     assert list(backup.manifest.facts["topics"]) == [topic]
     assert problems(backup) == []

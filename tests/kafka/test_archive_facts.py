@@ -14,12 +14,14 @@ from kafka.protocol.admin import AlterClientQuotasRequest
 from typer.testing import CliRunner
 
 from fixtures.stacks.protocol import Stack
+from pipeline import marker
 from pipeline.cli import app
 from pipeline.kafka import archive, consistency, exports
 from pipeline.kafka.batches import walk
 from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Reason
 from pipeline.kafka.raw import Fetched, RawReader
+from pipeline.kinds import newest
 from pipeline.repository import Repository
 from pipeline.store import FolderStore
 from pipeline.wait import wait_until
@@ -92,8 +94,9 @@ def test_lost_offsets_end_the_command_with_1_and_the_set_names_them(
         f'[kafka]\nbootstrap_servers = "{broker.config.kafka.bootstrap_servers}"\n'
         f'[repository]\npath = "{tmp_path}"\n'
     )
+    marker.make(str(tmp_path))
     done = CliRunner().invoke(app, ["backup", "topics", "--topic", topic, "--config", str(config)])
-    backup = Repository(FolderStore(tmp_path)).latest(archive.KIND)
+    backup = newest(Repository(FolderStore(tmp_path)), archive.KIND)
     assert done.exit_code == 1
     assert f"{topic}[0]: {lost[0]:,} offsets are LOST; the set is committed" in done.output
     gaps = backup.manifest.facts["topics"][topic]["partitions"]["0"]["gaps"]

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from fixtures.stacks.protocol import Stack
+from pipeline import marker
 from pipeline.config import KafkaConfig
 from pipeline.kafka import archive, proof
 from pipeline.kafka.reading import archived
+from pipeline.kinds import newest
 from pipeline.repository import Repository
 from pipeline.store import FolderStore
 from tests.kafka import topics
@@ -39,6 +41,7 @@ def configured(kafka: KafkaConfig, folder: Path) -> Path:
         f'[kafka]\nbootstrap_servers = "{kafka.bootstrap_servers}"\n'
         f'[repository]\npath = "{folder / "repository"}"\n[postgres]\nport = 1\n'
     )
+    marker.make(str(folder / "repository"))
     return path
 
 
@@ -73,7 +76,7 @@ class Archiving(Story):
     def complete(self, out: str) -> None:
         self.acknowledged.add(out.rsplit(maxsplit=1)[-1])
         self.prove()
-        backup = self.repository.latest(archive.KIND)
+        backup = newest(self.repository, archive.KIND)
         assert [found for found in proof.walk(backup) if found.problem] == []
         for partition in archived(backup):
             index = partition.index

@@ -16,7 +16,7 @@ from fixtures.stacks.protocol import Stack
 from pipeline.cli import app
 from pipeline.config import KafkaConfig, PipelineConfig, PostgresConfig, RepositoryConfig
 from pipeline.errors import BackupError, ServerError
-from pipeline.kafka import archive, groups, momentary
+from pipeline.kafka import archive, groups, momentary, segments
 from pipeline.kafka.brokers import Place
 from pipeline.kafka.raw import Fetched, RawReader
 from pipeline.kafka.reading import archived
@@ -121,7 +121,7 @@ def test_a_partition_without_a_leader_leaves_all_else_backed_up(
     assert done.exit_code == 1, done.output
     assert "half is not archived whole: [1] " in done.output
     sets = Repository(FolderStore(tmp_path))
-    in_part = sets.latest(archive.KIND)
+    in_part = sets.get(sets.labels(archive.KIND)[-1])
     held = {
         name: list(each["partitions"]) for name, each in in_part.manifest.facts["topics"].items()
     }
@@ -137,7 +137,7 @@ def test_a_partition_without_a_leader_leaves_all_else_backed_up(
     assert "of-half: half[1]@50: " in done.output
     noted = {
         str(position.spot): position.around
-        for group in groups.read(sets.latest(groups.KIND))
+        for group in groups.read(sets.get(sets.labels(groups.KIND)[-1]))
         for position in group.positions
     }
     assert noted.keys() == {"half[0]@50", "half[1]@50", "sound[0]@50"}
@@ -146,7 +146,7 @@ def test_a_partition_without_a_leader_leaves_all_else_backed_up(
     monkeypatch.undo()
     done = invoke("backup", "topics", *names, config=config)
     assert done.exit_code == 0, done.output
-    whole = sets.latest(archive.KIND)
+    whole = sets.get(sets.labels(archive.KIND)[-1])
     assert len(list(archived(whole, ["half"]))) == 2
     assert in_part.label in str([entry.key for entry in whole.manifest.objects])
 
@@ -187,7 +187,7 @@ def test_a_newer_format_is_refused_and_not_gone_on_from(
     (tmp_path / backup.prefix / "manifest.json").unlink()  # an unfinished run of a later version
     whole = archive.take(broker.config, repository, [topic])
     assert all(entry.key.startswith(whole.prefix) for entry in whole.manifest.objects)
-    key = f"{whole.prefix}{topic}/0/{INDEX}"
+    key = segments.folder(whole.prefix, topic, 0) + INDEX
     later = json.loads(read(repository.store, key)) | {"format": FORMAT + 1}
     with pytest.raises(BackupError, match=rf"archive format {FORMAT + 1}; .* reads {FORMAT}"):
         Index.parse(json.dumps(later).encode(), key)

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from fixtures.kafka_story import commit
 from fixtures.stacks.protocol import Stack
+from pipeline import marker
 from pipeline.cli import app
 from pipeline.config import KafkaConfig
 from pipeline.errors import RecoveryRefused, RestoreError
@@ -237,6 +238,7 @@ def test_the_commands(broker: Stack, topic: str, tmp_path: Path) -> None:
         f'[kafka]\nbootstrap_servers = "{kafka.bootstrap_servers}"\n'
         f'[repository]\npath = "{tmp_path}"\n'
     )
+    marker.make(str(tmp_path))
     done = CliRunner().invoke(app, ["backup", "offsets", "--config", str(config)])
     assert (done.exit_code, done.output.splitlines()[-1].partition("-")[0]) == (0, "offsets")
     forget(kafka, group)

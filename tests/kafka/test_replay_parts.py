@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import KafkaConfig
-from pipeline.errors import BackupError, ConfigError, RecoveryRefused
+from pipeline.errors import BackupError, ConfigError, NoBackup, RecoveryRefused
 from pipeline.kafka import replay_journal
 from pipeline.kafka.offset_map import OffsetMap
 from pipeline.kafka.replay_plan import Mode, Range
@@ -125,7 +125,7 @@ def test_what_a_target_would_refuse_is_said_first(here: Site) -> None:
         here.bring(topic, replication=3)
     with pytest.raises(ConfigError, match=r"has no partition \[7\]"):
         here.bring(topic, partitions=(7,))
-    with pytest.raises(ConfigError, match=r"no backup set in .* holds nothing"):
+    with pytest.raises(NoBackup, match="no backup of topics that holds nothing in"):
         here.bring("nothing")
 
 

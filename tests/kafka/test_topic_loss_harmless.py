@@ -9,10 +9,11 @@ from confluent_kafka.admin import NewTopic
 from fixtures.faults.topics import delete_topics
 from fixtures.stacks.protocol import Stack
 from fixtures.workload.topics import OWN_TOPICS
-from pipeline.errors import LossNotAccepted, RecoveryRefused, RestoreError, ServerError
+from pipeline.errors import LossNotAccepted, NoBackup, RecoveryRefused, ServerError
 from pipeline.kafka import archive
 from pipeline.kafka.replay import Replay
 from pipeline.kafka.target_topic import configure, existing
+from pipeline.kinds import newest
 from pipeline.recovery.topic_asked import Asked
 from pipeline.recovery.topic_evidence import Facts
 from pipeline.recovery.topic_loss import TopicRecovery, new_recovery
@@ -162,17 +163,17 @@ def test_what_lies_behind_an_open_transaction_is_not_removed_unless_told(own: Sh
 
 def test_another_clusters_archive_is_not_the_newest(own: Shop) -> None:
     harmed(own)
-    backup = own.repository.latest("topics")
+    backup = newest(own.repository, "topics")
     backup.manifest.facts["cluster_id"] = "another"
     path = own.config.repository.path / backup.prefix / "manifest.json"
     path.write_bytes(backup.manifest.sealed())
-    with pytest.raises(RestoreError, match=r"no archive of cluster .* holds plain"):
+    with pytest.raises(NoBackup, match=r"plain"):
         own.recovery(NAME).run()
 
 
 def test_too_few_brokers_are_found_before_anything_is_removed(own: Shop) -> None:
     harmed(own)
-    backup = own.repository.latest("topics")
+    backup = newest(own.repository, "topics")
     backup.manifest.facts["topics"][NAME]["replication"] = 2
     path = own.config.repository.path / backup.prefix / "manifest.json"
     path.write_bytes(backup.manifest.sealed())

@@ -6,6 +6,7 @@ import psycopg
 
 from fixtures.stacks import toml
 from fixtures.stacks.native import NativeStack
+from pipeline import marker
 from pipeline.config import PipelineConfig, PostgresConfig
 
 DATABASE = "museum"
@@ -62,6 +63,7 @@ def configured(
     config: PipelineConfig, folder: Path, stack: NativeStack
 ) -> tuple[PipelineConfig, list[str]]:
     """The configuration with a repository of its own, and the option that names its file."""
+    marker.make(str(folder))
     place = config.repository.model_copy(update={"path": folder})
     own, file = config.model_copy(update={"repository": place}), folder / "pipeline.toml"
     toml.write(own, file, password_file=stack.password_file)

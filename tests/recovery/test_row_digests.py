@@ -14,6 +14,7 @@ from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 from pipeline.config import PipelineConfig, ScratchConfig
 from pipeline.errors import BackupError, RestoreError
+from pipeline.kinds import newest
 from pipeline.postgres import base_backup, row_digests
 from pipeline.postgres.lsn import PAGE_SIZE
 from pipeline.postgres.row_digests import FACT, RowDigests, digested, snapshot, take
@@ -196,7 +197,7 @@ def test_a_transaction_that_stays_open_ends_the_wait_and_costs_no_backup(
         connection.execute("insert into notes (note) values ('open')")
         with pytest.raises(BackupError, match=r"is whole, without digests: .*lock timeout"):
             source.back_up("one", digests=True)
-    kept = Repository(FolderStore(source.config.repository.path)).latest("base")
+    kept = newest(Repository(FolderStore(source.config.repository.path)), "base")
     assert RowDigests.of(kept.manifest.facts) is None
     assert source.run("select count(*) from pg_replication_slots") == 0
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import marker
+
 MOUNT = 'mount -t tmpfs -o size="$1",mode=0755 tmpfs "$2" && echo mounted && exec cat'
 
 
@@ -30,8 +32,9 @@ class Room:
         subprocess.run(remount, check=True)
 
     def files(self) -> list[str]:
-        """What lies in it, staging and unfinished parts too."""
-        return sorted(p.name for p in self.seen.rglob("*") if p.is_file())
+        """What lies in it, staging and unfinished parts too; not what marks it as a repository."""
+        found = sorted(path.name for path in self.seen.rglob("*") if path.is_file())
+        return [name for name in found if name not in {marker.MARKER, marker.WAL_OF}]
 
 
 @contextmanager

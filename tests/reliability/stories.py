@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fixtures.stacks.artifacts import shell_python
+from pipeline import marker
 from pipeline.postgres import chain, wal_command
 from pipeline.postgres.handover import BATCH
 from pipeline.postgres.lsn import SEGMENT_SIZE, Lsn
@@ -73,6 +74,7 @@ class Push(Story):
 
     def __post_init__(self) -> None:
         (self.folder / "archive_status").mkdir(parents=True)
+        marker.make(str(self._archive))
         ballast = self.pipeline.source.data / "global/pg_control"
         for name in NAMES:
             content = (name.encode() + ballast.read_bytes()) * 4096
@@ -93,7 +95,7 @@ class Push(Story):
 
     def prove(self) -> None:
         """No segment is there in part, and those that were acknowledged all are there."""
-        archived = {path.name: path for path in self._archive.rglob("*") if path.is_file()}
+        archived = {path.name: path for path in self._archive.rglob("*/*") if path.is_file()}
         assert set(NAMES[: self.number]) <= archived.keys() <= set(NAMES[: self.number + BATCH])
         assert sorted(archived) == NAMES[: len(archived)], "a hole, which its own call did not make"
         for name, path in archived.items():
@@ -104,7 +106,7 @@ class Push(Story):
         self.number += 1
         self.prove()
         if self.number == len(NAMES):
-            shutil.rmtree(self._archive)
+            shutil.rmtree(self._archive / "wal")
             self.number = 0
 
 
@@ -134,7 +136,8 @@ class Retain(Story):
 
     @property
     def _model(self) -> BackupSet:
-        return self.pipeline.repository.latest(self.kind)
+        repository = self.pipeline.repository
+        return repository.get(repository.labels(self.kind)[-1])
 
     def prove(self) -> None:
         """The newest stays; of the others there is the whole or what is no backup set."""

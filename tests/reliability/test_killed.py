@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.stacks.versions import since
+from pipeline import marker
 from pipeline.postgres.lsn import Lsn
 from tests.recovery.history import Source
 from tests.reliability.restore_stories import Restore, RestoreDatabase
@@ -91,6 +92,7 @@ def empty(source: Source) -> None:
     for folder in (source.config.repository.path, source.stack.folder / "scratch"):
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    marker.make(str(source.config.repository.path))
     source.backups.clear()
 
 

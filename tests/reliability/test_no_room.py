@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from fixtures.stacks.artifacts import shell_python
+from pipeline import marker
 from pipeline.postgres import wal_command
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.receiver_status import ReceiverStatus
@@ -25,6 +26,7 @@ LITTLE, ENOUGH = "8m", "800m"
 @pytest.fixture
 def room(source: Source) -> Iterator[Room]:
     with little_room(source.stack.folder / "scratch" / "room", LITTLE) as room:
+        marker.make(str(room.seen))
         source.tools.own(room.seen)
         yield room
 
@@ -67,7 +69,7 @@ def one_segment(pipeline: Pipeline) -> None:
 
 
 def one_server(pipeline: Pipeline) -> None:
-    assert [path.name for path in pipeline.folder.iterdir()] == ["data"]
+    assert {path.name for path in pipeline.folder.iterdir()} == {"data", marker.MARKER}
 
 
 @dataclass(frozen=True)
