@@ -8,6 +8,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from checks.check import Observation
+from pipeline.postgres.relations import owned_sequences
 
 _FOREIGN_KEYS = """
     select f.conname as name, n.nspname as schema, c.relname as table,
@@ -32,20 +33,6 @@ _CHECKS = """
       join pg_class c on c.oid = k.conrelid join pg_namespace n on n.oid = c.relnamespace
      where k.contype = 'c' and c.relkind = 'r' and n.nspname !~ '^(pg_|information_schema)'
        and coalesce(k.conenforced, true)
-"""
-_SEQUENCES = """
-    select n.nspname as schema, c.relname as name, tn.nspname as of_schema, t.relname as of_table,
-           a.attname as column, s.seqincrement > 0 as rising, s.seqcycle as cycle
-      from pg_depend d
-      join pg_class c on c.oid = d.objid and c.relkind = 'S'
-      join pg_sequence s on s.seqrelid = c.oid
-      join pg_namespace n on n.oid = c.relnamespace
-      join pg_class t on t.oid = d.refobjid and t.relkind in ('r', 'p')
-      join pg_namespace tn on tn.oid = t.relnamespace
-      join pg_attribute a on a.attrelid = t.oid and a.attnum = d.refobjsubid
-      join pg_type y on y.oid = a.atttypid and y.typcategory = 'N'
-     where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
-       and d.deptype in ('a', 'i') and c.relpersistence = 'p'
 """
 
 
@@ -108,26 +95,8 @@ def _constraint(key: dict[str, Any], broken: dict[str, Any] | None, what: str) -
 def sequences(connection: psycopg.Connection[Any]) -> Iterator[Observation]:
     """Compare each sequence of a column with what the column holds."""
     yield Observation("sequences", settled(connection))
-    with connection.cursor(row_factory=dict_row) as cursor:
-        for each in cursor.execute(_SEQUENCES).fetchall():
-            query = "select s.last_value as last, s.is_called, {}(t.{}) as held from {} s, {} t"
-            row = cursor.execute(
-                sql.SQL(query + " group by 1, 2").format(
-                    sql.SQL("max" if each["rising"] else "min"),
-                    sql.Identifier(each["column"]),
-                    sql.Identifier(each["schema"], each["name"]),
-                    sql.Identifier(each["of_schema"], each["of_table"]),
-                )
-            ).fetchone()
-            yield Observation(f"{each['schema']}.{each['name']}", _behind(each, row))
-
-
-def _behind(sequence: dict[str, Any], row: dict[str, Any] | None) -> str | None:
-    if row is None or row["held"] is None or sequence["cycle"]:
-        return None  # an empty table, or numbers that are meant to come again
-    last, held = row["last"], row["held"]
-    if not row["is_called"]:  # then the next number is `last` itself
-        last -= 1 if sequence["rising"] else -1
-    behind = last < held if sequence["rising"] else last > held
-    where = f"{sequence['of_schema']}.{sequence['of_table']}.{sequence['column']}"
-    return f"it stands at {row['last']}, {where} holds {held}" if behind else None
+    for one in owned_sequences(connection):
+        last = one.behind(connection)
+        told = f"it would give {last} again, which {one.of_schema}.{one.of_table} holds"
+        if not one.passed_over:
+            yield Observation(f"{one.schema}.{one.name}", None if last is None else told)

@@ -22,6 +22,7 @@ from pipeline.postgres.segments import MergedWal, reading_view
 from pipeline.postgres.timelines import Span, lineage
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet, Manifest, Repository
+from pipeline.session import connect
 from pipeline.store import FolderStore, StoredObject
 
 
@@ -238,7 +239,7 @@ class SourceServer:
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
         """A connection in a read-only transaction."""
-        with psycopg.connect(**self.config.postgres.conninfo()) as connection:
+        with connect(self.config.postgres) as connection:
             connection.read_only = True
             yield connection
 

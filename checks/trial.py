@@ -14,7 +14,8 @@ from psycopg import sql
 
 from checks import logical_dump
 from checks.check import NotRun
-from pipeline.config import PipelineConfig
+from pipeline import session
+from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import RestoreError, ServerError
 from pipeline.postgres import chain, logical
 from pipeline.postgres import globals as server_globals
@@ -69,9 +70,8 @@ def brought_back(backup: BackupSet, path: Path, tools: Tools, *, user: str) -> I
         unpack(backup, server.data, tools)
         with private_server(server, user=user, port=PORT, settings=SETTINGS) as connect:
             host, superuser = _answering(server, connect)
-            yield lambda dbname: psycopg.connect(
-                host=host, port=PORT, dbname=dbname, user=superuser, autocommit=True
-            )
+            place = PostgresConfig(host=host, port=PORT, user=superuser)
+            yield lambda dbname: session.connect(place, autocommit=True, dbname=dbname)
 
 
 @contextmanager
@@ -87,9 +87,8 @@ def loaded(backup: BackupSet, path: Path, tools: Tools) -> Iterator[Connect]:
             server.start({**SETTINGS, **private, "allow_in_place_tablespaces": "on"})
 
             def connect(dbname: str) -> psycopg.Connection[Any]:
-                return psycopg.connect(
-                    host=str(socket), port=PORT, dbname=dbname, user=OWNER, autocommit=True
-                )
+                place = PostgresConfig(host=str(socket), port=PORT, user=OWNER)
+                return session.connect(place, autocommit=True, dbname=dbname)
 
             _load(backup, tools, folder, str(socket), connect)
             yield connect
@@ -110,13 +109,16 @@ def _load(backup: BackupSet, tools: Tools, folder: Path, host: str, connect: Con
     logical_dump.copy_out(backup, logical.DUMP, dump)
     for path in (roles, dump):
         tools.own(path)
+    # settings of the database that it makes are not those of the load
+    env = {"PGOPTIONS": session.options()}
     psql = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", *address)
-    tools.run("psql", *psql, "--dbname=template1", f"--file={roles}")
+    tools.run("psql", *psql, "--dbname=template1", f"--file={roles}", env=env)
     with connect("template1") as connection:
         # `postgres` is in every new server, and the dump makes it with settings of its own
         drop = sql.SQL("drop database if exists {}")
         connection.execute(drop.format(sql.Identifier(facts["database"])))
-    tools.run("pg_restore", "--exit-on-error", "--create", *address, "--dbname=template1", dump)
+    loading = ("--exit-on-error", "--create", *address, "--dbname=template1")
+    tools.run("pg_restore", *loading, dump, env=env)
 
 
 @contextmanager

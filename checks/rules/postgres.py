@@ -193,14 +193,15 @@ def schema_as_backed_up(source: SourceServer) -> Iterator[Observation]:
         raise ObjectMissing(f"inventory of {source.config.postgres.dbname}", facts["database"])
     rows = source.rows(
         """
-        select concat_ws('.', relnamespace::regnamespace::text, relname) as name
-          from pg_class where relkind in ('r', 'p')
+        select nspname as schema, relname as name
+          from pg_class join pg_namespace n on n.oid = relnamespace where relkind in ('r', 'p')
         """
     )
-    present = {row["name"] for row in rows}
+    present = {(row["schema"], row["name"]) for row in rows}
     for table in facts["tables"]:
-        name = f"{table['schema']}.{table['name']}"
-        yield Observation(name, None if name in present else "it was in the newest base backup")
+        place = table["schema"], table["name"]
+        gone = None if place in present else "it was in the newest base backup"
+        yield Observation(".".join(place), gone)
 
 
 @schema_as_backed_up.detects

@@ -42,6 +42,7 @@ from pipeline.cdc.wire import Decoder
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, ServerError
 from pipeline.registry.client import RegistryClient
+from pipeline.session import connect
 
 HEADER = "pipeline.reconciled"
 SECOND = timedelta(seconds=1)
@@ -141,7 +142,7 @@ def reconcile(
     """
     wanted = _wanted(config, since, left_out)
     with (
-        psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection,
+        connect(config.postgres, autocommit=True) as connection,
         RegistryClient(config.registry) as registry,
     ):
         sides = _Sides.of(config, connection, registry, lock_within, arriving)

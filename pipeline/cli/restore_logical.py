@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import psycopg
 import typer
 
 from pipeline import config as configuration
@@ -17,6 +16,7 @@ from pipeline.postgres import logical
 from pipeline.postgres.control import origin_of_server
 from pipeline.postgres.locales import make_database
 from pipeline.repository import BackupSet
+from pipeline.session import connect
 
 From = Annotated[str, typer.Option("--from", help="label of a logical backup, or latest")]
 Into = Annotated[str, typer.Option("--into", help="the database: empty, or made by --create")]
@@ -104,7 +104,7 @@ def _restore(
     backup = _backup(loaded, label)
     target = _server(loaded.postgres, server)
     if create:
-        with psycopg.connect(**target.conninfo(), autocommit=True) as connection:
+        with connect(target, autocommit=True) as connection:
             make_database(connection, into, backup)
     try:
         place = target.model_copy(update={"dbname": into})

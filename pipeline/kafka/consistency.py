@@ -21,6 +21,7 @@ from pipeline.cdc.slots import PLUGIN, Slot, find_slot
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, ServerError
 from pipeline.postgres.lsn import Lsn
+from pipeline.session import connect
 from pipeline.wait import wait_until
 
 WITHIN = timedelta(seconds=30)
@@ -59,7 +60,7 @@ def reach(
     confirmed: no published change lies between the two.
     """
     try:
-        with psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection:
+        with connect(config.postgres, autocommit=True) as connection:
             return _reach(connection, config, progress, within)
     except (psycopg.Error, ConfigError) as error:
         reason = f"PostgreSQL does not answer: {str(error).strip()}"
@@ -129,10 +130,10 @@ def _idle_from(config: PipelineConfig, slot: Slot, until: Lsn) -> Lsn | None:
     """
     if slot.plugin != PLUGIN:
         return None
-    limit = f"-c statement_timeout={int(DECODING.total_seconds() * 1e3)}"
+    limit = {"statement_timeout": f"{int(DECODING.total_seconds() * 1e3)}"}
     try:
-        with psycopg.connect(
-            **config.postgres.conninfo(dbname=slot.database, options=limit), autocommit=True
+        with connect(
+            config.postgres, autocommit=True, settings=limit, dbname=slot.database
         ) as connection:
             # from PostgreSQL 18 on, one that is missing is passed over with a warning
             if find_publication(connection, config.cdc.publication) is None:

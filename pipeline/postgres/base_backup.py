@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from datetime import UTC
 from typing import IO, Any
 
-import psycopg
 from psycopg.rows import dict_row
 
 from pipeline import kinds, marker
@@ -22,8 +21,9 @@ from pipeline.errors import BackupError, ToolError
 from pipeline.postgres import chain, row_digests, server_manifest, tablespaces
 from pipeline.postgres.held_wal import held_wal
 from pipeline.postgres.inventory import table_inventory
-from pipeline.postgres.tools import Tools, password_environment
+from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet, Draft, Repository, total_size
+from pipeline.session import connect, environment
 from pipeline.store import StoredObject, chunks_of
 from pipeline.zstd import packed
 
@@ -110,7 +110,7 @@ def tablespace_of(entry: StoredObject) -> str:
 
 
 def _server_facts(config: PipelineConfig) -> dict[str, Any]:
-    with psycopg.connect(**config.postgres.conninfo()) as connection:
+    with connect(config.postgres) as connection:
         connection.read_only = True
         row = (
             connection.cursor(row_factory=dict_row)
@@ -150,7 +150,7 @@ def _server_facts(config: PipelineConfig) -> dict[str, Any]:
 
 def _server_clock(config: PipelineConfig) -> str:
     """Ask for the time by the clock that stamps commits: every one in the backup is earlier."""
-    with psycopg.connect(**config.postgres.conninfo()) as connection:
+    with connect(config.postgres) as connection:
         row = connection.execute("select clock_timestamp()").fetchone()
     if row is None:
         raise BackupError("the server did not answer clock_timestamp()")
@@ -216,7 +216,7 @@ class _Copy(ExitStack):
             *("--no-password", f"--host={postgres.host}", f"--port={postgres.port}"),
             *(f"--username={postgres.user}", *self._since),
             messages=self._messages,
-            env=password_environment(postgres),
+            env=environment(postgres),
         )
         try:
             yield from blocks

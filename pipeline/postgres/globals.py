@@ -15,8 +15,9 @@ import psycopg
 from pipeline.config import PostgresConfig
 from pipeline.errors import RestoreError
 from pipeline.postgres.logical import GLOBALS, copy_proven
-from pipeline.postgres.tools import Tools, password_environment
+from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet
+from pipeline.session import connect, environment
 
 _NAME = r'("(?:[^"]|"")+"|\w+)'
 _CREATE = re.compile(rf"CREATE ROLE {_NAME};")
@@ -88,7 +89,7 @@ def granted_by(dumped: str, first: str) -> str:
 
 
 def _first_superuser(of: PostgresConfig) -> str:
-    with psycopg.connect(**of.conninfo()) as connection:
+    with connect(of) as connection:
         row = connection.execute("SELECT rolname FROM pg_roles WHERE oid = 10").fetchone()
     if row is None:
         raise RestoreError(f"{of.host}:{of.port} has no role with the oid of a first superuser")
@@ -100,7 +101,7 @@ def _dumped(server: PostgresConfig, *options: str) -> str:
         "pg_dumpall",
         *(*options, f"--host={server.host}", f"--port={server.port}"),
         *(f"--username={server.user}", f"--database={server.dbname}", "--no-password"),
-        env=password_environment(server),
+        env=environment(server),
     )
 
 
@@ -127,7 +128,7 @@ def apply(backup: BackupSet, into: PostgresConfig, *, alter: bool = False) -> Di
     Returns what differs still. Raises RestoreError where a missing role is missing after it.
     """
     found = compare(backup, into)
-    with psycopg.connect(**into.conninfo()) as connection:
+    with connect(into) as connection:
         for one in (*found.missing, *(found.other if alter else ())):
             try:
                 connection.execute(one.encode())

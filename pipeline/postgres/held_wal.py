@@ -15,10 +15,9 @@ from psycopg import sql
 
 from pipeline.config import PostgresConfig
 from pipeline.errors import ServerError
+from pipeline.session import connect
 from pipeline.wait import wait_until
 
-# an idle connection is what the slot lives by
-_SESSION = {"replication": "true", "options": "-c idle_session_timeout=0"}
 _CREATE = sql.SQL("CREATE_REPLICATION_SLOT {} TEMPORARY PHYSICAL (RESERVE_WAL)")
 
 
@@ -34,9 +33,9 @@ def held_wal(postgres: PostgresConfig) -> Iterator[str | None]:
     name = sql.Identifier(f"pipeline_backup_{secrets.token_hex(4)}")
     connection, refused = None, None
     try:
-        connection = psycopg.connect(**postgres.conninfo(**_SESSION), autocommit=True)
+        connection = connect(postgres, autocommit=True, replication="true")
         connection.execute(_CREATE.format(name))
-        _end(postgres, psycopg.connect(**postgres.conninfo(**_SESSION)))  # as the copy will
+        _end(postgres, connect(postgres, replication="true"))  # as the copy will
     except psycopg.Error as error:
         refused = str(error).strip().splitlines()[0]
         if connection is not None:
@@ -59,6 +58,6 @@ def _end(postgres: PostgresConfig, connection: psycopg.Connection[Any]) -> None:
 
     with (
         suppress(psycopg.Error, ServerError),  # the copy says by itself what it lacks
-        psycopg.connect(**postgres.conninfo(), autocommit=True) as looking,
+        connect(postgres, autocommit=True) as looking,
     ):
         wait_until("end of a replication connection", ended, within=timedelta(seconds=10))

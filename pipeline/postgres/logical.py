@@ -25,8 +25,9 @@ from pipeline.postgres.digests import expected_objects, prepare, table_digests
 from pipeline.postgres.one_schema import facts_of, write_list
 from pipeline.postgres.proof import Proof, prove, unsound
 from pipeline.postgres.relations import family
-from pipeline.postgres.tools import Tools, password_environment
+from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet, Draft, Repository, total_size
+from pipeline.session import connect, environment
 from pipeline.store import HashedStream, StoredObject
 
 KIND = kinds.LOGICAL.name
@@ -138,7 +139,7 @@ def restore(
         raise RestoreError(f"{backup.label} is a backup of kind {backup.kind}, not {KIND}")
     facts = backup.manifest.facts
     facts = facts if schema is None else facts_of(facts, schema)
-    with psycopg.connect(**into.conninfo()) as connection:
+    with connect(into) as connection:
         _refuse_filled(connection, into)
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         dump = Path(folder) / DUMP
@@ -148,7 +149,7 @@ def restore(
         if schema is not None:
             options.append(f"--use-list={write_list(Tools.of(into), dump, schema)}")
         _load(backup, into, dump, options)
-    with psycopg.connect(**into.conninfo(), autocommit=True) as connection:
+    with connect(into, autocommit=True) as connection:
         known = facts.get("unsound", [])
         try:
             return prove(connection, facts if rows else facts | {"tables": []}, known=known)
@@ -171,7 +172,7 @@ def _snapshot(
     postgres: PostgresConfig,
 ) -> Iterator[tuple[psycopg.Connection[Any], dict[str, Any]]]:
     """Hold one snapshot open, and say what pg_dump needs to share it."""
-    with psycopg.connect(**postgres.conninfo()) as connection:
+    with connect(postgres) as connection:
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         server = connection.cursor(row_factory=dict_row).execute(_SERVER).fetchone()
@@ -209,7 +210,7 @@ def _address(postgres: PostgresConfig) -> tuple[str, ...]:
 
 def _stream(postgres: PostgresConfig, program: str, *options: str) -> Iterator[bytes]:
     """Blocks of a program's output; ends with an error unless the program ended well."""
-    tools, env = Tools.of(postgres), password_environment(postgres)
+    tools, env = Tools.of(postgres), environment(postgres)
     with tempfile.TemporaryFile() as messages:
         try:
             yield from tools.stream(
@@ -228,7 +229,7 @@ def _load(backup: BackupSet, into: PostgresConfig, dump: Path, options: Sequence
             *("--exit-on-error", "--single-transaction", *_address(into)),
             *(*options, f"--dbname={into.dbname}", str(dump)),
             messages=messages,
-            env=password_environment(into),
+            env=environment(into),
         )
         try:
             for _ in blocks:

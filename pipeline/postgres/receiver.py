@@ -28,6 +28,7 @@ from pipeline.postgres.stream import (
     received,
     streaming,
 )
+from pipeline.session import connect
 from pipeline.wait import wait_until
 
 EXPECTED_END = "expected-end.json"
@@ -153,7 +154,7 @@ class _Receiver:
                 return
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(**self._config.postgres.conninfo(), autocommit=True)
+        return connect(self._config.postgres, autocommit=True)
 
     def _stream(self) -> None:
         with self._connect() as connection:

@@ -47,13 +47,27 @@ _FOREIGN_KEYS = """
 """
 _SEQUENCES = """
     SELECT n.nspname AS schema, c.relname AS name, tn.nspname AS of_schema, t.relname AS of_table,
-           a.attname AS column, s.seqincrement > 0 AS rising
+           a.attname AS column, s.seqincrement > 0 AS rising,
+           s.seqmin AS least, s.seqmax AS most,
+           CASE WHEN s.seqcycle THEN 'its numbers are meant to come again'
+                WHEN coalesce(nullif(y.typbasetype, 0), y.oid)::regtype::text NOT IN
+                     ('smallint', 'integer', 'bigint', 'numeric')
+                THEN format('its column is of type %%s', format_type(y.oid, NULL))
+                WHEN EXISTS (
+                    WITH RECURSIVE family (oid) AS (
+                        SELECT t.oid
+                        UNION SELECT i.inhrelid FROM family f JOIN pg_inherits i
+                                  ON i.inhparent = f.oid)
+                    SELECT FROM family JOIN pg_class USING (oid) WHERE relkind = 'f')
+                THEN 'rows of its table are on another server'
+           END AS passed_over
       FROM pg_depend d
       JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'S'
       JOIN pg_sequence s ON s.seqrelid = c.oid
       JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_class t ON t.oid = d.refobjid JOIN pg_namespace tn ON tn.oid = t.relnamespace
       JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
+      JOIN pg_type y ON y.oid = a.atttypid
      WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
        AND d.deptype IN ('a', 'i') AND (%(only)s::oid[] IS NULL OR d.refobjid = ANY (%(only)s))
        AND n.nspname !~ '^pg_' ORDER BY 1, 2
@@ -165,7 +179,10 @@ def foreign_keys(connection: Connection[Any], only: Sequence[int]) -> list[Forei
 
 @dataclass(frozen=True)
 class OwnedSequence:
-    """A sequence that a column owns: serial, identity or OWNED BY."""
+    """A sequence that a column owns: serial, identity or OWNED BY.
+
+    `passed_over` says why its numbers cannot be held against the column, or is None.
+    """
 
     schema: str
     name: str
@@ -173,20 +190,31 @@ class OwnedSequence:
     of_table: str
     column: str
     rising: bool
+    least: int
+    most: int
+    passed_over: str | None
 
     def __str__(self) -> str:
         return f"sequence {self.schema}.{self.name}"
 
     def behind(self, connection: Connection[Any]) -> int | None:
-        """Return the column's last value if the sequence would give it again, else None."""
+        """Return the column's last value if the sequence would give it again, else None.
+
+        A value beyond the limits of the sequence is one that it never gives.
+        """
+        if self.passed_over is not None:
+            return None
         furthest = sql.SQL("max" if self.rising else "min")
         query = sql.SQL(
-            "SELECT (SELECT {}({})::bigint FROM {}), last_value, is_called FROM {}"
+            "SELECT (SELECT trunc({}({column}))::bigint FROM {} WHERE {column} BETWEEN {} AND {}),"
+            " last_value, is_called FROM {}"
         ).format(
             furthest,
-            sql.Identifier(self.column),
             sql.Identifier(self.of_schema, self.of_table),
+            self.least,
+            self.most,
             sql.Identifier(self.schema, self.name),
+            column=sql.Identifier(self.column),
         )
         row = connection.execute(query).fetchone()
         if row is None or row[0] is None:

@@ -10,17 +10,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from pipeline.config import PostgresConfig
 from pipeline.errors import RestoreError, ServerError
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.segments import MergedWal
 from pipeline.postgres.server import LocalServer, private_socket
 from pipeline.postgres.targets import Target, TargetKind
+from pipeline.session import connect
 from pipeline.wait import wait_until
 
 STALLED = timedelta(seconds=60)
@@ -107,18 +109,16 @@ def private_server(
         except ServerError as error:
             raise RestoreError(f"the private server gave up: {error}") from error
         try:
-            reached = partial(
-                psycopg.connect, host=str(folder), port=port, dbname=dbname, autocommit=True
-            )
+            place = PostgresConfig(host=str(folder), port=port, dbname=dbname, user=user)
 
             @cache
             def account() -> str:
                 # it trusts whom it lets in; a role that only checks could not read every row
-                with reached(user=user) as connection:
+                with connect(place, autocommit=True) as connection:
                     row = connection.execute(_SUPERUSER).fetchone()
                 return str(row[0]) if row else user
 
-            yield lambda: reached(user=account())
+            yield lambda: connect(place, autocommit=True, user=account())
         finally:
             server.stop()
             rules.unlink()

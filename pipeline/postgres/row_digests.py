@@ -21,6 +21,7 @@ from pipeline.errors import BackupError, RestoreError
 from pipeline.postgres.digests import other_rows, prepare, table_digests
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.targets import Target, TargetKind
+from pipeline.session import connect
 
 FACT = "digests"
 PATIENCE = timedelta(minutes=5)
@@ -125,17 +126,14 @@ def snapshot(
     postgres: PostgresConfig, within: timedelta
 ) -> Iterator[tuple[psycopg.Connection[Any], Lsn]]:
     """A transaction that sees what was committed before an LSN; the slot is gone by then."""
-    making = {
-        "replication": "database",
-        # the slot waits for every open transaction to end: that is a wait for a lock
-        "options": f"-c lock_timeout={round(within.total_seconds())}s",
-    }
+    # the slot waits for every open transaction to end: that is a wait for a lock
+    wait = {"lock_timeout": f"{round(within.total_seconds())}s"}
     create = sql.SQL("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')")
     slot = sql.Identifier(f"pipeline_digests_{secrets.token_hex(4)}")
-    with psycopg.connect(**postgres.conninfo()) as connection:
+    with connect(postgres) as connection:
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         connection.read_only = True
-        with psycopg.connect(**postgres.conninfo(**making), autocommit=True) as walsender:
+        with connect(postgres, autocommit=True, settings=wait, replication="database") as walsender:
             row = walsender.execute(create.format(slot)).fetchone()
             if row is None:
                 raise BackupError("the server made a slot and did not say where it begins")

@@ -27,7 +27,8 @@ from pipeline.postgres.relations import (
     foreign_keys,
 )
 from pipeline.postgres.rewind import Rewound
-from pipeline.postgres.tools import Tools, password_environment
+from pipeline.postgres.tools import Tools
+from pipeline.session import environment, options
 from pipeline.wait import wait_until
 
 PREFIX = "pipeline_restore_"
@@ -129,6 +130,7 @@ class Staging:
                 ),
                 *(f"--host={info.host}", f"--port={info.port}", f"--username={info.user}"),
                 *(f"--dbname={info.dbname}", "--no-password"),
+                env={"PGOPTIONS": options()},
             )
             wait_until(
                 f"structure of {', '.join(map(str, missing))}",
@@ -164,8 +166,8 @@ class Staging:
                 *("--exit-on-error", "--single-transaction", "--no-password"),
                 *(f"--host={postgres.host}", f"--port={postgres.port}"),
                 *(f"--username={postgres.user}", f"--dbname={postgres.dbname}", dump),
-                env=password_environment(postgres)
-                | {"PGOPTIONS": f"-c lock_timeout={PATIENCE} -c statement_timeout=0"},
+                # the words that are looked for below are those of no other language
+                env=environment(postgres, {"lock_timeout": PATIENCE, "lc_messages": "C"}),
             )
         except ToolError as error:
             if "lock timeout" in error.output:

@@ -16,7 +16,8 @@ from pipeline.errors import BackupError, ServerError
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.orphans import end_orphans
 from pipeline.postgres.orphans import orphans as running_in
-from pipeline.postgres.tools import Tools, password_environment
+from pipeline.postgres.tools import Tools
+from pipeline.session import environment
 
 PROGRAM = "pg_receivewal"
 LOCK = "receiver.lock"
@@ -57,7 +58,7 @@ def streaming(config: PipelineConfig, timeline: int, segment_size: int) -> Itera
             *("--no-password", "--synchronous", "--no-loop"),
             stdout=subprocess.DEVNULL,
             stderr=messages,
-            env=password_environment(postgres),
+            env=environment(postgres),
             cwd=folder,
         )
         try:

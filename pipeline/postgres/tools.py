@@ -136,9 +136,3 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     # PG* variables of the caller would redirect a tool to another server; C makes output parsable
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     return kept | {"LC_ALL": "C", "TZ": "UTC"} | dict(extra or {})
-
-
-def password_environment(config: PostgresConfig) -> dict[str, str]:
-    """PGPASSWORD for a tool that connects: never on the command line."""
-    secret = config.secret()
-    return {"PGPASSWORD": secret} if secret else {}

@@ -17,6 +17,7 @@ from pipeline.errors import (
 )
 from pipeline.postgres.lsn import Lsn, as_record_end
 from pipeline.postgres.receiver import EXPECTED_END, ExpectedEnd
+from pipeline.session import connect
 from pipeline.wait import wait_until
 
 RECEIVED = timedelta(seconds=5)
@@ -32,7 +33,7 @@ def answering(postgres: PostgresConfig, log: Path | None = None) -> psycopg.Conn
 
     def answers() -> str | None:
         try:
-            found.append(psycopg.connect(**postgres.conninfo(), autocommit=True))
+            found.append(connect(postgres, autocommit=True))
         except psycopg.OperationalError as error:
             return str(error).strip()
         return None

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from pipeline import session
 from pipeline.config import PostgresConfig
 from pipeline.errors import ConfigError, RestoreError
 
@@ -69,7 +70,7 @@ def settle_prepared(
             "all of them by --prepared commit or --prepared rollback; then go on"
         )
     for gid, database, _, _ in found:
-        with psycopg.connect(**postgres.conninfo(dbname=database), autocommit=True) as there:
+        with session.connect(postgres, dbname=database, autocommit=True) as there:
             there.execute(sql.SQL(f"{DECISIONS[decision]} {{}}").format(sql.Literal(gid)))
     for line in told:
         progress(f"  {decision}: {line}")

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Collection
 from datetime import timedelta
 
-import psycopg
-
+from pipeline import session
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import own_connectors
 from pipeline.cdc.reconcile import Reconciliation, reconcile, topic_ends
@@ -24,7 +23,7 @@ def go_on(config: PipelineConfig) -> None:
     """Resume the connectors where they stood: no event is missing."""
     with (
         ConnectClient(config.connect) as connect,
-        psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection,
+        session.connect(config.postgres, autocommit=True) as connection,
     ):
         for name in own_connectors(config, connect):
             connect.resume(name)
@@ -44,7 +43,7 @@ def every_row(
     left_out: Collection[str] = (),
 ) -> Reconciliation:
     """Read every row again, and bury in the topics what has no row; not in those left out."""
-    with psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection:
+    with session.connect(config.postgres, autocommit=True) as connection:
         since = topic_ends(config, published(connection, config.cdc.publication))
         with ConnectClient(config.connect) as connect:
             for name in own_connectors(config, connect):

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 
+from pipeline import session
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import ConfigError, RecoveryRefused, RestoreError
 from pipeline.postgres import globals as server_globals
@@ -97,7 +98,7 @@ class SideServer:
             reached = {"host": host, "dbname": LOADED, "password": None, "password_file": None}
             into = postgres.model_copy(update=reached)
             logical.restore(backup, into)
-            yield lambda: psycopg.connect(**into.conninfo(), autocommit=True)
+            yield lambda: session.connect(into, autocommit=True)
 
     def forget(self) -> None:
         """End the server if it runs, and remove the folder."""

@@ -8,6 +8,7 @@ import psycopg
 from pipeline.config import PostgresConfig
 from pipeline.errors import RestoreError
 from pipeline.postgres.proof import LIMITS, amcheck
+from pipeline.session import connect
 
 # asked of the server, because the words of a refused connection come in the server's language
 _DATABASES = """
@@ -53,5 +54,5 @@ def examine(
 
 
 def _examined(postgres: PostgresConfig, name: str) -> tuple[list[str], list[str], tuple[int, int]]:
-    with psycopg.connect(**postgres.conninfo(dbname=name), autocommit=True) as there:
+    with connect(postgres, dbname=name, autocommit=True) as there:
         return amcheck(there)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import psycopg
 
+from pipeline import session
 from pipeline.cdc.reconcile import reconcile, topic_ends
 from pipeline.cdc.slots import behind
 from pipeline.config import PipelineConfig
@@ -269,7 +270,7 @@ class TableRecovery(Runbook):
     def _connect(self) -> psycopg.Connection[Any]:
         postgres = self.config.postgres
         name = f"pipeline {self.journal.recovery}"
-        return psycopg.connect(**postgres.conninfo(), application_name=name, autocommit=True)
+        return session.connect(postgres, application_name=name, autocommit=True)
 
     def _topic_ends(self, copied: Copied) -> dict[str, Any]:
         """Where the topics of tables end whose every row must have an event from now on.

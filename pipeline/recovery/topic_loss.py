@@ -14,8 +14,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import psycopg
-
 from pipeline.config import PipelineConfig
 from pipeline.errors import (
     LossNotAccepted,
@@ -45,6 +43,7 @@ from pipeline.recovery.topic_removal import Kept
 from pipeline.recovery.topic_replays import Replays
 from pipeline.recovery.topic_verdict import still_harmed
 from pipeline.repository import BackupSet, Repository
+from pipeline.session import connect
 from pipeline.store import FolderStore
 
 __all__ = ["TopicRecovery", "Way", "new_recovery"]
@@ -284,7 +283,7 @@ class TopicRecovery(Runbook):
         if (offsets := self.done["find_extent"]["offsets"]) is not None:
             wrong += missing_groups(self.config, self._repository.get(offsets), self.topics)
         if self._fed:
-            with psycopg.connect(**self.config.postgres.conninfo(), autocommit=True) as connection:
+            with connect(self.config.postgres, autocommit=True) as connection:
                 wrong += problems(self.config, connection)
         wrong += self.gate()
         if wrong:

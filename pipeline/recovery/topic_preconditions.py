@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import psycopg
-
+from pipeline import session
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import own_connectors
 from pipeline.config import PipelineConfig
@@ -71,7 +70,7 @@ def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
                 )
 
     def source() -> Iterator[str]:
-        with psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection:
+        with session.connect(config.postgres, autocommit=True) as connection:
             if not published(connection, config.cdc.publication):
                 yield f"publication {config.cdc.publication!r} has no table"
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from pipeline.postgres.staging import PREFIX
 from pipeline.postgres.targets import Target
-from pipeline.postgres.tools import password_environment
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.table import TableRecovery, new_restore
+from pipeline.session import environment
 from tests.recovery.history import Source
 
 ORCHARD = """
@@ -97,7 +97,7 @@ class Orchard:
             "pg_dump",
             *("--schema-only", f"--host={postgres.host}", f"--port={postgres.port}"),
             *(f"--username={postgres.user}", f"--dbname={postgres.dbname}"),
-            env=password_environment(postgres),
+            env=environment(postgres),
         )
         return sorted(line for line in told.splitlines() if line and "restrict " not in line)
 

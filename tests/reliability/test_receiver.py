@@ -19,7 +19,7 @@ from pipeline.errors import BackupError
 from pipeline.postgres import receiver
 from pipeline.postgres.receiver_status import STATUS, ReceiverStatus
 from pipeline.postgres.stream import LOCK, PROGRAM, STREAM, orphans
-from pipeline.postgres.tools import password_environment
+from pipeline.session import environment
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON, Source
 from tests.reliability.rounds import Pipeline
@@ -71,9 +71,7 @@ def other_reader(source: Source) -> Iterator["subprocess.Popen[bytes]"]:
     postgres = source.config.postgres
     words = (f"--directory={folder}", f"--slot={source.config.repository.receiver_slot}")
     address = (f"--host={postgres.host}", f"--port={postgres.port}", f"--username={postgres.user}")
-    process = source.tools.popen(
-        PROGRAM, *words, *address, env=password_environment(postgres), cwd=folder
-    )
+    process = source.tools.popen(PROGRAM, *words, *address, env=environment(postgres), cwd=folder)
     try:
         yield process
     finally:
