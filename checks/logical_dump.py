@@ -18,8 +18,8 @@ GROWS = 10  # a packed dump takes so many times its size as a database, indexes 
 _BY_PROGRAM = re.compile(r"Dumped by pg_dump version: (\d+)")
 _FROM_SERVER = re.compile(r"Dumped from database version: (\d+)")
 _OF_DATABASE = re.compile(r"dbname: (.*)")
-# "3370; 0 16391 TABLE DATA shop orders postgres"
-_ENTRY = re.compile(r"\d+; \d+ \d+ (TABLE DATA|TABLE) (\S+) (.*) \S+$")
+# "3370; 0 16391 TABLE DATA shop orders postgres", and no name is quoted that has blanks
+_ENTRY = re.compile(r"(?m)^\d+; \d+ \d+ (TABLE .*)$")
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,19 @@ class Dump:
         found = _OF_DATABASE.search(self.listing)
         return found[1].strip() if found else None
 
-    @cached_property
-    def tables(self) -> set[tuple[str, str]]:
-        """Tables with rows in the dump, by schema and name."""
-        return self._entries("TABLE DATA")
+    def holds(self, schema: str, name: str, *, rows: bool) -> bool:
+        """Whether a table is in the dump: its definition, or its rows."""
+        place = f"{schema} {name}".replace("\n", " ").replace("\r", " ")  # as pg_restore lists it
+        return f"TABLE {'DATA ' if rows else ''}{place}" in self._entries
 
     @cached_property
-    def definitions(self) -> set[tuple[str, str]]:
-        return self._entries("TABLE")
-
-    def _entries(self, kind: str) -> set[tuple[str, str]]:
-        matches = (_ENTRY.match(line) for line in self.listing.splitlines())
-        return {(m[2], m[3]) for m in matches if m and m[1] == kind}
+    def _entries(self) -> set[str]:
+        """What an entry may be of: all of its line up to any blank, the owner's name aside."""
+        return {
+            line[: blank.start()]
+            for line in _ENTRY.findall(self.listing)
+            for blank in re.finditer(" ", line)
+        }
 
 
 def read_through(backup: BackupSet, tools: Tools) -> Dump:

@@ -110,7 +110,7 @@ def _load(backup: BackupSet, tools: Tools, folder: Path, host: str, connect: Con
     for path in (roles, dump):
         tools.own(path)
     # settings of the database that it makes are not those of the load
-    env = {"PGOPTIONS": session.options()}
+    env = {"PGOPTIONS": session.options(session.UNGUARDED)}
     psql = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", *address)
     tools.run("psql", *psql, "--dbname=template1", f"--file={roles}", env=env)
     with connect("template1") as connection:

@@ -28,6 +28,8 @@ SETTINGS: dict[str, str] = {
     "standard_conforming_strings": "on",
     "quote_all_identifiers": "off",
 }
+# guards against DDL are event triggers; for superusers only
+UNGUARDED = {"session_replication_role": "replica"}
 _TRANSACTION_TIMEOUT = 170_000  # server_version_num
 ENCODING = "UTF8"  # a server without conversion (SQL_ASCII) would name its own, and give bytes
 

@@ -137,8 +137,9 @@ def holds_what_it_lists(dump: LogicalBackup) -> Iterator[Observation]:
     yield Observation("pg_dump", old if (found.by_program or 0) < major else None)
     tables = {(table["schema"], table["name"]) for table in facts["tables"]}
     for table in sorted(tables):
-        lacks = None if table in found.tables else "the dump has no rows of it"
-        yield Observation(".".join(table), lacks if table in found.definitions else "not in it")
+        lacks = None if found.holds(*table, rows=True) else "the dump has no rows of it"
+        defined = found.holds(*table, rows=False)
+        yield Observation(".".join(table), lacks if defined else "not in it")
     rows = sum(table["rows"] for table in facts["tables"])
     yield Observation("rows", None if rows else "no table has any row")
 

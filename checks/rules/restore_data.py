@@ -5,9 +5,7 @@ None of it shows in a digest of a backup: the source had it when it was backed u
 
 from collections.abc import Iterator
 from random import Random
-from typing import Any, LiteralString
 
-import psycopg
 from psycopg import sql
 
 from checks.check import NotRun, Observation, check
@@ -17,22 +15,10 @@ from fixtures.faults import server, sources
 from fixtures.faults.pages import used_pages
 from fixtures.scratch import Damage, Scratch
 from fixtures.stacks.versions import since
+from pipeline.errors import RestoreError
+from pipeline.postgres.amcheck import NotAtHand, findings
 from pipeline.postgres.lsn import PAGE_SIZE
 
-_USERS = "n.nspname <> 'information_schema' and n.nspname !~ '^pg_(temp|toast_temp)'"
-_INDEXES = f"""
-    select n.nspname as schema, c.relname as name, c.oid::bigint as oid
-      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-      join pg_am a on a.oid = c.relam and a.amname = 'btree'
-      join pg_index i on i.indexrelid = c.oid and i.indisvalid and i.indisready
-     where c.relkind = 'i' and c.relpersistence = 'p' and {_USERS}
-"""
-_HEAPS = f"""
-    select n.nspname as schema, c.relname as name, c.oid::bigint as oid
-      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-      join pg_am a on a.oid = c.relam and a.amname = 'heap'
-     where c.relkind in ('r', 'm') and c.relpersistence = 'p' and {_USERS}
-"""
 _COLLATIONS = """
     select 'collation ' || c.oid::regcollation as name, collversion as noted,
            pg_collation_actual_version(c.oid) as found
@@ -46,15 +32,20 @@ _COLLATIONS = """
 """
 
 
-def _relations(trial: TrialRestore, query: LiteralString) -> Iterator[tuple[Any, str, int]]:
-    """Give each relation with a connection on which amcheck can be called."""
+def _examined(trial: TrialRestore, kind: str) -> Iterator[Observation]:
+    """Give each relation of a kind as amcheck finds it; RestoreError names what it cannot read."""
+    unread = list[str]()
     with trial.connect() as connection:
         try:
-            connection.execute("create extension if not exists amcheck")
-        except psycopg.Error as error:
-            raise NotRun(f"amcheck is not at hand: {str(error).strip()}") from error
-        for schema, name, oid in connection.execute(query).fetchall():
-            yield connection, f"{schema}.{name}", oid
+            for one in findings(connection, kinds=(kind,), catalogues=True):
+                if one.unread is None:
+                    yield Observation(f"{one.schema}.{one.name}", "; ".join(one.damage) or None)
+                else:
+                    unread.append(f"{one}: {one.unread}")
+        except NotAtHand as error:
+            raise NotRun(f"amcheck is not at hand: {error}") from error
+    if unread:
+        raise RestoreError(f"NOT examined: {'; '.join(unread)}")
 
 
 @check(
@@ -66,20 +57,7 @@ def _relations(trial: TrialRestore, query: LiteralString) -> Iterator[tuple[Any,
 )
 def indexes_complete(trial: TrialRestore) -> Iterator[Observation]:
     """Every B-tree is in order, and has an entry for every row of its table."""
-    major = trial.base.facts["server_version_num"] // 10_000
-    for connection, name, oid in _relations(trial, _INDEXES):
-        query = "select bt_index_check(%s::oid::regclass, true)"
-        if major >= 17:  # also that a unique index is unique
-            query = "select bt_index_check(%s::oid::regclass, true, true)"
-        yield Observation(name, _error(connection, query, oid))
-
-
-def _error(connection: psycopg.Connection[Any], query: LiteralString, oid: int) -> str | None:
-    try:
-        connection.execute(query, [oid])
-    except psycopg.Error as error:
-        return str(error).strip().partition("\n")[0]
-    return None
+    yield from _examined(trial, "index")
 
 
 @indexes_complete.detects
@@ -126,18 +104,7 @@ def lost_write_of_an_index_page(scratch: Scratch[TrialRestore], rng: Random) -> 
 )
 def tables_sound(trial: TrialRestore) -> Iterator[Observation]:
     """Every page of every table is laid out as it must be, frozen ones and TOAST included."""
-    query = """
-        select blkno, offnum, msg
-          from verify_heapam(%s::oid::regclass, check_toast => true, skip => 'none') limit 3
-    """
-    for connection, name, oid in _relations(trial, _HEAPS):
-        try:
-            told = connection.execute(query, [oid]).fetchall()
-        except psycopg.Error as error:
-            yield Observation(name, str(error).strip().partition("\n")[0])
-            continue
-        found = "; ".join(f"block {block}, item {item}: {what}" for block, item, what in told)
-        yield Observation(name, found or None)
+    yield from _examined(trial, "table")
 
 
 @tables_sound.detects

@@ -87,6 +87,9 @@ _PARTS = f"""
                      md5(prosrc), prosecdef, proconfig), 0
       from pg_proc p join pg_namespace n on n.oid = pronamespace
      where p.oid >= 16384 and {_USERS} and {_is_own("pg_proc", "p.oid")}
+       -- a range type makes its own, which nobody's ALTER ... OWNER reaches
+       and not exists (select from pg_depend where deptype = 'i'
+                          and classid = 'pg_proc'::regclass and objid = p.oid)
     union all
     select 'default privileges ' || concat_ws(' ', defaclrole::regrole,
                nullif(defaclnamespace, 0)::regnamespace, defaclobjtype),

@@ -8,7 +8,7 @@ the server's, and pg_dumpall knows no snapshot.
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from pipeline.postgres.proof import Proof, prove, unsound
 from pipeline.postgres.relations import family
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet, Draft, Repository, total_size
-from pipeline.session import connect, environment
+from pipeline.session import UNGUARDED, connect, environment
 from pipeline.store import HashedStream, StoredObject
 
 KIND = kinds.LOGICAL.name
@@ -141,6 +141,8 @@ def restore(
     facts = facts if schema is None else facts_of(facts, schema)
     with connect(into) as connection:
         _refuse_filled(connection, into)
+        # an event trigger of the dump is there before its materialized views are refreshed
+        superuser = connection.info.parameter_status("is_superuser") == "on"
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         dump = Path(folder) / DUMP
         copy_proven(backup, dump)
@@ -148,7 +150,7 @@ def restore(
         Tools.of(into).own(Path(folder))
         if schema is not None:
             options.append(f"--use-list={write_list(Tools.of(into), dump, schema)}")
-        _load(backup, into, dump, options)
+        _load(backup, into, dump, options, UNGUARDED if superuser else {})
     with connect(into, autocommit=True) as connection:
         known = facts.get("unsound", [])
         try:
@@ -221,7 +223,13 @@ def _stream(postgres: PostgresConfig, program: str, *options: str) -> Iterator[b
             raise BackupError(f"no backup was taken: {error}{denied}") from error
 
 
-def _load(backup: BackupSet, into: PostgresConfig, dump: Path, options: Sequence[str]) -> None:
+def _load(
+    backup: BackupSet,
+    into: PostgresConfig,
+    dump: Path,
+    options: Sequence[str],
+    settings: Mapping[str, str],
+) -> None:
     """Feed the dump; whatever pg_restore says beside its exit code is an error too."""
     with tempfile.TemporaryFile() as messages:
         blocks = Tools.of(into).stream(
@@ -229,7 +237,7 @@ def _load(backup: BackupSet, into: PostgresConfig, dump: Path, options: Sequence
             *("--exit-on-error", "--single-transaction", *_address(into)),
             *(*options, f"--dbname={into.dbname}", str(dump)),
             messages=messages,
-            env=environment(into),
+            env=environment(into, settings),
         )
         try:
             for _ in blocks:

@@ -7,7 +7,7 @@ import psycopg
 
 from pipeline.config import PostgresConfig
 from pipeline.errors import RestoreError
-from pipeline.postgres.proof import LIMITS, amcheck
+from pipeline.postgres.amcheck import LIMITS, amcheck
 from pipeline.session import connect
 
 # asked of the server, because the words of a refused connection come in the server's language
@@ -38,8 +38,8 @@ def examine(
             broken.append(f"database {name}: {str(error).strip()}")
             continue
         broken += [f"{one} of database {name}" for one in damaged]
-        if unread != [LIMITS]:
-            unexamined += [f"database {name}: {one}" for one in unread]
+        unexamined += [f"database {name}: {one}" for one in unread if one != LIMITS]
+        if LIMITS not in unread:  # then nothing of it was
             continue
         read[name] = sound
         progress(f"  {name}: {sound[0]} indexes and {sound[1]} tables are sound")

@@ -24,9 +24,10 @@ from pipeline.errors import (
     RecoveryRefused,
     RestoreError,
 )
+from pipeline.postgres.amcheck import amcheck
 from pipeline.postgres.copied import Copied
 from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.proof import amcheck, unsound
+from pipeline.postgres.proof import unsound
 from pipeline.postgres.putback import Contended, PutBack, publications, put_back, validate
 from pipeline.postgres.relations import family
 from pipeline.postgres.staging import Staging, refuse_early, schema_for

@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.stacks.versions import since
 from pipeline.errors import RestoreError
-from pipeline.postgres.proof import LIMITS, amcheck
+from pipeline.postgres.amcheck import LIMITS, amcheck
 from pipeline.recovery.structure import examine
 from tests.recovery.history import Source
 

@@ -1,0 +1,87 @@
+"""A database that is shaped like few, and legal: what backups, proofs and restores stumble over.
+
+Names that need quotes, sequences that count no rows, values of every kind, tables that hold rows
+elsewhere or none, large objects, policies forced on owners, and guards against DDL.
+"""
+
+LONG = "ä" * 30 + '""'  # 61 bytes with its quote, as SQL spells it
+
+SCHEMA = f"""
+create schema "Shop Élan";
+set search_path = "Shop Élan", public;
+create type "Mood of ""the"" Day" as enum ('calm', 'Upset ''now'' and then');
+create domain "Key" as text check (value <> '');
+create type span as range (subtype = int4);
+create table "Order Items" (
+    "Key" "Key" primary key, mood "Mood of ""the"" Day", spans span, parts int[], "{LONG}" text,
+    upper text generated always as (upper("{LONG}")) stored,
+    no int generated always as identity (increment by -1 start with -1 minvalue -100000)
+        unique deferrable);
+create table by_mood (mood "Mood of ""the"" Day", within span, primary key (mood, within));
+create table nothing ();
+create table twice (a int, b text);
+create table "a.b" (t int, "t.*" text);
+create table parent (id int primary key, note text);
+create table child (extra text) inherits (parent);
+create table days (day date not null, note text) partition by range (day);
+create table "days of 2025" partition of days
+    for values from ('2025-01-01') to ('2026-01-01');
+create foreign data wrapper nowhere;
+create server elsewhere foreign data wrapper nowhere;
+create foreign table days_elsewhere partition of days
+    for values from ('2020-01-01') to ('2021-01-01') server elsewhere;
+create foreign table remote (id int) server elsewhere;
+create sequence of_remote owned by remote.id;
+create table coded (code text, amount numeric, "Round" int, far numeric);
+create sequence of_text owned by coded.code;
+create sequence of_numeric owned by coded.amount;
+create sequence of_far owned by coded.far;
+create sequence "Round ""Robin"" one" maxvalue 3 cycle owned by coded."Round";
+create table guarded (id int primary key, who text);
+alter table guarded enable row level security, force row level security;
+create policy nobody on guarded using (false);
+create unlogged table hints (word text primary key);
+create materialized view unfilled as select * from twice with no data;
+create materialized view filled as select count(*) as "How Many" from twice;
+create unique index on filled ("How Many");
+create table papers (id int primary key, scan oid);
+insert into "Order Items" ("Key", mood, spans, parts, "{LONG}")
+    select 'key ' || n, 'calm', span(n, n + 2), array[n, null], repeat('é', n)
+      from generate_series(1, 40) n;
+insert into by_mood select 'calm', span(n, n + 1) from generate_series(1, 5) n;
+insert into nothing default values;
+insert into nothing default values;
+insert into twice values (1, 'same'), (1, 'same'), (null, null);
+insert into "a.b" values (1, 't');
+insert into parent select n, 'own' from generate_series(1, 5) n;
+insert into child select n, 'inherited', 'more' from generate_series(6, 9) n;
+insert into days select date '2025-03-01' + n, 'day' from generate_series(1, 9) n;
+insert into coded values ('A-1', 17.5, 3, 1e30), ('B', 'NaN', 1, 4);
+select setval('of_numeric', 17), setval('of_far', 4);
+select nextval('"Round ""Robin"" one"');
+insert into guarded values (1, 'hidden'), (2, 'hidden');
+insert into hints values ('lost');
+refresh materialized view filled;
+insert into papers
+    select n, lo_from_bytea(0, decode(repeat(md5(n::text), 100 * n), 'hex'))
+      from generate_series(1, 5) n;
+select lo_put(scan, 10000, 'behind a hole') from papers where id = 1;
+"""
+
+# the index needs a search path that nothing but the application has
+UNQUALIFIED = """
+create function public.folded(value text) returns text immutable language plpgsql as
+    'begin return shortened(value); end';
+create function "Shop Élan".shortened(text) returns text immutable
+    language sql as 'select left($1, 3)';
+set search_path = "Shop Élan", public;
+create index by_short on "Order Items" (folded("Key"));
+reset search_path;
+"""
+
+GUARD = """
+create function public.no_ddl() returns event_trigger language plpgsql as
+    $$begin raise exception 'DDL is for the migration tool only'; end$$;
+create event trigger guard on ddl_command_start execute function public.no_ddl();
+"""
+UNGUARD = "drop event trigger guard"
