@@ -17,8 +17,8 @@ from fixtures.material import receiver_speaks
 from fixtures.scratch import Scratch
 from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError
+from pipeline.postgres.amcheck import amcheck
 from pipeline.postgres.base_backup import KIND
-from pipeline.postgres.proof import amcheck
 from pipeline.repository import MANIFEST, Repository
 from pipeline.store import FolderStore
 

@@ -20,6 +20,7 @@ SETTINGS: dict[str, str] = {
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
     "row_security": "off",  # an error where a policy would hide rows
+    "client_min_messages": "warning",  # whatever else pg_restore says is an error
     # what the driver reads, and what names and values look like that are compared
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",

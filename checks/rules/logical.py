@@ -16,7 +16,7 @@ from pipeline.store import read
 PLANNED = timedelta(hours=26)
 """Daily, and two hours to run."""
 COMPLETE = "-- PostgreSQL database cluster dump complete"
-_ROLE = re.compile(r"(?m)^CREATE ROLE (\S+);$")
+_ROLE = re.compile(r"(?m)^CREATE ROLE .+;$")
 FACTS: dict[str, type] = {
     "system_identifier": str,
     "server_version_num": int,

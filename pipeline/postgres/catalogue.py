@@ -29,6 +29,8 @@ def _is_own(kind: str, oid: str) -> str:
     )
 
 
+FOR_ALL_ROLES = "setting of all roles"
+"""ALTER ROLE ALL: none of PostgreSQL's programs dumps it."""
 _USERS = "n.nspname <> 'information_schema' and n.nspname !~ '^pg_'"
 _OF_OWN = f"{_USERS} and {_is_own('pg_class', 'c.oid')}"
 # no dump has an index that is not valid; what a partition's key is called hangs on what came first
@@ -96,7 +98,8 @@ _PARTS = f"""
            (select string_agg(x::text, ',' order by x::text) from unnest(defaclacl) x), 0
       from pg_default_acl
     union all
-    select 'setting of ' || concat_ws(' ', nullif(setrole, 0)::regrole, datname),
+    select case when setrole = 0 and setdatabase = 0 then '{FOR_ALL_ROLES}'
+                else 'setting of ' || concat_ws(' ', nullif(setrole, 0)::regrole, datname) end,
            (select string_agg(x, ',' order by x) from unnest(setconfig) x), 0
       from pg_db_role_setting left join pg_database d on d.oid = setdatabase
      where setdatabase = 0 or datname = current_database()

@@ -17,7 +17,7 @@ from pipeline.errors import RestoreError
 from pipeline.postgres.logical import GLOBALS, copy_proven
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet
-from pipeline.session import connect, environment
+from pipeline.session import ENCODING, connect, environment
 
 _NAME = r'("(?:[^"]|"")+"|\w+)'
 _CREATE = re.compile(rf"CREATE ROLE {_NAME};")
@@ -27,7 +27,16 @@ _GRANT = re.compile(rf"GRANT {_NAME} TO {_NAME}[ ;]")
 _GRANTED = re.compile(rf"^(GRANT {_NAME} TO {_NAME}(.*) GRANTED BY ){_NAME};$", re.MULTILINE)
 _PLACE = re.compile(rf"(?:CREATE|ALTER|COMMENT ON) TABLESPACE {_NAME} |GRANT .* ON TABLESPACE ")
 _PASSWORD = re.compile(r"(PASSWORD )'(?:[^']|'')*'")
-_NOISE = ("--", "\\", "SET ")
+# as PostgreSQL reads them (manual, 4.1): inside of these no statement ends, and no quote begins
+_PART = re.compile(
+    r"""
+    (?P<noise> --[^\n]* | /\*.*?\*/ | (?<![^\n])\\[^\n]* )
+    | (?<!\w)[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
+    | (?<!\w)(?P<tag>\$(?:[^\W\d]\w*)?\$).*?(?P=tag)
+    | [^'"$;/\\eE-]+ | (?P<open>['"]|/\*) | .
+    """,
+    re.DOTALL | re.VERBOSE,
+)
 
 
 @dataclass
@@ -56,7 +65,8 @@ def compare(backup: BackupSet, into: PostgresConfig) -> Difference:
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         path = Path(folder) / GLOBALS
         copy_proven(backup, path, GLOBALS)
-        wanted = list(statements(granted_by(path.read_text(), _first_superuser(into))))
+        dumped = path.read_text(encoding="utf-8")
+        wanted = list(statements(granted_by(dumped, _first_superuser(into))))
     with_passwords = any(_PASSWORD.search(one) for one in wanted)
     options = [] if with_passwords else ["--no-role-passwords"]
     return difference(wanted, statements(_dumped(into, "--globals-only", *options)))
@@ -79,13 +89,17 @@ def granted_by(dumped: str, first: str) -> str:
     """
     grants = list(_GRANTED.finditer(dumped))
     entitled = {(found[2], found[3]) for found in grants if "ADMIN" in found[4]}
-    plain = re.fullmatch("[a-z_][a-z_0-9]*", first)
-    name = first if plain else '"' + first.replace('"', '""') + '"'  # as pg_dumpall writes it
 
     def by(found: re.Match[str]) -> str:
-        return f"{found[1]}{found[5] if (found[2], found[5]) in entitled else name};"
+        return f"{found[1]}{found[5] if (found[2], found[5]) in entitled else spelled(first)};"
 
     return _GRANTED.sub(by, dumped)
+
+
+def spelled(role: str) -> str:
+    """Quote a name where pg_dumpall does."""
+    plain = re.fullmatch("[a-z_][a-z_0-9]*", role)
+    return role if plain else '"' + role.replace('"', '""') + '"'
 
 
 def _first_superuser(of: PostgresConfig) -> str:
@@ -99,7 +113,7 @@ def _first_superuser(of: PostgresConfig) -> str:
 def _dumped(server: PostgresConfig, *options: str) -> str:
     return Tools.of(server).run(
         "pg_dumpall",
-        *(*options, f"--host={server.host}", f"--port={server.port}"),
+        *(*options, f"--encoding={ENCODING}", f"--host={server.host}", f"--port={server.port}"),
         *(f"--username={server.user}", f"--database={server.dbname}", "--no-password"),
         env=environment(server),
     )
@@ -143,16 +157,17 @@ def apply(backup: BackupSet, into: PostgresConfig, *, alter: bool = False) -> Di
 
 
 def statements(dumped: str) -> Iterator[str]:
-    """Statements of pg_dumpall; a comment or a setting may hold line ends inside of quotes."""
+    """Statements of pg_dumpall, without psql's commands and the settings of the dump itself."""
     held = ""
-    for line in dumped.splitlines():
-        if not held and (not line or line.startswith(_NOISE)):
-            continue
-        held += ("\n" if held else "") + line
-        if held.count("'") % 2 == 0 and held.count('"') % 2 == 0 and held.endswith(";"):
-            yield held
+    for part in _PART.finditer(dumped):
+        if part["open"]:  # and never closed
+            break
+        held += "" if part["noise"] else part[0]
+        if part[0] == ";":
+            if not held.lstrip().startswith("SET "):
+                yield held.strip()
             held = ""
-    if held:
+    if held.strip():
         raise RestoreError(f"{GLOBALS} ends inside of a statement")
 
 

@@ -27,7 +27,7 @@ from pipeline.postgres.proof import Proof, prove, unsound
 from pipeline.postgres.relations import family
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet, Draft, Repository, total_size
-from pipeline.session import UNGUARDED, connect, environment
+from pipeline.session import ENCODING, UNGUARDED, connect, environment
 from pipeline.store import HashedStream, StoredObject
 
 KIND = kinds.LOGICAL.name
@@ -83,6 +83,7 @@ def take(
         objects = [stored]
         if not (tables or schemas):
             wanted = ["--globals-only", *([] if role_passwords else ["--no-role-passwords"])]
+            wanted += [f"--encoding={ENCODING}", f"--database={config.postgres.dbname}"]
             with _private():
                 objects.append(draft.put(GLOBALS, _stream(config.postgres, "pg_dumpall", *wanted)))
         progress(f"{draft.label}: {total_size(objects):,} bytes stored")
@@ -115,7 +116,9 @@ def _dumped(
             told = f"dumping {len(facts['objects'])} objects of {server['database']}"
             progress(f"{draft.label}: {told}")
             options += [f"--snapshot={server['exported']}", "--format=custom"]
-            options += ["--lock-wait-timeout=60s", *(["--schema-only"] if schema_only else [])]
+            # its own: into another one not every letter can be converted
+            options += [f"--encoding={server['encoding']}", "--lock-wait-timeout=60s"]
+            options += ["--schema-only"] if schema_only else []
             dump = _stream(postgres, "pg_dump", *options, f"--dbname={server['database']}")
             return facts, draft.put(DUMP, dump)
     except psycopg.errors.InsufficientPrivilege as error:

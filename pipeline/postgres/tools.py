@@ -56,7 +56,8 @@ class Tools:
         done: subprocess.CompletedProcess[str] = subprocess.run(
             self._command(program, arguments),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
             env=_environment(env),
             cwd=cwd or "/",

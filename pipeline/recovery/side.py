@@ -131,7 +131,7 @@ def alone(config: PipelineConfig) -> Iterator[None]:
 
 def _make_roles(connection: psycopg.Connection[Any], live: PostgresConfig) -> None:
     for statement in server_globals.roles(live, first=live.user):
-        if statement != f"CREATE ROLE {live.user};":
+        if statement != f"CREATE ROLE {server_globals.spelled(live.user)};":
             connection.execute(statement.encode())
 
 

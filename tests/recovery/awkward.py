@@ -46,7 +46,7 @@ create materialized view filled as select count(*) as "How Many" from twice;
 create unique index on filled ("How Many");
 create table papers (id int primary key, scan oid);
 insert into "Order Items" ("Key", mood, spans, parts, "{LONG}")
-    select 'key ' || n, 'calm', span(n, n + 2), array[n, null], repeat('é', n)
+    select 'key ' || n, 'calm', span(n, n + 2), array[n, null], repeat('é€', n)
       from generate_series(1, 40) n;
 insert into by_mood select 'calm', span(n, n + 1) from generate_series(1, 5) n;
 insert into nothing default values;
@@ -70,13 +70,13 @@ select lo_put(scan, 10000, 'behind a hole') from papers where id = 1;
 
 # the index needs a search path that nothing but the application has
 UNQUALIFIED = """
-create function public.folded(value text) returns text immutable language plpgsql as
-    'begin return shortened(value); end';
 create function "Shop Élan".shortened(text) returns text immutable
     language sql as 'select left($1, 3)';
-set search_path = "Shop Élan", public;
-create index by_short on "Order Items" (folded("Key"));
-reset search_path;
+create function public.folded(value text) returns text immutable language plpgsql as
+    'begin return left(value, 3); end';
+create index by_short on "Shop Élan"."Order Items" (public.folded("Key"));
+create or replace function public.folded(value text) returns text immutable language plpgsql as
+    'begin return shortened(value); end';
 """
 
 GUARD = """
@@ -85,3 +85,23 @@ create function public.no_ddl() returns event_trigger language plpgsql as
 create event trigger guard on ddl_command_start execute function public.no_ddl();
 """
 UNGUARD = "drop event trigger guard"
+
+FOR_EVERYBODY = {
+    "statement_timeout": "20ms",
+    "lock_timeout": "1ms",
+    "idle_in_transaction_session_timeout": "10ms",
+    "idle_session_timeout": "10ms",
+    "default_transaction_read_only": "on",
+    "default_transaction_isolation": "serializable",
+    "row_security": "on",
+    "DateStyle": "German",
+    "IntervalStyle": "sql_standard",
+    "TimeZone": "Asia/Kathmandu",
+    "extra_float_digits": "-10",
+    "bytea_output": "escape",
+    "standard_conforming_strings": "off",
+    "quote_all_identifiers": "on",
+    "client_encoding": "latin1",
+    "search_path": "nowhere",
+    "client_min_messages": "debug5",
+}

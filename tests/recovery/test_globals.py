@@ -97,3 +97,31 @@ def test_only_what_the_first_superuser_granted_has_another_grantor() -> None:
     grantors = [line.partition(" GRANTED BY ")[2] for line in granted.splitlines()]
     assert grantors == ['"the first";', "deputy;", '"the first";']
     assert server_globals.granted_by(dumped, "postgres") == dumped
+
+
+def test_statements_end_where_postgresql_ends_them() -> None:
+    """A quote alone in a comment, a semicolon in one, a dollar quote, an escaped string."""
+    wanted = [
+        "COMMENT ON ROLE a IS 'five \" wide; and -- so on';",
+        'CREATE ROLE "it\'s; a ""name";',
+        "COMMENT ON ROLE b IS E'it\\'s; \" here';",
+        "COMMENT ON ROLE c IS $one$ it's $$ \"; $one$;",
+        "ALTER ROLE e SET search_path TO 'a\n\nb';",
+    ]
+    noise = "-- it's a dump\n\\restrict a'b\nSET client_encoding = 'UTF8';\n/* don't; */\n\n"
+    assert list(server_globals.statements(noise + "\n\n".join(wanted) + "\n")) == wanted
+    for cut in (wanted[0][:-9], wanted[1][:-1], "CREATE ROLE d"):
+        with pytest.raises(RestoreError, match="ends inside of a statement"):
+            list(server_globals.statements(cut))
+
+
+def test_a_lone_quote_in_a_comment_is_no_difference(
+    roles: PipelineConfig, repository: Repository
+) -> None:
+    run(roles, "comment on role guard is '19\" rack; it''s his'")
+    backup = logical.take(roles, repository)
+    run(roles, "comment on role guard is null")
+    assert [one[:21] for one in server_globals.compare(backup, roles.postgres).other] == [
+        "COMMENT ON ROLE guard"
+    ]
+    assert not list(server_globals.apply(backup, roles.postgres, alter=True).lines())

@@ -10,7 +10,11 @@ from fixtures.stacks.versions import since
 from pipeline.errors import RestoreError
 from pipeline.postgres.amcheck import LIMITS, amcheck
 from pipeline.recovery.structure import examine
+from tests.recovery.awkward import GUARD, SCHEMA, UNQUALIFIED
 from tests.recovery.history import Source
+
+
+NOTHING_MORE = ["database template0: it allows no connections", LIMITS]
 
 
 @pytest.fixture
@@ -101,3 +105,45 @@ def test_an_extension_of_an_older_version_is_brought_up_to_date(
     assert amcheck(other) == ([], [LIMITS], (1, 1))
     row = other.execute("select extversion from pg_extension where extname = 'amcheck'").fetchone()
     assert row == ("1.1",)
+
+
+@pytest.fixture
+def awkward(source: Source, other: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    other.execute(SCHEMA.encode())
+    assert examined(source)["not_examined"] == NOTHING_MORE
+    return other
+
+
+def test_an_index_whose_function_does_not_run_is_not_damaged(
+    source: Source, awkward: psycopg.Connection[Any]
+) -> None:
+    """It needs a search path that the application sets, which amcheck does not believe since 17."""
+    awkward.execute(UNQUALIFIED.encode())
+    facts = examined(source)
+    told = "database other: structure of index Shop Élan.by_short: function shortened(text) does"
+    assert str(facts["not_examined"][0]).startswith(told)
+    assert facts["not_examined"][1:] == NOTHING_MORE
+    assert "other" in facts["databases"]
+    awkward.execute(GUARD.encode())  # against DDL: no obstacle
+    assert examined(source) == facts
+
+
+def test_what_keeps_amcheck_from_working_is_told_once_and_is_no_damage(
+    source: Source, awkward: psycopg.Connection[Any]
+) -> None:
+    source.run("drop role if exists reader", "create role reader")
+    awkward.execute("create schema elsewhere")
+    awkward.execute("create extension amcheck schema elsewhere version '1.1'")
+    awkward.execute("set role reader")
+    damaged, unread, sound = amcheck(awkward)
+    assert (damaged, unread[-1], sound) == ([], LIMITS, (0, 0))
+    assert len(unread) == 3  # for indexes, for tables, and the limits
+    assert "and 5 more: permission denied for schema elsewhere" in unread[0]
+    assert "of a version that cannot do it" in unread[1]
+    awkward.execute("reset role")
+    assert amcheck(awkward)[0:2] == ([], [LIMITS])  # brought up to date for as long as it takes
+    awkward.execute("drop extension amcheck")
+    awkward.execute("set default_transaction_read_only = on")
+    told = "structure: amcheck is not at hand: cannot execute CREATE SCHEMA in a read-only"
+    assert amcheck(awkward)[1][0].startswith(told)
+    source.run("drop role reader")
