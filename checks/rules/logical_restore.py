@@ -11,7 +11,7 @@ from checks.restored import LogicalRestore
 from fixtures.faults import backups, dumps, sources
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError, PipelineError
-from pipeline.postgres import logical
+from pipeline.postgres import large_objects, logical
 from pipeline.postgres.catalogue import FOR_ALL_ROLES, catalogue, differences
 from pipeline.postgres.digests import other_rows, prepare, present_objects, table_digests
 
@@ -38,6 +38,9 @@ def restores_every_row(restored: LogicalRestore) -> Iterator[Observation]:
         for name in facts["objects"]:
             yield Observation(name, None if name in present else "it did not come back")
         found = {(table["schema"], table["name"]): table for table in table_digests(connection)}
+        held = large_objects.read(connection)
+    if large_objects.dumped(facts):
+        yield Observation("large objects", large_objects.other(facts[large_objects.FACT], held))
     for table in facts["tables"]:
         name = f"{table['schema']}.{table['name']}"
         yield Observation(name, other_rows(table, found.get((table["schema"], table["name"]))))
@@ -60,6 +63,15 @@ def rows_missing_in_the_dump(scratch: Scratch[LogicalRestore], rng: Random) -> D
         sources.execute(scratch, gone)
     dumps.taken_otherwise(scratch)
     return Damage("shop.orders", "the dump was taken after a row had gone")
+
+
+@restores_every_row.detects
+def large_objects_left_out(scratch: Scratch[LogicalRestore], rng: Random) -> Damage:
+    """A dump with --no-blobs: rows refer to scans of which nothing is there."""
+    make = "select lo_from_bytea(0, decode(repeat('7f', {}), 'hex')) from generate_series(1, 3)"
+    sources.logical_backup_after(scratch, sql.SQL(make).format(rng.randrange(1, 9_000)))
+    dumps.taken_otherwise(scratch, "--no-blobs")
+    return Damage("large objects", "the dump has none of three")
 
 
 @restores_every_row.detects

@@ -29,6 +29,8 @@ class Copied:
     published: tuple[tuple[str, str, str], ...]
     again: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, str] = field(default_factory=dict)
+    schemas: tuple[str, ...] = ()
+    """Statements that make schemas that are gone."""
 
     @property
     def rewound(self) -> list[Rewound]:
@@ -64,6 +66,7 @@ class Copied:
             published=tuple((p, s, t) for p, s, t in facts["published"]),
             again=facts.get("again", {}),
             kept=facts.get("kept", {}),
+            schemas=tuple(facts.get("schemas", ())),
         )
 
 

@@ -12,6 +12,8 @@ from typing import Any, cast
 from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
+from pipeline.postgres import large_objects
+
 # text output depends on these, and on the search path, which names of objects lose or keep
 _SETTINGS = {
     "DateStyle": "ISO",
@@ -135,6 +137,10 @@ def differences(connection: Connection[Any], facts: dict[str, Any]) -> Iterator[
         present = present_objects(connection)
         yield from (f"{name} is missing" for name in facts["objects"] if name not in present)
         found = {(t["schema"], t["name"]): t for t in table_digests(connection)}
+        if large_objects.dumped(facts):
+            held = large_objects.read(connection)
+            if told := large_objects.other(facts[large_objects.FACT], held):
+                yield f"large objects: {told}"
     for table in facts["tables"]:
         restored = found.get((table["schema"], table["name"]))
         if restored is not None and (told := other_rows(table, restored)):

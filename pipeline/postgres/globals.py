@@ -15,7 +15,7 @@ import psycopg
 from pipeline.config import PostgresConfig
 from pipeline.errors import RestoreError
 from pipeline.postgres.logical import GLOBALS, copy_proven
-from pipeline.postgres.tools import Tools
+from pipeline.postgres.tools import Tools, address
 from pipeline.repository import BackupSet
 from pipeline.session import ENCODING, connect, environment
 
@@ -113,8 +113,7 @@ def _first_superuser(of: PostgresConfig) -> str:
 def _dumped(server: PostgresConfig, *options: str) -> str:
     return Tools.of(server).run(
         "pg_dumpall",
-        *(*options, f"--encoding={ENCODING}", f"--host={server.host}", f"--port={server.port}"),
-        *(f"--username={server.user}", f"--database={server.dbname}", "--no-password"),
+        *(*options, f"--encoding={ENCODING}", *address(server), f"--database={server.dbname}"),
         env=environment(server),
     )
 

@@ -8,7 +8,7 @@ the server's, and pg_dumpall knows no snapshot.
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,22 @@ from psycopg.rows import dict_row
 from pipeline import kinds
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import BackupError, ConfigError, RestoreError, ToolError
+from pipeline.postgres import large_objects
 from pipeline.postgres.catalogue import catalogue
 from pipeline.postgres.digests import expected_objects, prepare, table_digests
-from pipeline.postgres.one_schema import facts_of, write_list
+from pipeline.postgres.large_objects import FACT
+from pipeline.postgres.loading import load
+from pipeline.postgres.one_schema import facts_of
 from pipeline.postgres.proof import Proof, prove, unsound
 from pipeline.postgres.relations import family
-from pipeline.postgres.tools import Tools
+from pipeline.postgres.tools import Tools, address
 from pipeline.repository import BackupSet, Draft, Repository, total_size
-from pipeline.session import ENCODING, UNGUARDED, connect, environment
+from pipeline.session import ENCODING, connect, environment
 from pipeline.store import HashedStream, StoredObject
 
 KIND = kinds.LOGICAL.name
+WHOLE = "database"
+"""The scope of a backup of everything."""
 DUMP = "database.dump"
 GLOBALS = "globals.sql"
 
@@ -103,16 +108,20 @@ def _dumped(
     try:
         with _snapshot(postgres) as (connection, server):
             chosen, options = _chosen(connection, tables, schemas)
+            scope = _scope(tables, schemas, schema_only=schema_only)
             prepare(connection)
             facts: dict[str, Any] = {
                 **{name: value for name, value in server.items() if name != "exported"},
-                "scope": _scope(tables, schemas, schema_only=schema_only),
+                "scope": scope,
                 "objects": expected_objects(connection, chosen),
                 "tables": [] if schema_only else table_digests(connection, chosen),
+                FACT: large_objects.read(connection, digest=scope == WHOLE),
                 # not sound at the source either: a restore is not to be blamed for it
                 "unsound": unsound(connection, chosen),
                 **({} if tables or schemas else {"catalogue": catalogue(connection)}),
             }
+            for told in large_objects.left_out(facts):
+                progress(f"{draft.label}: NOT in it: {told}")
             told = f"dumping {len(facts['objects'])} objects of {server['database']}"
             progress(f"{draft.label}: {told}")
             options += [f"--snapshot={server['exported']}", "--format=custom"]
@@ -131,6 +140,7 @@ def restore(
 ) -> Proof:
     """Restore into an empty database, in one transaction, and prove what came back.
 
+    More large objects than one transaction can lock come after it.
     The dump is hashed before the server sees any of it. Roles that own something must be there:
     restore the globals first. Without `rows` only definitions come back; with `schema` what is in
     that schema, which must not need another one.
@@ -149,15 +159,13 @@ def restore(
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         dump = Path(folder) / DUMP
         copy_proven(backup, dump)
-        options = [] if rows else ["--schema-only"]
         Tools.of(into).own(Path(folder))
-        if schema is not None:
-            options.append(f"--use-list={write_list(Tools.of(into), dump, schema)}")
-        _load(backup, into, dump, options, UNGUARDED if superuser else {})
+        load(backup, into, dump, schema=schema, rows=rows, superuser=superuser)
     with connect(into, autocommit=True) as connection:
         known = facts.get("unsound", [])
         try:
-            return prove(connection, facts if rows else facts | {"tables": []}, known=known)
+            without = {"tables": [], "scope": _scope((), (), schema_only=True)}
+            return prove(connection, facts if rows else facts | without, known=known)
         except RestoreError as error:
             raise RestoreError(f"{backup.label}: {error}") from error
 
@@ -204,13 +212,8 @@ def _chosen(
 
 
 def _scope(tables: Sequence[str], schemas: Sequence[str], *, schema_only: bool) -> str:
-    what = "tables" if tables else "schemas" if schemas else "database"
+    what = "tables" if tables else "schemas" if schemas else WHOLE
     return what + (", schema only" if schema_only else "")
-
-
-def _address(postgres: PostgresConfig) -> tuple[str, ...]:
-    address = f"--host={postgres.host}", f"--port={postgres.port}"
-    return (*address, f"--username={postgres.user}", "--no-password")
 
 
 def _stream(postgres: PostgresConfig, program: str, *options: str) -> Iterator[bytes]:
@@ -219,39 +222,11 @@ def _stream(postgres: PostgresConfig, program: str, *options: str) -> Iterator[b
     with tempfile.TemporaryFile() as messages:
         try:
             yield from tools.stream(
-                program, *_address(postgres), *options, messages=messages, env=env
+                program, *address(postgres), *options, messages=messages, env=env
             )
         except ToolError as error:
             denied = f"; {NEEDS}" if "permission denied" in error.output else ""
             raise BackupError(f"no backup was taken: {error}{denied}") from error
-
-
-def _load(
-    backup: BackupSet,
-    into: PostgresConfig,
-    dump: Path,
-    options: Sequence[str],
-    settings: Mapping[str, str],
-) -> None:
-    """Feed the dump; whatever pg_restore says beside its exit code is an error too."""
-    with tempfile.TemporaryFile() as messages:
-        blocks = Tools.of(into).stream(
-            "pg_restore",
-            *("--exit-on-error", "--single-transaction", *_address(into)),
-            *(*options, f"--dbname={into.dbname}", str(dump)),
-            messages=messages,
-            env=environment(into, settings),
-        )
-        try:
-            for _ in blocks:
-                pass
-        except ToolError as error:
-            missing = "role " in error.output and "does not exist" in error.output
-            advice = "; `pipeline restore globals` makes missing roles" if missing else ""
-            raise RestoreError(f"{backup.label}: nothing was restored: {error}{advice}") from error
-        messages.seek(0)
-        if told := messages.read().decode(errors="replace").strip():
-            raise RestoreError(f"{backup.label}: restored, but pg_restore said:\n{told}")
 
 
 def _refuse_filled(connection: psycopg.Connection[Any], into: PostgresConfig) -> None:

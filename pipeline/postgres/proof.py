@@ -10,6 +10,7 @@ from typing import Any
 from psycopg import Connection
 
 from pipeline.errors import RestoreError
+from pipeline.postgres import large_objects
 from pipeline.postgres.amcheck import amcheck
 from pipeline.postgres.catalogue import unlike
 from pipeline.postgres.digests import differences, prepare
@@ -39,12 +40,14 @@ class Proof:
     not_examined: tuple[str, ...]
     other: tuple[str, ...] = ()
     """What is not as it was, and is not for a dump to bring: roles, settings, the locale."""
+    large_objects: int = 0
 
     def lines(self) -> Iterator[str]:
         """Yield the proof for people."""
+        large = f", {self.large_objects:,} large objects" if self.large_objects else ""
         yield (
             f"proven: {self.objects} objects, {self.tables} tables with {self.rows:,} rows by "
-            f"digest, {self.sequences} sequences; amcheck: {self.indexes} indexes, "
+            f"digest, {self.sequences} sequences{large}; amcheck: {self.indexes} indexes, "
             f"{self.heaps} tables"
         )
         yield from (f"NOT as it was: {one}" for one in self.other)
@@ -76,12 +79,14 @@ def prove(
         raise RestoreError("restored, but not the same:\n" + "\n".join(found))
     owned = owned_sequences(connection)
     not_examined += [f"{one}: {one.passed_over}" for one in owned if one.passed_over]
+    not_examined += large_objects.left_out(facts)
     if not facts["tables"]:
         not_examined.append("rows: the backup has none")
     return Proof(
         objects=len(facts["objects"]),
         tables=len(facts["tables"]),
         rows=sum(table["rows"] for table in facts["tables"]),
+        large_objects=facts[large_objects.FACT]["count"] if large_objects.dumped(facts) else 0,
         sequences=sum(not one.passed_over for one in owned),
         indexes=indexes,
         heaps=heaps,

@@ -137,6 +137,8 @@ def _is_there(live: Connection[Any], end: Name) -> bool:
 
 
 def _move_in(live: Connection[Any], copied: Copied) -> None:
+    for statement in copied.schemas:
+        live.execute(statement.encode())
     for schema, name in copied.missing:
         live.execute(
             sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(

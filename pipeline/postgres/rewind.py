@@ -9,16 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 
 from pipeline.errors import RestoreError
 from pipeline.postgres.relations import Column, ForeignKey, Name, Relation, where_same
 
 _TRIGGERS = """
     SELECT tgname, tgenabled FROM pg_trigger
-     WHERE tgrelid = %s AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgparentid = 0
+     WHERE tgrelid = %s AND NOT tgisinternal AND tgenabled <> 'D' AND tgparentid = 0
 """
-_ENABLE = {"O": sql.SQL("ENABLE TRIGGER"), "A": sql.SQL("ENABLE ALWAYS TRIGGER")}
+_ENABLE = {
+    "O": sql.SQL("ENABLE TRIGGER"),
+    "A": sql.SQL("ENABLE ALWAYS TRIGGER"),
+    "R": sql.SQL("ENABLE REPLICA TRIGGER"),
+}
 
 
 @dataclass(frozen=True)
@@ -60,42 +64,76 @@ class Rewound:
         )
         return connection.execute(query).rowcount
 
-    def update(self, connection: Connection[Any]) -> int:
-        """Give rows that differ the values of the copy; compared as text, as the digests are."""
+    def update(self, connection: Connection[Any]) -> dict[str, int]:
+        """Give rows that differ the values of the copy; compared as text, as the digests are.
+
+        Where a value went from one row to another, whichever comes first meets the other, and
+        PostgreSQL looks at each: there rows are replaced, all at once. Returns the counts.
+        """
         names = [
             sql.Identifier(c.name) for c in self.columns if not (c.key or c.generated or c.always)
         ]
         if not names:
-            return 0
+            return {"updated": 0}
         values = sql.SQL(", ")
-        query = sql.SQL(
-            'UPDATE {} l SET {} FROM {} c WHERE {} AND ROW({})::text COLLATE "C"'
-            ' <> ROW({})::text COLLATE "C"'
-        ).format(
-            self.relation.rows_of,
-            values.join(sql.SQL("{} = c.{}").format(name, name) for name in names),
-            self.copy,
+        differ = sql.SQL('{} AND ROW({})::text COLLATE "C" <> ROW({})::text COLLATE "C"').format(
             self._same_key,
             values.join(sql.SQL("l.{}").format(name) for name in names),
             values.join(sql.SQL("c.{}").format(name) for name in names),
         )
-        return connection.execute(query).rowcount
+        query = sql.SQL("UPDATE {} l SET {} FROM {} c WHERE {}").format(
+            self.relation.rows_of,
+            values.join(sql.SQL("{} = c.{}").format(name, name) for name in names),
+            self.copy,
+            differ,
+        )
+        try:
+            with connection.transaction():
+                return {"updated": connection.execute(query).rowcount}
+        except (errors.UniqueViolation, errors.ExclusionViolation):
+            return {"updated": 0, "replaced": self._replace(connection, differ)}
+
+    def _replace(self, connection: Connection[Any], differ: sql.Composed) -> int:
+        """Delete rows that differ and insert those of the copy in one statement.
+
+        Foreign keys do not act: the row that another one refers to is there again at its end, and
+        what the new values refer to was looked at before. The insert waits for all to be gone.
+        """
+        keys = sql.SQL(", ").join(sql.Identifier(name) for name in self._keys)
+        query = sql.SQL(
+            "WITH gone AS (DELETE FROM {} l USING {} c WHERE {} RETURNING {}) {}"
+            " WHERE (SELECT count(*) FROM gone) > 0 AND ({}) IN (SELECT {} FROM gone)"
+        ).format(
+            self.relation.rows_of,
+            self.copy,
+            differ,
+            sql.SQL(", ").join(sql.Identifier("c", name) for name in self._keys),
+            self._insert(),
+            sql.SQL(", ").join(sql.Identifier("c", name) for name in self._keys),
+            keys,
+        )
+        (before,) = connection.execute("SHOW session_replication_role").fetchone() or ("origin",)
+        connection.execute("SET LOCAL session_replication_role = replica")
+        replaced = connection.execute(query).rowcount
+        connection.execute("SELECT set_config('session_replication_role', %s, true)", [before])
+        return replaced
 
     def insert(self, connection: Connection[Any]) -> int:
         """Insert rows that only the copy has."""
+        query = sql.SQL("{} WHERE NOT EXISTS (SELECT FROM {} l WHERE {})").format(
+            self._insert(), self.relation.rows_of, self._same_key
+        )
+        return connection.execute(query).rowcount
+
+    def _insert(self) -> sql.Composed:
+        """Spell the insert of rows of the copy, `c`."""
         names = [sql.Identifier(c.name) for c in self.columns if not c.generated]
-        query = sql.SQL(
-            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} c"
-            " WHERE NOT EXISTS (SELECT FROM {} l WHERE {})"
-        ).format(
+        return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} c").format(
             sql.Identifier(*self.relation.place),
             sql.SQL(", ").join(names),
             sql.SQL(", ").join(sql.SQL("c.{}").format(name) for name in names),
             self.copy,
-            self.relation.rows_of,
-            self._same_key,
         )
-        return connection.execute(query).rowcount
 
 
 def rewind(connection: Connection[Any], tables: Sequence[Rewound]) -> dict[str, dict[str, int]]:
@@ -108,7 +146,7 @@ def rewind(connection: Connection[Any], tables: Sequence[Rewound]) -> dict[str, 
         for table in reversed(tables):
             counts[str(table.relation)]["deleted"] = table.delete(connection)
         for table in tables:
-            counts[str(table.relation)]["updated"] = table.update(connection)
+            counts[str(table.relation)] |= table.update(connection)
             counts[str(table.relation)]["inserted"] = table.insert(connection)
     return counts
 

@@ -18,6 +18,7 @@ from psycopg.rows import dict_row
 
 from pipeline.config import PostgresConfig
 from pipeline.errors import BackupError, RestoreError
+from pipeline.postgres import large_objects
 from pipeline.postgres.digests import other_rows, prepare, table_digests
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.targets import Target, TargetKind
@@ -45,8 +46,6 @@ _ELSEWHERE = """
     SELECT c.oid::regclass || ': a materialized view'
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind = 'm' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-    UNION ALL
-    SELECT 'large objects: ' || count(*) FROM pg_largeobject_metadata HAVING count(*) > 0
      ORDER BY 1
 """
 _COLUMNS = """
@@ -66,6 +65,7 @@ class RowDigests:
     lsn: str
     tables: tuple[dict[str, Any], ...]
     left_out: tuple[str, ...]
+    large_objects: dict[str, Any] | None = None
 
     @property
     def target(self) -> Target:
@@ -101,9 +101,12 @@ class RowDigests:
             # a standby refuses to read what is unlogged
             oids = [table["oid"] for table in tables if table["left_out"] is None]
             found = {(t["schema"], t["name"]): t for t in table_digests(connection, oids)}
+            held = large_objects.read(connection)
         for expected in self.tables:
             restored = found.get((expected["schema"], expected["name"]))
             yield f"{expected['schema']}.{expected['name']}", other_rows(expected, restored)
+        if self.large_objects is not None:
+            yield "large objects", large_objects.other(self.large_objects, held)
 
 
 def take(postgres: PostgresConfig, within: timedelta) -> RowDigests:
@@ -157,6 +160,7 @@ def digested(connection: psycopg.Connection[Any], lsn: Lsn) -> RowDigests:
         lsn=str(lsn),
         tables=tuple(table_digests(connection, [table["oid"] for table in kept])),
         left_out=(*elsewhere, *left_out),
+        large_objects=large_objects.read(connection),
     )
 
 

@@ -16,6 +16,7 @@ from psycopg import Connection, sql
 from pipeline.cdc.publications import add_table, find_publication
 from pipeline.config import PostgresConfig
 from pipeline.errors import RecoveryRefused, RestoreError, ToolError
+from pipeline.postgres import large_objects
 from pipeline.postgres.catalogue import catalogue
 from pipeline.postgres.copied import Copied, holders
 from pipeline.postgres.digests import expected_objects, prepare, present_objects, table_digests
@@ -27,7 +28,7 @@ from pipeline.postgres.relations import (
     foreign_keys,
 )
 from pipeline.postgres.rewind import Rewound
-from pipeline.postgres.tools import Tools
+from pipeline.postgres.tools import Tools, address
 from pipeline.session import environment, options
 from pipeline.wait import wait_until
 
@@ -38,6 +39,17 @@ _PUBLISHED = """
      WHERE (schemaname, tablename) IN
            (SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n
                 ON n.oid = c.relnamespace WHERE c.oid = ANY (%s)) ORDER BY 1, 2, 3
+"""
+# a schema without privileges of its own has one row, and no grant
+_SCHEMAS = """
+    SELECT CASE WHEN row_number() OVER (PARTITION BY n.oid) = 1
+                THEN format('CREATE SCHEMA %%I AUTHORIZATION %%I', nspname, owner.rolname) END,
+           format('GRANT %%s ON SCHEMA %%I TO ', privilege_type, nspname)
+           || CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(g.rolname) END
+           || CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+      FROM pg_namespace n JOIN pg_roles owner ON owner.oid = nspowner
+      LEFT JOIN aclexplode(nspacl) ON grantee <> nspowner LEFT JOIN pg_roles g ON g.oid = grantee
+     WHERE nspname = ANY (%s)
 """
 _PUBLICATIONS = """
     SELECT DISTINCT p.pubname::text FROM pg_publication p
@@ -76,7 +88,26 @@ class Staging:
             self._make_structure(side, copied)
         for table in copied.rewound:
             self._copy(side, table, copied)
-        return copied
+        lost = [told for table in copied.rewound for told in self._lost_objects(side, table)]
+        return replace(copied, gone=(*copied.gone, *lost))
+
+    def _lost_objects(self, side: Connection[Any], table: Rewound) -> Iterator[str]:
+        """Count large objects that rows refer to, and that are gone: a restore of tables has none.
+
+        A column of numbers may refer to something else: only what was there at the target counts.
+        """
+        gone = "SELECT array_agg({column}) FROM {copy} WHERE {column} NOT IN ({there})"
+        then = "SELECT count(*) FROM pg_largeobject_metadata WHERE oid = ANY (%s::oid[])"
+        there = sql.SQL("SELECT oid FROM pg_largeobject_metadata")
+        for one in table.columns:
+            if one.type.rpartition(".")[2] not in large_objects.NUMBERS:
+                continue
+            column = sql.Identifier(one.name)
+            query = sql.SQL(gone).format(column=column, copy=table.copy, there=there)
+            (numbers,) = self.live.execute(query).fetchone() or (None,)
+            (count,) = side.execute(then, [numbers or []]).fetchone() or (0,)
+            if count:
+                yield f"{count} large objects that {table.relation}.{one.name} refers to"
 
     def _look(self, side: Connection[Any], tables: Sequence[str]) -> Copied:
         relations = {one.oid: one for table in tables for one in family(side, table)}
@@ -104,6 +135,7 @@ class Staging:
             published=tuple(_published(side, self.live, oids)),
             again=catalogue(side, gone),
             kept=catalogue(side, relations.keys() - gone),
+            schemas=tuple(_schemas(side, self.live, {one.schema for one in missing})),
         )
 
     def _make_structure(self, side: Connection[Any], copied: Copied) -> None:
@@ -163,9 +195,8 @@ class Staging:
         try:
             tools.run(
                 "pg_restore",
-                *("--exit-on-error", "--single-transaction", "--no-password"),
-                *(f"--host={postgres.host}", f"--port={postgres.port}"),
-                *(f"--username={postgres.user}", f"--dbname={postgres.dbname}", dump),
+                *("--exit-on-error", "--single-transaction"),
+                *(*address(postgres), f"--dbname={postgres.dbname}", str(dump)),
                 # the words that are looked for below are those of no other language
                 env=environment(postgres, {"lock_timeout": PATIENCE, "lc_messages": "C"}),
             )
@@ -247,6 +278,13 @@ def _published(
     kept = {row[0] for row in live.execute("SELECT pubname::text FROM pg_publication").fetchall()}
     rows = side.execute(_PUBLISHED, [list(oids)]).fetchall()
     yield from (row for row in rows if row[0] in kept)
+
+
+def _schemas(side: Connection[Any], live: Connection[Any], names: set[str]) -> Iterator[str]:
+    """Spell what makes those schemas that the live server has not, with owners and grants."""
+    held = {row[0] for row in live.execute("SELECT nspname::text FROM pg_namespace").fetchall()}
+    found = side.execute(_SCHEMAS, [sorted(names - held)]).fetchall()
+    yield from (statement for row in found for statement in row if statement)
 
 
 def _there(live: Connection[Any], one: Relation) -> bool:

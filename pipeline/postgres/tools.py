@@ -137,3 +137,9 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     # PG* variables of the caller would redirect a tool to another server; C makes output parsable
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     return kept | {"LC_ALL": "C", "TZ": "UTC"} | dict(extra or {})
+
+
+def address(config: PostgresConfig) -> tuple[str, ...]:
+    """Options of a program that connects; the password is in its environment."""
+    where = f"--host={config.host}", f"--port={config.port}"
+    return (*where, f"--username={config.user}", "--no-password")

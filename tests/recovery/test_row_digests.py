@@ -1,5 +1,6 @@
 """A base backup's digests are those of one LSN, whatever is written meanwhile."""
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -240,11 +241,18 @@ def test_what_has_no_digest_is_named(source: Source, repository: Repository) -> 
     assert found is not None
     assert found.left_out == (
         "database beside",
-        "large objects: 1",
         "public.shown: a materialized view",
         "public.passing: unlogged",
     )
     assert {table["name"] for table in found.tables} == {"documents", "notes"}
+    assert found.large_objects is not None
+    assert (found.large_objects["count"], found.large_objects["bytes"]) == (1, 0)
+    with source.connect() as connection:
+        assert [told for _, told in found.compared(connection)] == [None] * 3
+        connection.execute("select lo_put(oid, 5000, 'later') from pg_largeobject_metadata")
+        (*_, (name, told)) = found.compared(connection)
+    assert name == "large objects"
+    assert re.match("expected 1 of 0 bytes with digest .*, found 1 of 5,005 bytes", str(told))
     assert f"{taken.label}: without digests: {', '.join(found.left_out)}" in said
 
 

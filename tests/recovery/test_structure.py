@@ -13,7 +13,6 @@ from pipeline.recovery.structure import examine
 from tests.recovery.awkward import GUARD, SCHEMA, UNQUALIFIED
 from tests.recovery.history import Source
 
-
 NOTHING_MORE = ["database template0: it allows no connections", LIMITS]
 
 
@@ -28,7 +27,7 @@ def other(source: Source) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-def examined(source: Source, said: list[str] | None = None) -> dict[str, object]:
+def examined(source: Source, said: list[str] | None = None) -> dict[str, Any]:
     with source.connect() as connection:
         return examine(connection, source.config.postgres, ([] if said is None else said).append)
 

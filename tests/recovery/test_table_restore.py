@@ -245,3 +245,46 @@ def test_the_wal_of_a_restore_changes_rows_of_its_tables_only(orchard: Orchard) 
     files = {name: str(file) for name, (_, file) in orchard.files("fruits", *OTHERS).items()}
     assert files.pop("fruits") in changed
     assert not changed & set(files.values())
+
+
+def test_unique_values_that_went_from_row_to_row_go_back(orchard: Orchard) -> None:
+    """Two growers changed names, a third took that of the second; trees refer to all of them."""
+    orchard.run(
+        "create function noted() returns trigger language plpgsql as $$begin"
+        " raise exception 'a trigger ran'; end$$",
+        "create trigger noted before delete or insert on growers for each row"
+        " execute function noted()",
+        "alter table growers enable replica trigger noted",
+    )
+    before, definition = orchard.everything(), orchard.definition()
+    target = orchard.damage(
+        "update growers set name = name || ' of old' where id < 4;"
+        "update growers set name = format('grower %s', 1 + id % 3) where id < 4;"
+        "update growers set name = 'grower 21' where id = 20"
+    )
+    recovery = orchard.recovery(target, "growers")
+    recovery.run()
+    assert recovery.done["apply"]["counts"] == {
+        "public.growers": {"deleted": 0, "updated": 0, "replaced": 4, "inserted": 0}
+    }
+    assert orchard.everything() == before
+    assert orchard.definition() == definition
+    orchard.run("drop function noted cascade")
+
+
+def test_tables_of_a_schema_that_is_gone_come_back_with_it(orchard: Orchard) -> None:
+    orchard.run(
+        'create schema "Cold Store" authorization gardener; set role gardener;'
+        'create table "Cold Store"."Crates" (id int primary key, tree bigint); reset role;'
+        'grant usage on schema "Cold Store" to pg_monitor with grant option;'
+        'grant create on schema "Cold Store" to public;'
+        "create schema plain create table plain.one (id int primary key);"
+        'insert into "Cold Store"."Crates" values (1, 1)'
+    )
+    orchard.source.back_up("cold")
+    definition = orchard.definition()
+    target = orchard.damage('drop schema "Cold Store" cascade; drop schema plain cascade')
+    orchard.recovery(target, '"Cold Store"."Crates"', "plain.one").run()
+    assert orchard.run('select tree from "Cold Store"."Crates"') == 1
+    assert orchard.definition() == definition
+    orchard.run('drop schema "Cold Store" cascade; drop schema plain cascade')
