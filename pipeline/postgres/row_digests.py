@@ -105,8 +105,10 @@ class RowDigests:
         for expected in self.tables:
             restored = found.get((expected["schema"], expected["name"]))
             yield f"{expected['schema']}.{expected['name']}", other_rows(expected, restored)
-        if self.large_objects is not None:
-            yield "large objects", large_objects.other(self.large_objects, held)
+        if (objects := self.large_objects) is not None:
+            told = large_objects.other(objects, held)
+            if objects["count"] or told:
+                yield "large objects", told
 
 
 def take(postgres: PostgresConfig, within: timedelta) -> RowDigests:

@@ -216,8 +216,14 @@ class Staging:
             )
             prepare(side)  # both sides must read and write values alike
             prepare(self.live)
-            give = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(names, one.rows_of)
-            take = sql.SQL("COPY {} ({}) FROM STDIN").format(table.copy, names)
+            # their own encoding, or SQL_ASCII would be held to that of the session
+            encoding = sql.Literal(side.info.parameter_status("server_encoding"))
+            give = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (ENCODING {})").format(
+                names, one.rows_of, encoding
+            )
+            take = sql.SQL("COPY {} ({}) FROM STDIN (ENCODING {})").format(
+                table.copy, names, encoding
+            )
             with (
                 side.cursor().copy(give) as giving,
                 self.live.cursor().copy(take) as taking,
