@@ -7,6 +7,7 @@ import psycopg
 from pipeline.config import PostgresConfig
 from pipeline.kinds import DATABASE, SYSTEM
 from pipeline.postgres.tools import Tools
+from pipeline.session import connect
 
 
 def system_identifier(data: Path, tools: Tools) -> str:
@@ -18,7 +19,7 @@ def origin_of_server(postgres: PostgresConfig) -> dict[str, str]:
     """The facts that logical backups of this database have; without its server those known here."""
     known = {DATABASE: postgres.dbname}
     try:
-        with psycopg.connect(**postgres.conninfo()) as connection:
+        with connect(postgres, autocommit=True) as connection:
             row = connection.execute(
                 "select system_identifier::text from pg_control_system()"
             ).fetchone()
