@@ -9,7 +9,7 @@ holds within one major version, because neither the hash nor every type's text i
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 from psycopg.rows import dict_row
 
 from pipeline.postgres import large_objects
@@ -29,6 +29,13 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": "0",
 }
 
+# a row as text, or a value of 500 MB in hexadecimal digits, is longer than 1 GB
+_TOO_LONG = (errors.ProgramLimitExceeded, errors.InternalError_, errors.OutOfMemory)
+_COLUMNS = """
+    SELECT attname, 'bytea'::regtype IN (y.oid, y.typbasetype)
+      FROM pg_attribute JOIN pg_type y ON y.oid = atttypid
+     WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
 _FIRST_OF_USERS = 16384  # FirstNormalObjectId: what initdb made is in every database
 
 _SPACES = """
@@ -121,13 +128,30 @@ def other_rows(expected: dict[str, Any], restored: dict[str, Any] | None) -> str
 
 def _digest(connection: Connection[Any], table: dict[str, Any]) -> dict[str, Any]:
     # (t.*) and not t: a column may have that name. "C": the hash of a collation may change
-    query = sql.SQL(
+    query = (
         "SELECT count(*), coalesce(sum(hashtextextended(line, 0)), 0)::text || ':' ||"
         " coalesce(sum(hashtextextended(line, 1)), 0)::text"
-        ' FROM ONLY {} t, LATERAL (SELECT (t.*)::text COLLATE "C") AS s (line)'
-    ).format(sql.Identifier(table["schema"], table["name"]))
-    rows, digest = cast("tuple[int, str]", connection.execute(query).fetchone())
+        ' FROM ONLY {} t, LATERAL (SELECT ({})::text COLLATE "C") AS s (line)'
+    )
+    name = sql.Identifier(table["schema"], table["name"])
+    try:
+        with connection.transaction():
+            found = connection.execute(sql.SQL(query).format(name, sql.SQL("t.*"))).fetchone()
+    except _TOO_LONG:
+        line = _shortened(connection, name)
+        found = connection.execute(sql.SQL(query).format(name, line)).fetchone()
+    rows, digest = cast("tuple[int, str]", found)
     return {"rows": rows, "digest": digest}
+
+
+def _shortened(connection: Connection[Any], name: sql.Identifier) -> sql.Composed:
+    """Spell a row with digests for its values: as text it would be longer than text can be."""
+    columns = connection.execute(_COLUMNS, [name.as_string(connection)]).fetchall()
+    parts = [
+        sql.SQL("md5(t.{})" if binary else "md5(t.{}::text)").format(sql.Identifier(column))
+        for column, binary in columns
+    ]
+    return sql.SQL("ROW({})").format(sql.SQL(", ").join(parts))
 
 
 def differences(connection: Connection[Any], facts: dict[str, Any]) -> Iterator[str]:

@@ -267,3 +267,17 @@ def test_without_a_free_slot_the_server_says_so(breakable: NativeStack, source: 
             )
         with pytest.raises(BackupError, match=r"all replication slots are in use"):
             take(source.config.postgres, SOON)
+
+
+@pytest.mark.slow
+def test_values_that_are_too_long_to_be_text_are_digested(source: Source) -> None:
+    source.run(
+        "create table films (id int, reel bytea)",
+        "insert into films select 1, convert_to(repeat('x', 600000000), 'UTF8')",
+        "insert into films values (2, null)",
+    )
+    found = take(source.config.postgres, SOON)
+    with source.connect() as connection:
+        assert not [told for _, told in found.compared(connection) if told]
+        connection.execute("update films set reel = '' where id = 2")
+        assert [name for name, told in found.compared(connection) if told] == ["public.films"]
