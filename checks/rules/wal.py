@@ -14,7 +14,7 @@ from fixtures.faults import files
 from fixtures.faults.wal import flip_record_bit
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import StoreError
-from pipeline.postgres.lsn import PAGE_SIZE, Lsn, parse_segment, segment_name, segment_start
+from pipeline.postgres.lsn import PAGE_SIZE, Lsn, parse_segment, segment_name
 from pipeline.postgres.timelines import lineage
 from pipeline.postgres.waldump import Reading
 
@@ -39,7 +39,8 @@ def archive_complete(archive: WalArchive) -> Iterator[Observation]:
     with archive.as_recovery_sees_it() as wal:
         for segment in required:
             present = segment in wal.segments
-            yield Observation(segment, None if present else "not in the archive")
+            absent = wal.unusable.get(segment, "not in the archive")
+            yield Observation(segment, None if present else absent)
 
 
 @archive_complete.detects
@@ -172,14 +173,15 @@ def records_readable(archive: WalArchive) -> Iterator[Observation]:
             for _ in reading:
                 pass
             end = reading.end
-            name = segment_name(end.timeline, end.lsn, archive.segment_size)
+            name = end.segment or segment_name(end.timeline, end.lsn, archive.segment_size)
             if "could not open" in end.reason:
                 raise StoreError(end.reason)  # it tells of this machine, not of the archive
             if end.complete:
                 break
             sound.pop(name, None)
             yield Observation(name, f"readable up to {end.lsn}: {end.reason}")
-            position = segment_start(end.lsn, archive.segment_size) + archive.segment_size
+            behind = parse_segment(name, archive.segment_size).start + archive.segment_size
+            position = Lsn(behind)
     for name in sound:
         yield Observation(name, None)
 
@@ -198,6 +200,21 @@ def end_of_segment_lost(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     pages = rng.randrange(4, size // PAGE_SIZE // 2)
     done = files.zero_fill(scratch, key, size - pages * PAGE_SIZE, size)
     return replace(done, subject=Path(key).name)
+
+
+@records_readable.detects
+def whole_segment_of_another_server(scratch: Scratch[WalArchive], rng: Random) -> Damage:
+    """Another server archives into this repository; its sound neighbours must not be blamed."""
+    done = segment_of_another_server(scratch, rng)
+    return replace(done, subject=Path(done.subject).name)
+
+
+@records_readable.detects
+def segment_emptied(scratch: Scratch[WalArchive], rng: Random) -> Damage:
+    """A file that was made, and never written."""
+    key = _segment(scratch, rng)
+    scratch.path(key).write_bytes(b"")
+    return Damage(Path(key).name, "it is empty")
 
 
 @page_headers.detects

@@ -93,7 +93,8 @@ def find(
     """
     chosen = timeline or int(backup_facts["timeline"])
     watch = _watch(backup_facts["tables"], table, at_least)
-    with reading_view(repository, chosen, tools) as wal:
+    server = backup_facts.get("system_identifier")
+    with reading_view(repository, chosen, tools, system_identifier=server) as wal:
         start = _start(wal, backup_facts)
         reading = Reading(wal, tools, start=start, rmgrs=RMGRS)
         suspects = [

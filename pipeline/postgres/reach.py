@@ -124,8 +124,9 @@ def _group(
 ) -> Iterator[Reach]:
     """Newest first: an older backup needs to be read only up to where the newer one starts."""
     left = list(backups)
+    server = str(backups[0].manifest.facts["system_identifier"])
     try:
-        with reading_view(repository, timeline, tools) as wal:
+        with reading_view(repository, timeline, tools, system_identifier=server) as wal:
             newer: tuple[Lsn, _Read] | None = None
             while left:
                 if branched := _branched_off(left[-1], wal):

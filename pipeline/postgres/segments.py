@@ -6,15 +6,15 @@ and `salvage/<id>/…/pg_wal/` (what a recovery saved from a damaged server).
 
 import struct
 import tempfile
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice, pairwise
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.errors import RestoreError
+from pipeline.errors import ObjectMissing, RestoreError
 from pipeline.postgres.lsn import (
     LONG_PAGE_HEADER,
     SEGMENT_SIZE,
@@ -23,6 +23,7 @@ from pipeline.postgres.lsn import (
     parse_segment,
     segment_name,
 )
+from pipeline.postgres.receiver import ExpectedEnd
 from pipeline.postgres.timelines import Span, lineage
 from pipeline.postgres.tools import Tools
 
@@ -46,6 +47,8 @@ class MergedWal:
     """A folder of links, one for each segment of a lineage, under its final name.
 
     `unfinished` names those that may end before they are full: the last words of a server.
+    `unusable` says by segment which archived copies PostgreSQL would stop at, and why; where a
+    sound copy lies elsewhere, that one is linked. `spare` names copies that were not looked at.
     """
 
     folder: Path
@@ -53,6 +56,8 @@ class MergedWal:
     segments: frozenset[str]
     unfinished: frozenset[str]
     segment_size: int
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    spare: Mapping[str, str] = field(default_factory=dict)
 
 
 def wal_folders(repository: Path) -> list[Path]:
@@ -76,17 +81,27 @@ def segment_header(path: Path) -> Header | None:
 
 
 def merged_wal(
-    repository: Path, into: Path, timeline: int, *, live: Path | None = None
+    repository: Path,
+    into: Path,
+    timeline: int,
+    *,
+    live: Path | None = None,
+    system_identifier: str | None = None,
 ) -> MergedWal:
     """Link every segment of the lineage of `timeline`, and the history files, into a folder.
 
-    Segments of other branches are left out: recovery must not follow a stray one. `live` is the
-    pg_wal of the server itself, whose last words are believed before any copy of them.
+    Segments of other branches are left out: recovery must not follow a stray one. So are copies
+    that are not of this server, the one with `system_identifier`: unless told that of the expected
+    end. `live` is the pg_wal of the server itself, whose last words are believed before any copy.
     """
+    server = system_identifier or _expected_server(repository)
     folders = [*([live] if live else []), *wal_folders(repository)]
     spans = tuple(lineage(timeline, folders))
-    whole, unfinished = _candidates(folders, live)
-    size = _segment_size((whole or unfinished).values())
+    archived, unfinished = _candidates(folders, live, server)
+    size = _segment_size([*chain.from_iterable(archived.values()), *unfinished.values()], server)
+    ours = {name: paths for name, paths in archived.items() if _belongs(name, spans, size)}
+    judged = {name: _judged(name, paths, size, server) for name, paths in ours.items()}
+    whole = {name: found.path for name, found in judged.items() if found.path is not None}
     chosen = {
         name: path for name, path in (unfinished | whole).items() if _belongs(name, spans, size)
     }
@@ -97,28 +112,50 @@ def merged_wal(
         if not (into / path.name).is_symlink():
             (into / path.name).symlink_to(path.resolve())
     segments = frozenset(chosen)
-    return MergedWal(into, spans, segments, segments - whole.keys(), size)
+    return MergedWal(
+        into,
+        spans,
+        segments,
+        unfinished=segments - whole.keys(),
+        segment_size=size,
+        unusable={name: found.troubles for name, found in judged.items() if found.troubles},
+        spare={name: found.spare for name, found in judged.items() if found.spare},
+    )
 
 
 @contextmanager
 def reading_view(
-    repository: Path, timeline: int, tools: Tools, *, live: Path | None = None
+    repository: Path,
+    timeline: int,
+    tools: Tools,
+    *,
+    live: Path | None = None,
+    system_identifier: str | None = None,
 ) -> Iterator[MergedWal]:
     """Merge into a temporary folder that PostgreSQL's programs may read."""
     with tempfile.TemporaryDirectory(prefix="pipeline-wal-") as folder:
-        wal = merged_wal(repository, Path(folder), timeline, live=live)
-        tools.own(Path(folder))
+        into = Path(folder)
+        wal = merged_wal(repository, into, timeline, live=live, system_identifier=system_identifier)
+        tools.own(into)
         yield wal
 
 
-def _candidates(folders: list[Path], live: Path | None) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Archived segments by name, and those that may have ended early.
+def _expected_server(repository: Path) -> str | None:
+    """Name the server whose WAL this repository takes, as far as its receiver said."""
+    with suppress(ObjectMissing):
+        return ExpectedEnd.read(repository).system_identifier
+    return None
 
-    Of the archived the first found wins. Of the others the server's own, else the last written: an
-    earlier recovery may have saved the same segment when it held less.
+
+def _candidates(
+    folders: list[Path], live: Path | None, server: str | None
+) -> tuple[dict[str, list[Path]], dict[str, Path]]:
+    """Archived copies of each segment, and for each the one that may have ended early.
+
+    Of the latter the server's own is taken, else the last written: an earlier recovery may have
+    saved the same segment when it held less.
     """
-    whole: dict[str, Path] = {}
-    unfinished: dict[str, list[Path]] = {}
+    archived, unfinished = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
     for folder in folders:
         for path in sorted(folder.glob("?" * 24 + "*")):
             name = path.name.removesuffix(PARTIAL)
@@ -126,20 +163,62 @@ def _candidates(folders: list[Path], live: Path | None) -> tuple[dict[str, Path]
                 continue
             # a server's own pg_wal holds the segment it was writing, and recycled ones
             if path.name == name and folder.name != "pg_wal":
-                whole.setdefault(name, path)
-            elif _starts_where_its_name_says(name, path):
-                unfinished.setdefault(name, []).append(path)
+                archived[name].append(path)
+            elif _starts_where_its_name_says(name, path, server):
+                unfinished[name].append(path)
     newest = {
         name: max(paths, key=lambda path: (path.parent == live, path.stat().st_mtime_ns))
         for name, paths in unfinished.items()
     }
-    return whole, newest
+    return archived, newest
 
 
-def _segment_size(paths: Iterable[Path]) -> int:
+class _Judged(NamedTuple):
+    """The first copy of a segment that PostgreSQL would replay, and what is said of the others."""
+
+    path: Path | None
+    troubles: str
+    spare: str
+
+
+def _judged(name: str, paths: list[Path], size: int, server: str | None) -> _Judged:
+    troubles = list[str]()
+    for number, path in enumerate(paths, start=1):
+        if (trouble := _trouble(name, path, size, server)) is None:
+            spare = ", ".join(_place(other) for other in paths[number:])
+            return _Judged(path, "; ".join(troubles), spare)
+        troubles.append(f"{_place(path)} {trouble}")
+    return _Judged(None, "; ".join(troubles), "")
+
+
+def _place(path: Path) -> str:
+    """Name a copy as people know its folder: wal/… or stream/1/…."""
+    return "/".join(path.parts[-2:] if path.parent.name == "wal" else path.parts[-3:])
+
+
+def _trouble(name: str, path: Path, size: int, server: str | None) -> str | None:
+    """Tell why an archived copy cannot be the segment of its name, or None.
+
+    PostgreSQL ends recovery at a file of another size (xlogarchive.c, RestoreArchivedFile), and at
+    a first page of another server or position (xlogreader.c, XLogReaderValidatePageHeader).
+    """
+    if (found := path.stat().st_size) != size:
+        return f"holds {found:,} of {size:,} bytes"
+    header, start = segment_header(path), parse_segment(name, size).start
+    if header is None or header.segment_size == 0:
+        return "begins with nothing"
+    if server is not None and header.system_identifier != server:
+        return f"is of the server with system identifier {header.system_identifier}, not {server}"
+    if header.start != start:
+        return f"begins at {header.start}, its name says {start}"
+    return None
+
+
+def _segment_size(paths: Iterable[Path], server: str | None) -> int:
     """Take the size that most segments state, so that one damaged header does not decide."""
-    headers = (segment_header(path) for path in islice(paths, 9))
-    stated = Counter(header.segment_size for header in headers if header is not None)
+    headers = (header for path in paths if (header := segment_header(path)) is not None)
+    own = (one for one in headers if server in {None, one.system_identifier})
+    stated = Counter(header.segment_size for header in islice(own, 9))
     size = max(stated, key=stated.__getitem__, default=SEGMENT_SIZE)
     return size if size.bit_count() == 1 else SEGMENT_SIZE
 
@@ -157,10 +236,12 @@ def _belongs(name: str, spans: tuple[Span, ...], size: int) -> bool:
     )
 
 
-def _starts_where_its_name_says(name: str, path: Path) -> bool:
+def _starts_where_its_name_says(name: str, path: Path, server: str | None) -> bool:
     """Refuse segments that a server recycled or allocated ahead: their content is an older one."""
     header = segment_header(path)
     if header is None or header.segment_size.bit_count() != 1:
+        return False
+    if server not in {None, header.system_identifier}:
         return False
     return header.start == parse_segment(name, header.segment_size).start
 

@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ _RECORD = re.compile(
     rb"prev \w+/\w+, desc: ([^\s+]+)(?:\+INIT)? ?(.*)"
 )
 _LAST_GOOD = re.compile(r"error in WAL record at (\w+/\w+): (.*)")
+_PAGE_OF = re.compile(r"in (?:log|WAL) segment (\w{24})")
 _ENDINGS = {b"COMMIT", b"COMMIT_PREPARED", b"ABORT", b"ABORT_PREPARED"}
 _ENDED = re.compile(rb"(?:(\d+): )?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
 _SUBXACTS = re.compile(rb"; subxacts:([ \d]+)")
@@ -52,13 +53,14 @@ class ReadableEnd:
 
     `complete` is False when WAL is missing or damaged: more was asked for, or more lies behind.
     An archive that simply stops is complete as far as an archive can tell; only an expected end
-    knows better.
+    knows better. `segment` is the one that is missing, cannot be used, or holds the bad record.
     """
 
     lsn: Lsn
     timeline: int
     reason: str
     complete: bool
+    segment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,10 @@ class Reading:
         """Where and why the reading ended; known once the records are exhausted."""
         if self._end is None:
             raise RuntimeError("the end of the WAL was asked for before its records were read")
-        return self._end
+        unusable, there = self.wal.unusable, self.wal.segments
+        beside = "; ".join(unusable[name] for name in sorted(unusable.keys() & there))
+        reason = f"{self._end.reason} (read from another copy, as {beside})"
+        return replace(self._end, reason=reason) if beside else self._end
 
     def __iter__(self) -> Iterator[Record]:
         for span in self._spans():
@@ -177,14 +182,16 @@ class Reading:
         lsn = self._end_of_last_record(span, limit)
         if missing is None:
             return ReadableEnd(lsn, span.timeline, f"read up to {limit}", complete=True)
+        unusable = self.wal.unusable.get(missing)
+        reason = f"segment {missing} {f'cannot be used: {unusable}' if unusable else 'is missing'}"
+        complete = False
         if behind := self._segments_behind(missing):
-            reason = f"segment {missing} is missing, and {behind} segments lie behind it"
+            reason += f", and {behind} segments lie behind it"
         elif self._until is not None:
-            reason = f"segment {missing} is missing; WAL up to {self._until} was asked for"
-        else:
-            reason = f"the archive ends before segment {missing}"
-            return ReadableEnd(lsn, span.timeline, reason, complete=True)
-        return ReadableEnd(lsn, span.timeline, reason, complete=False)
+            reason += f"; WAL up to {self._until} was asked for"
+        elif unusable is None:
+            reason, complete = f"the archive ends before segment {missing}", True
+        return ReadableEnd(lsn, span.timeline, reason, complete, missing)
 
     def _stopped_by(self, failure: str, span: Span, limit: Lsn) -> ReadableEnd:
         last_good = _LAST_GOOD.search(failure)
@@ -192,7 +199,9 @@ class Reading:
         if last_good is not None:
             lsn = self._end_of_last_record(span, limit, Lsn.parse(last_good[1]))
             told = last_good[2]
-        name = segment_name(span.timeline, lsn, self.wal.segment_size)
+        # a record that begins in a sound segment may go on in a damaged one, which is told then
+        page = _PAGE_OF.search(told)
+        name = page[1] if page else segment_name(span.timeline, lsn, self.wal.segment_size)
         complete = (
             last_good is not None
             and name in self.wal.unfinished
@@ -200,7 +209,8 @@ class Reading:
             and (self._until is None or lsn >= self._until)
         )
         kind = "the written WAL ends" if complete else "the WAL is damaged"
-        return ReadableEnd(lsn, span.timeline, f"{kind} in {name}: {told}", complete)
+        other = f"; {spare} is another copy" if (spare := self.wal.spare.get(name)) else ""
+        return ReadableEnd(lsn, span.timeline, f"{kind} in {name}: {told}{other}", complete, name)
 
     def _only_beyond(self, failure: str, span: Span, limit: Lsn) -> bool:
         """Whether the record that failed is sound, and merely ends behind the limit.

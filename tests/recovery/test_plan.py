@@ -14,9 +14,17 @@ from pipeline.postgres.receiver import EXPECTED_END, ExpectedEnd
 from pipeline.postgres.targets import Target
 from pipeline.recovery.plan import Plan, make
 from pipeline.repository import Manifest
-from tests.recovery.history import History, flipped, segment_at
+from tests.recovery.history import History, flipped, replaced, segment_at
 
 MOMENT = timedelta(microseconds=1)
+SYSTEM_IDENTIFIER = slice(24, 32)  # in the header of a segment
+
+
+def of_server(path: Path, system_identifier: int) -> None:
+    """Say in a segment that it is of another server."""
+    content = bytearray(path.read_bytes())
+    content[SYSTEM_IDENTIFIER] = system_identifier.to_bytes(8, "little")
+    replaced(path, bytes(content))
 
 
 def plan(config: PipelineConfig, target: str, accept_end: Lsn | None = None) -> Plan:
@@ -169,8 +177,58 @@ def test_what_the_server_still_holds_counts_because_a_recovery_saves_it_first(
         path.write_bytes(backup.model_copy(update={"facts": facts}).sealed())
     known = ExpectedEnd.read(archive.repository.path)
     ExpectedEnd("4711", known.timeline, known.lsn, known.time).write(archive.repository.path)
+    for path in (archive.repository.path / "wal").glob("?" * 24):
+        of_server(path, 4711)
     with pytest.raises(LossNotAccepted, match="is missing"):
         plan(beside, "latest")
+
+
+def shortened(path: Path) -> str:
+    replaced(path, path.read_bytes()[:100])
+    return "holds 100 of 16,777,216 bytes"
+
+
+def emptied(path: Path) -> str:
+    replaced(path, b"")
+    return "holds 0 of 16,777,216 bytes"
+
+
+def zeroed(path: Path) -> str:
+    replaced(path, bytes(path.stat().st_size))
+    return "begins with nothing"
+
+
+def foreign(path: Path) -> str:
+    of_server(path, 4711)
+    return "is of the server with system identifier 4711, not "
+
+
+def renamed(path: Path) -> str:
+    replaced(path, path.with_name(f"{int(path.name, 16) - 1:024X}").read_bytes())
+    return "begins at "
+
+
+@pytest.mark.parametrize("damage", [shortened, emptied, zeroed, foreign, renamed])
+def test_a_segment_that_is_none_is_told_by_its_name_and_a_whole_copy_of_it_is_read(
+    history: History, archive: PipelineConfig, damage: Callable[[Path], str]
+) -> None:
+    """Moments before it stay in reach, and what lies behind it is not blamed on another one."""
+    six = history.source.commits["six"]
+    path = segment_at(archive.repository.path, six.after)
+    whole = path.read_bytes()
+    told = damage(path)
+    named = f"segment {path.name} cannot be used: wal/{path.name} {told}"
+    with pytest.raises(TargetUnreachable, match=named):
+        plan(archive, f"xid:{six.xid}")
+    with pytest.raises(LossNotAccepted, match=named):
+        plan(archive, "latest")
+    assert plan(archive, f"xid:{history.source.commits['two'].xid}").backup
+    streamed = archive.repository.path / "stream" / "1"
+    streamed.mkdir(parents=True, exist_ok=True)
+    (streamed / path.name).write_bytes(whole)
+    found = plan(archive, "latest")
+    assert found.shortfall == ""
+    assert f"read from another copy, as wal/{path.name} {told}" in found.readable_reason
 
 
 def test_a_damaged_record_before_the_target_is_refused_by_its_segment(
