@@ -21,6 +21,7 @@ from pipeline.errors import BackupError, ToolError
 from pipeline.postgres import chain, row_digests, server_manifest, tablespaces
 from pipeline.postgres.held_wal import held_wal
 from pipeline.postgres.inventory import table_inventory
+from pipeline.postgres.prepared import prepared_transactions
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet, Draft, Repository, total_size
 from pipeline.session import connect, environment
@@ -28,6 +29,7 @@ from pipeline.store import StoredObject, chunks_of
 from pipeline.zstd import packed
 
 KIND = kinds.BASE.name
+PREPARED = "prepared"  # the fact that tells of prepared transactions: xid by gid
 ARCHIVE = ".tar.zst"
 OBJECT = f"base{ARCHIVE}"
 NOT_HELD = (
@@ -72,6 +74,7 @@ def take(
                 progress(f"{draft.label}: {NOT_HELD}: {refused}")
             objects = tuple(copy.staged() if facts[tablespaces.FACT] else copy.streamed())
             facts |= copy.positions() | {"end_time": _server_clock(config)}
+            facts[PREPARED] = dict(facts[PREPARED].items() & _prepared(config).items())
         if parent is not None:
             chain.still_there(parent, facts[chain.PARENT])
         progress(f"{draft.label}: {total_size(objects):,} bytes stored")
@@ -87,7 +90,9 @@ def _add_digests(
 ) -> BackupError | None:
     """Note what the tables hold; answer why not, for a copy of hours is not thrown away for it."""
     try:
-        found = row_digests.take(config.postgres, row_digests.PATIENCE)
+        found = row_digests.take(
+            config.postgres, row_digests.PATIENCE, lambda told: progress(f"{label}: {told}")
+        )
     except BackupError as error:
         return error
     facts[row_digests.FACT] = found.facts()
@@ -145,7 +150,14 @@ def _server_facts(config: PipelineConfig) -> dict[str, Any]:
             "tables": table_inventory(connection),
             "publication": None if found is None else found.facts(),
             "slots": [slot.facts() for slot in logical_slots(connection)],
+            PREPARED: {one.gid: one.xid for one in prepared_transactions(connection)},
         }
+
+
+def _prepared(config: PipelineConfig) -> dict[str, int]:
+    """Transactions that wait for their coordinator: a restored server must have them too."""
+    with connect(config.postgres) as connection:
+        return {one.gid: one.xid for one in prepared_transactions(connection)}
 
 
 def _server_clock(config: PipelineConfig) -> str:

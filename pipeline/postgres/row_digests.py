@@ -6,7 +6,7 @@ behind it (PostgreSQL manual, 47.2.5). Replay that stops right before that LSN s
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -21,11 +21,13 @@ from pipeline.errors import BackupError, RestoreError
 from pipeline.postgres import large_objects
 from pipeline.postgres.digests import other_rows, prepare, table_digests
 from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.prepared import prepared_transactions
 from pipeline.postgres.targets import Target, TargetKind
 from pipeline.session import connect
 
 FACT = "digests"
 PATIENCE = timedelta(minutes=5)
+LEFT_BEHIND = timedelta(minutes=1)  # a coordinator that lives needs moments
 
 # a restore empties what is unlogged; rows of an extension's tables are its own affair
 _TABLES = """
@@ -54,6 +56,14 @@ _COLUMNS = """
       FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
       JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped GROUP BY 1
+"""
+
+
+_OPEN = """
+    SELECT format('transaction of %s in database %s, process %s, open since %s',
+                  usename, datname, pid, xact_start)
+      FROM pg_stat_activity
+     WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start
 """
 
 
@@ -111,19 +121,47 @@ class RowDigests:
                 yield "large objects", told
 
 
-def take(postgres: PostgresConfig, within: timedelta) -> RowDigests:
+def take(
+    postgres: PostgresConfig, within: timedelta, progress: Callable[[str], None] = lambda _: None
+) -> RowDigests:
     """Digest every permanent table of the configured database, each row as of one LSN.
 
     Raises BackupError when a transaction stays open for longer than `within`, which neither the
-    slot nor the locks can pass, when no slot is free, or a table is rewritten or altered meanwhile.
+    slot nor the locks can pass, or is prepared and older than LEFT_BEHIND: its session is gone, and
+    nothing ends it by itself; when no slot is free, or a table is rewritten or altered meanwhile.
     """
     try:
+        _refuse_left_behind(postgres, progress)
         with snapshot(postgres, within) as (connection, lsn):
             wait = f"{round(within.total_seconds())}s"
             connection.execute("SELECT set_config('lock_timeout', %s, true)", [wait])
             return digested(connection, lsn)
+    except psycopg.errors.LockNotAvailable as error:
+        told = f"a transaction was open for longer than {within}"
+        held = "; ".join(_held_up_by(postgres)) or "it has ended since"
+        raise BackupError(f"no digests of {postgres.dbname}: {told}: {held}") from error
     except psycopg.Error as error:
         raise BackupError(f"no digests of {postgres.dbname}: {str(error).strip()}") from error
+
+
+def _refuse_left_behind(postgres: PostgresConfig, progress: Callable[[str], None]) -> None:
+    """Say at once what the slot will wait for, and do not wait for what nobody will end."""
+    with psycopg.connect(**postgres.conninfo()) as connection:
+        waiting = prepared_transactions(connection)
+    if left := [str(one) for one in waiting if one.age > LEFT_BEHIND]:
+        raise BackupError(
+            f"no digests of {postgres.dbname} while there is {'; '.join(left)}: "
+            "COMMIT PREPARED or ROLLBACK PREPARED it"
+        )
+    for one in waiting:
+        progress(f"digests wait for {one}")
+
+
+def _held_up_by(postgres: PostgresConfig) -> list[str]:
+    """Name what is open in any database of the server, the oldest first."""
+    with psycopg.connect(**postgres.conninfo()) as connection:
+        open_ones = connection.execute(_OPEN).fetchall()
+        return [*map(str, prepared_transactions(connection)), *(row[0] for row in open_ones)]
 
 
 @contextmanager

@@ -196,11 +196,37 @@ def test_a_transaction_that_stays_open_ends_the_wait_and_costs_no_backup(
     monkeypatch.setattr(row_digests, "PATIENCE", timedelta(seconds=1))
     with source.connect() as connection, connection.transaction():
         connection.execute("insert into notes (note) values ('open')")
-        with pytest.raises(BackupError, match=r"is whole, without digests: .*lock timeout"):
+        told = r"is whole, without digests: .*open for longer than 0:00:01: transaction of \S+ in"
+        with pytest.raises(BackupError, match=told):
             source.back_up("one", digests=True)
     kept = newest(Repository(FolderStore(source.config.repository.path)), "base")
     assert RowDigests.of(kept.manifest.facts) is None
     assert source.run("select count(*) from pg_replication_slots") == 0
+
+
+def test_a_prepared_transaction_is_named_at_once_and_not_waited_for_when_left_behind(
+    breakable: NativeStack, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session is gone: the slot would wait for it until somebody ends it by hand."""
+    source.run("alter system set max_prepared_transactions = 4")
+    breakable.stop(Component.POSTGRES)
+    breakable.start(Component.POSTGRES)
+    source.run("create database beside")
+    with psycopg.connect(
+        **source.config.postgres.conninfo(dbname="beside"), autocommit=True
+    ) as connection:
+        for statement in ("begin", "select pg_current_xact_id()", "prepare transaction 'order 7'"):
+            connection.execute(statement.encode())
+        named = r"prepared transaction 'order 7' of \S+ in database beside, open since 20"
+        said: list[str] = []
+        with pytest.raises(BackupError, match=rf"longer than 0:00:01: {named}"):
+            take(source.config.postgres, timedelta(seconds=1), said.append)
+        assert re.match(rf"digests wait for {named}", said[0])
+        monkeypatch.setattr(row_digests, "LEFT_BEHIND", timedelta(0))
+        with pytest.raises(BackupError, match=rf"no digests of \S+ while there is {named}"):
+            take(source.config.postgres, SOON)
+        connection.execute("rollback prepared 'order 7'")
+        assert take(source.config.postgres, SOON).tables
 
 
 def test_a_table_that_was_emptied_behind_the_snapshot_has_no_digest(source: Source) -> None:
