@@ -1,5 +1,6 @@
 """What checks examine of backups that were brought back on this machine, and are thrown away."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ import psycopg
 
 from checks import logical_dump
 from checks.check import NotRun
-from checks.subjects import BackupRepository, BaseBackup, LogicalBackup
+from checks.subjects import DATABASES, BackupRepository, BaseBackup, LogicalBackup
 from checks.trial import (
     Connect,
     brought_back,
@@ -56,6 +57,15 @@ class TrialRestore:
         if isinstance(self._restored, PipelineError):
             raise self._restored
         return self._restored(dbname or self.base.facts["database"])
+
+    def databases(self) -> Iterator[tuple[str, psycopg.Connection[Any]]]:
+        """Connect to each database in turn; what is of another than the set's is told with it."""
+        own = self.base.facts["database"]
+        with self.connect() as connection:
+            names = connection.execute(DATABASES, [own]).fetchall()
+        for (name,) in names:
+            with self.connect(name) as connection:
+                yield "" if name == own else f"{name}: ", connection
 
     @cached_property
     def _restored(self) -> Connect | PipelineError:

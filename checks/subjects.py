@@ -1,16 +1,17 @@
 """What checks examine: backups, the repository, the WAL archive, the source server."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, LiteralString, Self
+from typing import Any, ClassVar, LiteralString, Protocol, Self
 
 import psycopg
 from psycopg.rows import dict_row
 
 from checks import logical_dump
+from checks.check import Observation
 from checks.contents import Contents, read_anew, read_once
 from pipeline.config import PipelineConfig, PlanConfig
 from pipeline.errors import RestoreError
@@ -25,6 +26,13 @@ from pipeline.repository import BackupSet, Manifest, Repository
 from pipeline.session import connect
 from pipeline.store import FolderStore, StoredObject
 
+# a database whose removal was cut off has a limit of -2, and takes no connection (dbcommands.c)
+DATABASES: LiteralString = """
+    select datname from pg_database
+     where datallowconn and not datistemplate and datconnlimit <> -2
+     order by datname <> %s, datname
+"""
+
 
 @dataclass(frozen=True)
 class BackupRepository:
@@ -33,10 +41,11 @@ class BackupRepository:
     live: ClassVar[bool] = False
     path: Path
     plan: PlanConfig = field(default_factory=PlanConfig)
+    may_shrink: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: PipelineConfig) -> Self:
-        return cls(config.repository.path, config.plan)
+        return cls(config.repository.path, config.plan, config.checks.may_shrink)
 
     @property
     def sets(self) -> Repository:
@@ -243,7 +252,32 @@ class SourceServer:
             connection.read_only = True
             yield connection
 
+    def databases(self) -> Iterator[tuple[str, psycopg.Connection[Any]]]:
+        """Connect to each database in turn; what is of another than the set one is told with it."""
+        own = self.config.postgres.dbname
+        for row in self.rows(DATABASES, own):
+            conninfo = self.config.postgres.conninfo(dbname=row["datname"])
+            with psycopg.connect(**conninfo) as connection:
+                connection.read_only = True
+                yield "" if row["datname"] == own else f"{row['datname']}: ", connection
+
     def rows(self, query: LiteralString, *parameters: object) -> list[dict[str, Any]]:
         """All rows of a query, as dictionaries."""
         with self.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(query, parameters).fetchall()
+
+
+class OfDatabases(Protocol):
+    """A server whose databases can be looked at, one after the other."""
+
+    def databases(self) -> Iterator[tuple[str, psycopg.Connection[Any]]]:
+        """Give what is put before the names of each, and a connection to it."""
+
+
+def in_every_database(
+    server: OfDatabases, look: Callable[[psycopg.Connection[Any]], Iterator[Observation]]
+) -> Iterator[Observation]:
+    """What is seen in each database of a server."""
+    for where, connection in server.databases():
+        for seen in look(connection):
+            yield replace(seen, subject=f"{where}{seen.subject}")

@@ -172,6 +172,14 @@ class PlanConfig(Section):
     )
 
 
+class ChecksConfig(Section):
+    """What `pytest checks/` is to take for normal."""
+
+    may_shrink: tuple[str, ...] = Field(
+        (), description="tables that lose most of their rows on purpose, as schema.table"
+    )
+
+
 class Objective(Section):
     """What the business asked for; a drill measures the actual."""
 
@@ -205,6 +213,7 @@ class PipelineConfig(BaseSettings):
     repository: RepositoryConfig
     scratch: ScratchConfig | None = None
     plan: PlanConfig = PlanConfig()
+    checks: ChecksConfig = ChecksConfig()
     objectives: Objectives = Objectives()
 
     @classmethod

@@ -2,18 +2,26 @@
 
 from collections.abc import Iterator
 from random import Random
+from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from checks.check import Observation, check
 from checks.rules.postgres import wal_settings
-from checks.subjects import SourceServer
-from fixtures.faults import server
+from checks.subjects import SourceServer, in_every_database
+from fixtures.faults import server, sources
 from fixtures.scratch import Damage, Scratch
 from pipeline.postgres.server import LocalServer
 
 LEFTOVERS = ("backup_label", "tablespace_map", "backup_manifest", "standby.signal")
 """Files of a backup or a restore: a server that was promoted has none of them."""
+_TABLES = """
+    select concat_ws('.', n.nspname, relname), relpersistence = 'u'
+      from pg_class c join pg_namespace n on n.oid = relnamespace
+     where relkind in ('r', 'p') and relpersistence <> 't'
+       and n.nspname !~ '^(pg_|information_schema)'
+"""
 
 
 @wal_settings.detects
@@ -35,17 +43,15 @@ def wal_level_minimal(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
     "TABLE … SET LOGGED, or keep what may be lost in a schema that this account does not see.",
 )
 def every_table_is_logged(source: SourceServer) -> Iterator[Observation]:
-    """No table is unlogged: the rows of those do not survive a recovery."""
-    for row in source.rows(
-        """
-        select concat_ws('.', n.nspname, relname) as name, relpersistence = 'u' as unlogged
-          from pg_class c join pg_namespace n on n.oid = relnamespace
-         where relkind in ('r', 'p') and relpersistence <> 't'
-           and n.nspname !~ '^(pg_|information_schema)'
-        """
-    ):
+    """No table of any database is unlogged: the rows of those do not survive a recovery."""
+    yield from in_every_database(source, _logged)
+
+
+def _logged(connection: psycopg.Connection[Any]) -> Iterator[Observation]:
+    yield Observation(f"database {connection.info.dbname}", None)
+    for name, unlogged in connection.execute(_TABLES).fetchall():
         lost = "it is unlogged: a recovery leaves it empty"
-        yield Observation(row["name"], lost if row["unlogged"] else None)
+        yield Observation(name, lost if unlogged else None)
 
 
 @every_table_is_logged.detects
@@ -64,6 +70,16 @@ def unlogged_table_added(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     make = sql.SQL("create unlogged table {} (id bigint)")
     server.execute(scratch, make.format(sql.Identifier("shop", name)))
     return Damage(f"shop.{name}", "it was made unlogged")
+
+
+@every_table_is_logged.detects
+def unlogged_table_in_another_database(scratch: Scratch[SourceServer], rng: Random) -> Damage:
+    """Of an application beside, which a recovery of the server brings back as well."""
+    name = f"queue_{rng.randrange(100)}"
+    server.execute(scratch, "create database beside")
+    make = sql.SQL("create unlogged table {} (id bigint)").format(sql.Identifier(name))
+    sources.execute_in(scratch, "beside", make)
+    return Damage(f"beside: public.{name}", "it was made unlogged")
 
 
 @check(

@@ -9,8 +9,9 @@ from random import Random
 from psycopg import sql
 
 from checks.check import NotRun, Observation, check
-from checks.relation_rules import references, sequences, settled
+from checks.relation_rules import references, sequences
 from checks.restored import TrialRestore
+from checks.subjects import in_every_database
 from fixtures.faults import server, sources
 from fixtures.faults.pages import used_pages
 from fixtures.scratch import Damage, Scratch
@@ -19,29 +20,21 @@ from pipeline.errors import RestoreError
 from pipeline.postgres.amcheck import NotAtHand, findings
 from pipeline.postgres.lsn import PAGE_SIZE
 
-_COLLATIONS = """
-    select 'collation ' || c.oid::regcollation as name, collversion as noted,
-           pg_collation_actual_version(c.oid) as found
-      from pg_collation c
-     where collversion is not null and c.oid in (
-               select attcollation from pg_attribute a join pg_class t on t.oid = a.attrelid
-                where t.relkind = 'i')
-    union all
-    select 'database ' || datname, datcollversion, pg_database_collation_actual_version(oid)
-      from pg_database where datcollversion is not null and datname = current_database()
-"""
-
 
 def _examined(trial: TrialRestore, kind: str) -> Iterator[Observation]:
-    """Give each relation of a kind as amcheck finds it; RestoreError names what it cannot read."""
+    """Give each relation of a kind, of every database, as amcheck finds it.
+
+    RestoreError names what it cannot read.
+    """
     unread = list[str]()
-    with trial.connect() as connection:
+    for where, connection in trial.databases():
         try:
             for one in findings(connection, kinds=(kind,), catalogues=True):
                 if one.unread is None:
-                    yield Observation(f"{one.schema}.{one.name}", "; ".join(one.damage) or None)
+                    name = f"{where}{one.schema}.{one.name}"
+                    yield Observation(name, "; ".join(one.damage) or None)
                 else:
-                    unread.append(f"{one}: {one.unread}")
+                    unread.append(f"{where}{one}: {one.unread}")
         except NotAtHand as error:
             raise NotRun(f"amcheck is not at hand: {error}") from error
     if unread:
@@ -142,8 +135,7 @@ def frozen_page_damaged(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
 )
 def references_hold(trial: TrialRestore) -> Iterator[Observation]:
     """Every foreign key and check constraint holds for every row, also where it is NOT VALID."""
-    with trial.connect() as connection:
-        yield from references(connection)
+    yield from in_every_database(trial, references)
 
 
 @references_hold.detects
@@ -180,8 +172,7 @@ def orphan_behind_a_constraint_that_was_not_validated(
 )
 def sequences_ahead(trial: TrialRestore) -> Iterator[Observation]:
     """No sequence of a column would give a number that the column holds already."""
-    with trial.connect() as connection:
-        yield from sequences(connection)
+    yield from in_every_database(trial, sequences)
 
 
 @sequences_ahead.detects
@@ -202,44 +193,15 @@ def rows_beyond_the_sequence(scratch: Scratch[TrialRestore], rng: Random) -> Dam
     return Damage("shop.orders_id_seq", f"an order has number {number}")
 
 
-@check(
-    "restore.collations-as-sorted",
-    on=TrialRestore,
-    severity="normal",
-    advice="Text sorts otherwise here than where the indexes were built. Restore on the system "
-    "library of the source, or REINDEX every index on text after a restore, before clients come.",
-)
-def collations_as_sorted(trial: TrialRestore) -> Iterator[Observation]:
-    """Collations that sort an index have the version here that the source's had."""
-    with trial.connect() as connection:
-        yield Observation("collations", settled(connection))
-        for name, noted, found in connection.execute(_COLLATIONS).fetchall():
-            other = f"it sorted as version {noted}, here as {found}"
-            yield Observation(name, None if noted == found else other)
-
-
-@collations_as_sorted.detects
-def collation_of_another_library(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
-    """The backup comes from a machine whose library sorted otherwise."""
-    since(17, "the collation provider builtin")
-    version = f"{rng.randrange(10, 99)}.0"
+@sequences_ahead.detects
+def sequence_that_no_column_owns_set_back(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
+    """It was made by hand, and only the default of a column tells what it is for."""
+    number = rng.randrange(2, 100)
     sources.base_backup_after(
         scratch,
-        "create collation shop.words (provider = builtin, locale = 'C.UTF-8')",
-        "alter table shop.customers alter name type text collate shop.words",
-        "create index by_name on shop.customers (name)",
-        sql.SQL("update pg_collation set collversion = {} where collname = 'words'").format(
-            version
-        ),
+        "create sequence shop.invoices",
+        "create table shop.invoice (id int default nextval('shop.invoices') primary key)",
+        "insert into shop.invoice select from generate_series(1, 200)",
+        sql.SQL("select setval('shop.invoices', {})").format(number),
     )
-    return Damage("collation shop.words", f"the source sorted by version {version}")
-
-
-@collations_as_sorted.detects
-def database_of_another_library(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
-    """The default order of a whole database changed with the system below it."""
-    version = f"2.{rng.randrange(10, 60)}"
-    name = scratch.config.postgres.dbname
-    change = sql.SQL("update pg_database set datcollversion = {} where datname = {}")
-    sources.base_backup_after(scratch, change.format(version, name))
-    return Damage(f"database {name}", f"the source sorted by version {version}")
+    return Damage("shop.invoices", f"it was set back to {number}")

@@ -45,7 +45,7 @@ _FOREIGN_KEYS = """
        AND (f.conrelid = ANY (%(only)s) OR f.confrelid = ANY (%(only)s))
      ORDER BY 1, 5, 6
 """
-_SEQUENCES = """
+_SEQUENCES = r"""
     SELECT n.nspname AS schema, c.relname AS name, tn.nspname AS of_schema, t.relname AS of_table,
            a.attname AS column, s.seqincrement > 0 AS rising,
            s.seqmin AS least, s.seqmax AS most,
@@ -61,15 +61,22 @@ _SEQUENCES = """
                     SELECT FROM family JOIN pg_class USING (oid) WHERE relkind = 'f')
                 THEN 'rows of its table are on another server'
            END AS passed_over
-      FROM pg_depend d
-      JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'S'
+      FROM (SELECT objid AS sequence, refobjid AS relation, refobjsubid AS number FROM pg_depend
+             WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
+               AND deptype IN ('a', 'i')
+            UNION  -- of a column that does not own it: its default says so, and nothing more
+            SELECT d.refobjid, f.adrelid, f.adnum FROM pg_attrdef f
+              JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+                              AND d.refclassid = 'pg_class'::regclass
+             WHERE pg_get_expr(f.adbin, f.adrelid) ~ '^nextval\(''.*''::regclass\)(::\w+)?$'
+           ) d
+      JOIN pg_class c ON c.oid = d.sequence AND c.relkind = 'S'
       JOIN pg_sequence s ON s.seqrelid = c.oid
       JOIN pg_namespace n ON n.oid = c.relnamespace
-      JOIN pg_class t ON t.oid = d.refobjid JOIN pg_namespace tn ON tn.oid = t.relnamespace
-      JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
+      JOIN pg_class t ON t.oid = d.relation JOIN pg_namespace tn ON tn.oid = t.relnamespace
+      JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.number
       JOIN pg_type y ON y.oid = a.atttypid
-     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
-       AND d.deptype IN ('a', 'i') AND (%(only)s::oid[] IS NULL OR d.refobjid = ANY (%(only)s))
+     WHERE (%(only)s::oid[] IS NULL OR d.relation = ANY (%(only)s))
        AND n.nspname !~ '^pg_' ORDER BY 1, 2
 """
 Name = tuple[str, str]
