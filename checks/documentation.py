@@ -73,7 +73,8 @@ def procedures() -> Iterator[str]:
 def detection() -> Iterator[str]:
     """Yield the table of the classes of loss: how each is injected, and who sees it where."""
     yield from ("# What is detected", "", MADE, "")
-    yield "Numbers are those of the suite's first catalogue, which leaves some out."
+    yield "Numbers are those of the suite's first catalogue, which leaves some out; from 65 on they"
+    yield "were added since."
     yield from ("", "## PostgreSQL's backups", "", *_losses(LOSSES))
     yield from ("", "## Between PostgreSQL and its consumers", "", *_losses(CDC_LOSSES))
 

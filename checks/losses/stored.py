@@ -171,7 +171,14 @@ STORED = (
     Loss("27", "segment cut", ("wal.segment-sizes-segment_truncated",)),
     Loss("28", "segment zero", ("wal.page-headers-segment_zeroed",)),
     Loss("29", "content of another segment", ("wal.page-headers-content_of_another_segment",)),
-    Loss("30", "segment of another server", ("wal.page-headers-segment_of_another_server",)),
+    Loss(
+        "30",
+        "segment of another server",
+        (
+            "wal.page-headers-segment_of_another_server",
+            "wal.records-readable-whole_segment_of_another_server",
+        ),
+    ),
     Loss("31", "segment of another branch", ("wal.page-headers-page_of_another_branch",)),
     Loss("32", "bit flipped in a record", ("wal.records-readable-record_bit_flipped",)),
     Loss("33", "history file missing", ("wal.timeline-histories-history_missing",)),
@@ -203,7 +210,14 @@ STORED = (
         ("postgres.wal-settings-wal_level_minimal",),
         "while it lasts: a server with a logical slot does not start so, and not with archiving on",
     ),
-    Loss("42", "unlogged tables", ("postgres.every-table-is-logged-table_made_unlogged",)),
+    Loss(
+        "42",
+        "unlogged tables",
+        (
+            "postgres.every-table-is-logged-table_made_unlogged",
+            "postgres.every-table-is-logged-unlogged_table_in_another_database",
+        ),
+    ),
     Loss("43", "target before the end of the backup", (), "refused: tests/recovery/test_plan.py"),
     Loss(
         "44",
