@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from checks.check import Observation
 from checks.relation_rules import settled
@@ -38,10 +37,6 @@ _EXTENSIONS = """
         on v.name = e.extname and v.version = e.extversion
      where v.name is null order by 1
 """
-_LIBRARIES = """
-    select distinct probin from pg_proc p join pg_language l on l.oid = p.prolang
-     where l.lanname = 'c' and probin is not null order by 1
-"""
 
 
 def collations(connection: psycopg.Connection[Any]) -> Iterator[Observation]:
@@ -61,14 +56,7 @@ def indexes(connection: psycopg.Connection[Any]) -> Iterator[Observation]:
 
 
 def extensions(connection: psycopg.Connection[Any]) -> Iterator[Observation]:
-    """Look for the files that extensions and functions in C need, by loading their libraries."""
+    """Look for the files that extensions need, in their versions."""
     yield Observation("extensions", settled(connection))
     for name, version in connection.execute(_EXTENSIONS).fetchall():
         yield Observation(f"extension {name}", f"its version {version} is not installed here")
-    for (library,) in connection.execute(_LIBRARIES).fetchall():
-        try:
-            connection.execute(sql.SQL("load {}").format(library))
-        except psycopg.Error as error:
-            yield Observation(library, str(error).strip().partition("\n")[0])
-        else:
-            yield Observation(library, None)

@@ -181,7 +181,7 @@ RESTORED = (
         "program of an extension missing where it is restored",
         (
             "restore.extensions-at-hand-version_that_is_not_installed",
-            "restore.extensions-at-hand-library_that_is_not_installed",
+            "restore.extensions-at-hand-version_of_another_database",
         ),
     ),
 )

@@ -71,7 +71,7 @@ def files_of_a_moment_before(scratch: Scratch[TrialRestore], rng: Random) -> Dam
     "that the source has, in that version, wherever this backup is to be restored.",
 )
 def extensions_at_hand(trial: TrialRestore) -> Iterator[Observation]:
-    """Every extension and library that a database uses is installed where it is restored."""
+    """Every extension of every database is installed, in its version, where it is restored."""
     yield from in_every_database(trial, extensions)
 
 
@@ -85,18 +85,12 @@ def version_that_is_not_installed(scratch: Scratch[TrialRestore], rng: Random) -
 
 
 @extensions_at_hand.detects
-def library_that_is_not_installed(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
-    """The extension was dropped by hand on this machine, of another database's functions."""
-    library = f"$libdir/gone_{rng.randrange(100)}"
+def version_of_another_database(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
+    """An application beside uses an extension that nobody thought of here."""
+    version = f"{rng.randrange(20, 90)}.0"
+    change = "update pg_extension set extversion = {} where extname = 'plpgsql'"
     with sources.running(scratch):
         sources.execute(scratch, "create database beside")
-        sources.execute_in(
-            scratch,
-            "beside",
-            "create extension amcheck",
-            sql.SQL("update pg_proc set probin = {} where proname = 'verify_heapam'").format(
-                library
-            ),
-        )
+        sources.execute_in(scratch, "beside", sql.SQL(change).format(version))
         sources.back_up_base(scratch)
-    return Damage(f"beside: {library}", "it is not installed here")
+    return Damage("beside: extension plpgsql", f"the source had version {version}")

@@ -138,7 +138,7 @@ def take(
             return digested(connection, lsn)
     except psycopg.errors.LockNotAvailable as error:
         told = f"a transaction was open for longer than {within}"
-        held = "; ".join(_held_up_by(postgres)) or "it has ended since"
+        held = "; ".join(_held_up_by(postgres)) or "none that this role can see now"
         raise BackupError(f"no digests of {postgres.dbname}: {told}: {held}") from error
     except psycopg.Error as error:
         raise BackupError(f"no digests of {postgres.dbname}: {str(error).strip()}") from error

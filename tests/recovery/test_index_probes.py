@@ -20,7 +20,7 @@ PLACES = """
              point(n, n % 11) as place, box(point(n, n), point(n + 1, n + 1)) as area,
              case when n % 6 = 0 then 'empty' else int4range(n, n + 3) end as span,
              ('10.0.' || n % 250 || '.0/24')::cidr::inet as address,
-             case when n % 9 = 0 then 'NaN' else n end::float8 as weight
+             case when n % 9 = 0 then 'NaN' else n::float8 end as weight
         from generate_series(1, 1200) n;
 """
 INDEXES = [
