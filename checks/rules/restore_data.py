@@ -15,7 +15,6 @@ from checks.subjects import in_every_database
 from fixtures.faults import server, sources
 from fixtures.faults.pages import used_pages
 from fixtures.scratch import Damage, Scratch
-from fixtures.stacks.versions import since
 from pipeline.errors import RestoreError
 from pipeline.postgres.amcheck import NotAtHand, findings
 from pipeline.postgres.lsn import PAGE_SIZE
