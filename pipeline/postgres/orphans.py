@@ -5,22 +5,13 @@ import signal
 from datetime import timedelta
 from pathlib import Path
 
+from pipeline.postgres.processes import running
 from pipeline.wait import wait_until
-
-_COMM = 15  # characters that the kernel keeps of a program's name; proc(5)
 
 
 def orphans(folder: Path, program: str) -> list[int]:
     """Process ids of every run of a program that works below a folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            inside = (entry / "cwd").readlink().is_relative_to(folder.resolve())
-            if inside and (entry / "comm").read_text().strip() == program[:_COMM]:
-                found.append(int(entry.name))
-        except (OSError, ValueError):
-            continue  # not a process, not ours to see, or gone meanwhile
-    return found
+    return [each.pid for each in running(program) if each.works_below(folder)]
 
 
 def end_orphans(folder: Path, program: str) -> None:

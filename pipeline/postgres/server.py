@@ -12,8 +12,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from pipeline.errors import ServerError, ToolError
+from pipeline.postgres.processes import running
 from pipeline.postgres.tools import Tools
 from pipeline.wait import wait_until
+
+_SERVERS = ("postgres", "edb-postgres")
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,19 @@ class LocalServer:
     def pid(self) -> int | None:
         """Process id of the postmaster that works in this folder, or None.
 
-        Asked of the processes, not of postmaster.pid: that file outlives a killed server, and a
-        server outlives its removed folder.
+        Asked of the processes that execute PostgreSQL there, and not of postmaster.pid alone: that
+        file outlives a killed server, and a server outlives its removed folder.
         """
-        parents = dict(_working_in(str(self.data)))
-        return next((pid for pid, parent in parents.items() if parent not in parents), None)
+        found = {each.pid: each for each in running(*_SERVERS) if each.works_in(self.data)}
+        first = [pid for pid, each in found.items() if each.parent not in found]
+        return self._locked_by() if self._locked_by() in first else next(iter(first), None)
+
+    def _locked_by(self) -> int | None:
+        """Process id in the folder's lock file, which may be stale; None where none is there."""
+        try:
+            return int((self.data / "postmaster.pid").read_text().partition("\n")[0])
+        except (OSError, ValueError):
+            return None
 
     def start(
         self,
@@ -40,15 +51,17 @@ class LocalServer:
     ) -> None:
         """Start, with settings that hold for this start only, and return when the postmaster runs.
 
-        A server that replays for longer than `within` is running too. That is not "recovered" and
-        not "accepts connections": ask the server for either.
+        It works in this folder whatever data_directory its files name. A server that replays for
+        longer than `within` is running too. That is not "recovered" and not "accepts connections":
+        ask the server for either.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.touch()
         self.tools.own(self.log)
         position = self.log.stat().st_size
+        given = {"data_directory": str(self.data), **(settings or {})}
         options = shlex.join(
-            word for name, value in (settings or {}).items() for word in ("-c", f"{name}={value}")
+            word for name, value in given.items() for word in ("-c", f"{name}={value}")
         )
         try:
             # waiting tells at once when the server dies; that it is "ready" is not believed
@@ -56,7 +69,7 @@ class LocalServer:
                 "pg_ctl",
                 *("start", "--wait", f"--timeout={round(within.total_seconds())}", "--silent"),
                 *(f"--pgdata={self.data}", f"--log={self.log}"),
-                *([f"--options={options}"] if options else []),
+                f"--options={options}",
                 cwd=self.data,
             )
         except ToolError as error:
@@ -97,17 +110,6 @@ def private_socket(tools: Tools) -> Iterator[Path]:
         folder = Path(name)
         tools.own(folder)
         yield folder
-
-
-def _working_in(folder: str) -> Iterator[tuple[int, int]]:
-    """Processes with that working folder, and their parents, even if the folder was removed."""
-    for entry in Path("/proc").iterdir():
-        try:
-            if str((entry / "cwd").readlink()) in {folder, f"{folder} (deleted)"}:
-                state = (entry / "stat").read_text().rpartition(")")[2].split()
-                yield int(entry.name), int(state[1])
-        except (OSError, ValueError):
-            continue  # not a process, not ours to see, or gone meanwhile
 
 
 def not_refused(host: str, port: int) -> str | None:
