@@ -3,7 +3,7 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,13 +16,14 @@ from checks import logical_dump
 from checks.check import NotRun
 from pipeline import session
 from pipeline.config import PipelineConfig, PostgresConfig
-from pipeline.errors import RestoreError, ServerError
+from pipeline.errors import PipelineError, RestoreError, ServerError
 from pipeline.postgres import chain, logical
 from pipeline.postgres import globals as server_globals
 from pipeline.postgres.base_backup import archives
+from pipeline.postgres.isolation import explained, forget_configuration
 from pipeline.postgres.replay import private_server
 from pipeline.postgres.restore import unpack
-from pipeline.postgres.server import LocalServer, private_socket
+from pipeline.postgres.server import LocalServer
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet, total_size
 from pipeline.wait import wait_until
@@ -32,10 +33,11 @@ Connect = Callable[[str], psycopg.Connection[Any]]
 
 START = timedelta(minutes=10)
 PORT = 5432  # names the socket in a private folder; nothing listens on it
+LOG = "failed-trial-restore.log"
 GROWS = 5  # times the size of packed increments
 OWNER = "trial_restore"  # of the new server: roles of the backup keep their names
 # durability is not needed for what is thrown away, and a small machine must hold it
-SETTINGS = {"fsync": "off", "shared_buffers": "64MB", "ssl": "off", "shared_preload_libraries": ""}
+SETTINGS = {"fsync": "off", "shared_buffers": "64MB"}
 _PLACE = re.compile(r"(?m)^(CREATE TABLESPACE .* LOCATION )'.*';$")
 
 
@@ -62,13 +64,20 @@ def enough_room_for(path: Path, backup: BackupSet) -> None:
 
 
 @contextmanager
-def brought_back(backup: BackupSet, path: Path, tools: Tools, *, user: str) -> Iterator[Connect]:
+def brought_back(
+    backup: BackupSet, path: Path, tools: Tools, *, user: str, libraries: Iterable[str] = ()
+) -> Iterator[Connect]:
     """Unpack a base backup below `path` and let its server replay its own WAL, in private."""
     enough_room_for(path, backup)
     with folder_in(path, tools) as folder:
         server = LocalServer(folder / "data", tools, folder / "postgresql.log")
         unpack(backup, server.data, tools)
-        with private_server(server, user=user, port=PORT, settings=SETTINGS) as connect:
+        forget_configuration(server.data)
+        settings = {**SETTINGS, "shared_preload_libraries": ",".join(libraries)}
+        with (
+            log_kept(server, path),
+            private_server(server, user=user, port=PORT, settings=settings) as connect,
+        ):
             host, superuser = _answering(server, connect)
             place = PostgresConfig(host=host, port=PORT, user=superuser)
             yield lambda dbname: session.connect(place, autocommit=True, dbname=dbname)
@@ -78,22 +87,24 @@ def brought_back(backup: BackupSet, path: Path, tools: Tools, *, user: str) -> I
 def loaded(backup: BackupSet, path: Path, tools: Tools) -> Iterator[Connect]:
     """Make a new server below `path`, and load roles, then the database, as after a disaster."""
     facts = backup.manifest.facts
-    with folder_in(path, tools) as folder, private_socket(tools) as socket:
+    with folder_in(path, tools) as folder:
         server = LocalServer(folder / "data", tools, folder / "postgresql.log")
         account = ("--auth=trust", f"--username={OWNER}", f"--encoding={facts['encoding']}")
         tools.run("initdb", "--no-sync", *account, "--locale=C", f"--pgdata={server.data}")
-        private = {"listen_addresses": "", "unix_socket_directories": str(socket)}
-        try:
-            server.start({**SETTINGS, **private, "allow_in_place_tablespaces": "on"})
+        settings = {**SETTINGS, "allow_in_place_tablespaces": "on"}
+        with (
+            log_kept(server, path),
+            private_server(server, user=OWNER, port=PORT, settings=settings) as first,
+        ):
+            with first() as connection:
+                host = connection.info.host
 
             def connect(dbname: str) -> psycopg.Connection[Any]:
-                place = PostgresConfig(host=str(socket), port=PORT, user=OWNER)
+                place = PostgresConfig(host=host, port=PORT, user=OWNER)
                 return session.connect(place, autocommit=True, dbname=dbname)
 
-            _load(backup, tools, folder, str(socket), connect)
+            _load(backup, tools, folder, host, connect)
             yield connect
-        finally:
-            server.stop()
 
 
 def _load(backup: BackupSet, tools: Tools, folder: Path, host: str, connect: Connect) -> None:
@@ -129,6 +140,19 @@ def folder_in(path: Path, tools: Tools) -> Iterator[Path]:
         yield Path(name)
 
 
+@contextmanager
+def log_kept(server: LocalServer, path: Path) -> Iterator[None]:
+    """Keep what a server said that failed, for it is thrown away, and name the file."""
+    try:
+        yield
+    except PipelineError as error:
+        kept = path / LOG
+        if not server.log.exists():
+            raise
+        shutil.copyfile(server.log, kept)
+        raise RestoreError(f"{error}\nIts whole log is kept: {kept}") from error
+
+
 def _answering(
     server: LocalServer, connect: Callable[[], psycopg.Connection[Any]]
 ) -> tuple[str, str]:
@@ -137,7 +161,7 @@ def _answering(
 
     def starting() -> str | None:
         if server.pid() is None:
-            raise ServerError(f"the server gave up:\n{server.told()}")
+            raise ServerError(f"the server gave up:\n{explained(server.told())}")
         try:
             with connect() as connection:
                 found.append((connection.info.host, connection.info.user))

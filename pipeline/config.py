@@ -47,6 +47,11 @@ class PostgresConfig(Section):
     data: Path | None = Field(None, description="data folder, where it is on this machine")
     run_as: str | None = Field(None, description="owner of the server, when we are root")
     connect_timeout: timedelta = timedelta(seconds=5)
+    replay_libraries: tuple[str, ...] = Field(
+        (),
+        description="libraries that replay needs, for WAL records of an extension; no other is "
+        "preloaded into a server that is started before a recovery opens",
+    )
 
     def secret(self) -> str | None:
         """The password, read at the moment of use so that a rotated file is followed."""

@@ -12,7 +12,7 @@ from pipeline.session import connect
 
 def system_identifier(data: Path, tools: Tools) -> str:
     """Identity of the server whose folder it is."""
-    return _control(data, tools)["Database system identifier"]
+    return control_data(data, tools)["Database system identifier"]
 
 
 def origin_of_server(postgres: PostgresConfig) -> dict[str, str]:
@@ -28,6 +28,7 @@ def origin_of_server(postgres: PostgresConfig) -> dict[str, str]:
     return known if row is None else known | {SYSTEM: str(row[0])}
 
 
-def _control(data: Path, tools: Tools) -> dict[str, str]:
+def control_data(data: Path, tools: Tools) -> dict[str, str]:
+    """Every line of the control file, as pg_controldata names it."""
     lines = tools.run("pg_controldata", f"--pgdata={data}").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -18,6 +18,8 @@ import psycopg
 
 from pipeline.config import PostgresConfig
 from pipeline.errors import RestoreError, ServerError
+from pipeline.postgres import isolation
+from pipeline.postgres.control import system_identifier
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.segments import MergedWal
 from pipeline.postgres.server import LocalServer, private_socket
@@ -26,32 +28,14 @@ from pipeline.session import connect
 from pipeline.wait import wait_until
 
 STALLED = timedelta(seconds=60)
-SIGNALS = ("standby.signal", "recovery.signal")
-PRIVATE_HBA = "pg_hba.private.conf"
-_TARGETS = (
-    "recovery_target",
-    "recovery_target_lsn",
-    "recovery_target_name",
-    "recovery_target_time",
-    "recovery_target_xid",
-)
 _SUPERUSER = """
     select rolname from pg_roles where rolsuper and rolcanlogin
      order by rolname <> current_user, oid limit 1
 """
 
-# settings of the old server come back with its files, and may delete, delay, follow or wait
-_ALONE = {
-    "archive_mode": "off",
-    "hot_standby": "on",
-    "wal_retrieve_retry_interval": "100ms",
-    "primary_conninfo": "",
-    "archive_cleanup_command": "",
-    "recovery_end_command": "",
-    "recovery_min_apply_delay": "0",
-    "synchronous_standby_names": "",
-    "logging_collector": "off",  # its words belong into the log of this recovery
-}
+
+class SettingsTooLow(RestoreError):
+    """Replay met a server with more connections, workers or locks than ours; it may begin again."""
 
 
 @dataclass(frozen=True)
@@ -93,21 +77,16 @@ def private_server(
     Gives a function that connects as `user`, or as a superuser of this server where `user` is none.
     """
     with private_socket(server.tools) as folder:
-        rules = server.data / PRIVATE_HBA
-        rules.write_text("local all all trust\n")  # the socket's folder is the lock
-        server.tools.own(rules)
-        private = {
-            "listen_addresses": "",
-            "unix_socket_directories": str(folder),
-            "port": str(port),
-            "hba_file": str(rules),
-        }
         server.stop()  # an interrupted recovery of ours left it, on a socket that nobody has
+        given = isolation.alone(server, folder, port)
         try:
-            fitting = _not_summarizing(server.data) | _keeping_tablespaces(server.data)
-            server.start(_ALONE | fitting | private | settings)
+            # what the caller sets comes last: to empty a target after another was set is an error
+            # of "multiple targets" (xlogrecovery.c, assign_recovery_target_xid and its like)
+            others = {name: value for name, value in given.items() if name not in settings}
+            server.start(others | settings)
         except ServerError as error:
-            raise RestoreError(f"the private server gave up: {error}") from error
+            told = isolation.explained(str(error))
+            raise RestoreError(f"the private server gave up: {told}") from error
         try:
             place = PostgresConfig(host=str(folder), port=port, dbname=dbname, user=user)
 
@@ -116,30 +95,27 @@ def private_server(
                 # it trusts whom it lets in; a role that only checks could not read every row
                 with connect(place, autocommit=True) as connection:
                     row = connection.execute(_SUPERUSER).fetchone()
-                return str(row[0]) if row else user
+                if row is None:
+                    return user
+                with reached(user=row[0]) as connection:
+                    _refuse_another(server, connection)
+                return str(row[0])
 
             yield lambda: connect(place, autocommit=True, user=account())
         finally:
             server.stop()
-            rules.unlink()
 
 
-def _not_summarizing(data: Path) -> dict[str, str]:
-    """Turn summaries off: after an error the summarizer sleeps for 10 s, a shutdown waits for it.
-
-    (walsummarizer.c, WalSummarizerMain. There is no such setting before PostgreSQL 17.)
-    """
-    major = int((data / "PG_VERSION").read_text())
-    return {"summarize_wal": "off"} if major >= 17 else {}
-
-
-def _keeping_tablespaces(data: Path) -> dict[str, str]:
-    """Let recovery complete where tablespaces are folders instead of links, or it ends in a PANIC.
-
-    (xlogrecovery.c, CheckTablespaceDirectory.) So they are in a restore that touches nothing else.
-    """
-    inside = [path for path in data.glob("pg_tblspc/*") if not path.is_symlink()]
-    return {"allow_in_place_tablespaces": "on"} if inside else {}
+def _refuse_another(server: LocalServer, connection: psycopg.Connection[Any]) -> None:
+    """Raise RestoreError where it is not the server of this folder that answers."""
+    query = (
+        "select current_setting('data_directory'), system_identifier::text from pg_control_system()"
+    )
+    row = connection.execute(query).fetchone()
+    expected = str(server.data.resolve()), system_identifier(server.data, server.tools)
+    found = None if row is None else (str(Path(row[0]).resolve()), row[1])
+    if found != expected:
+        raise RestoreError(f"the private server is another one: expected {expected}, found {found}")
 
 
 def replay(
@@ -161,7 +137,9 @@ def replay(
     def reached() -> str | None:
         nonlocal seen, last_change, connection
         if server.pid() is None:
-            raise RestoreError(f"the server gave up before {order.target}:\n{server.told()}")
+            told = isolation.explained(server.told())
+            kind = SettingsTooLow if _too_low(told) else RestoreError
+            raise kind(f"the server gave up before {order.target}:\n{told}")
         try:
             if connection is None or connection.closed:  # a new one for each look slows replay
                 connection = opened.enter_context(connect())
@@ -171,6 +149,9 @@ def replay(
         if lsn != seen:
             seen, last_change = lsn, time.monotonic()
             progress(lsn)
+        # since PostgreSQL 14 it pauses, which is not that it stands at its target
+        if paused and _too_low(told := server.told()):
+            raise SettingsTooLow(f"replay cannot go on from {lsn}:\n{told}")
         if paused or (order.target.kind is TargetKind.LATEST and lsn >= (order.stop or lsn)):
             return None
         if time.monotonic() - last_change > STALLED.total_seconds():
@@ -183,6 +164,11 @@ def replay(
     with opened:
         wait_until(f"replay to {order.target}", reached, within=timedelta(days=7), log=server.log)
         return _proven(opened.enter_context(connect()), order, time.monotonic() - begun)
+
+
+def _too_low(told: str) -> bool:
+    """Whether a server says so in its last words; what it said before its last start is past."""
+    return "hot standby is not possible because" in told.rpartition("starting PostgreSQL")[2]
 
 
 def _standing(connection: psycopg.Connection[Any]) -> tuple[Lsn, bool]:
@@ -224,25 +210,17 @@ def _stands_at(target: Target, lsn: Lsn, stop: Lsn) -> bool:
 
 
 def recovery_settings(order: ReplayOrder) -> dict[str, str]:
-    """Return the settings of a replay; a stale target in the restored files must not count.
-
-    The order matters: to empty one target after another was set is an error of "multiple targets"
-    (xlogrecovery.c, assign_recovery_target_xid and its like).
-    """
-    chosen = order.target.settings()
-    return (
-        {name: "" for name in _TARGETS if name not in chosen}
-        | {
-            "restore_command": order.restore_command,
-            "recovery_target_timeline": str(order.timeline),
-        }
-        | chosen
-    )
+    """Return the settings of a replay, beside those that keep its server to itself."""
+    return {
+        "restore_command": order.restore_command,
+        "recovery_target_timeline": str(order.timeline),
+        **order.target.settings(),
+    }
 
 
 def signal_file(order: ReplayOrder) -> str:
     """Name the file that starts recovery: a standby never ends by itself, a target must."""
-    standby, recovery = SIGNALS
+    standby, recovery = isolation.SIGNALS
     return standby if order.target.kind is TargetKind.LATEST else recovery
 
 

@@ -16,7 +16,6 @@ from pipeline.errors import BeginAgain, ConfigError, PipelineError, RecoveryRefu
 from pipeline.postgres import archiving, clients, tablespaces
 from pipeline.postgres.control import system_identifier
 from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.replay import PRIVATE_HBA
 from pipeline.postgres.restore import unmark
 from pipeline.postgres.server import LocalServer
 from pipeline.postgres.targets import Target
@@ -237,7 +236,6 @@ class PointInTimeRecovery(Runbook):
             left = (self.journal.last("stands") or {"lsn": plan.stop})["lsn"]
             prove_branch(self.data, newest, plan.ends_on, Lsn.parse(left))
             self.server.stop()  # it may run on, on a socket that nobody has
-            (self.data / PRIVATE_HBA).unlink(missing_ok=True)
             return {"timeline": newest}
         postgres = self.config.postgres
         order = order_of(self.config, plan, self.journal.folder / "wal")

@@ -16,12 +16,13 @@ import psycopg
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import RestoreError
 from pipeline.postgres import archiving
+from pipeline.postgres.isolation import SIGNALS, required, shared_buffers
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.prefetch import prefetched
 from pipeline.postgres.replay import (
-    SIGNALS,
     Replayed,
     ReplayOrder,
+    SettingsTooLow,
     private_server,
     promote,
     recovery_settings,
@@ -69,21 +70,40 @@ def replayed(
     signal = server.data / signal_file(order)
     signal.touch()
     server.tools.own(signal)
-    with private_server(
-        server,
-        user=postgres.user,
-        port=postgres.port,
-        dbname=postgres.dbname,
-        settings={**(settings or {}), **recovery_settings(order)},
-    ) as connect:
-        with prefetched(order.wal, order.start, server.data / "pg_wal", server.tools) as ahead_of:
+    given = {
+        "shared_preload_libraries": ",".join(postgres.replay_libraries),
+        **(shared_buffers(server) if settings is None else settings),
+        **recovery_settings(order),
+    }
+    while True:
+        known = required(server)
+        with private_server(
+            server,
+            user=postgres.user,
+            port=postgres.port,
+            dbname=postgres.dbname,
+            settings=given,
+        ) as connect:
+            try:
+                stands = _stands(server, order, connect, progress)
+            except SettingsTooLow:
+                if required(server) == known:
+                    raise
+                continue  # with more, from where the server had been restarted with more
+            yield stands, connect
+            return
 
-            def reached(lsn: Lsn) -> None:
-                ahead_of(lsn)
-                progress(lsn)
 
-            stands = replay(server, order, connect, reached)
-        yield stands, connect
+def _stands(
+    server: LocalServer, order: ReplayOrder, connect: Connect, progress: Callable[[Lsn], None]
+) -> Replayed:
+    with prefetched(order.wal, order.start, server.data / "pg_wal", server.tools) as ahead_of:
+
+        def reached(lsn: Lsn) -> None:
+            ahead_of(lsn)
+            progress(lsn)
+
+        return replay(server, order, connect, reached)
 
 
 def branch_off(

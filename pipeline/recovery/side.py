@@ -15,6 +15,7 @@ from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import ConfigError, RecoveryRefused, RestoreError
 from pipeline.postgres import globals as server_globals
 from pipeline.postgres import logical
+from pipeline.postgres.isolation import forget_configuration
 from pipeline.postgres.locales import make_database
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.replay import Replayed, private_server
@@ -29,7 +30,7 @@ from pipeline.store import FolderStore
 PREFIX = "side-"
 LOADED = "loaded"
 # nothing of it has to survive, and it must fit beside the live server
-SETTINGS = {"fsync": "off", "full_page_writes": "off", "ssl": "off", "shared_preload_libraries": ""}
+SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class SideServer:
         _refuse_without_room(needed, scratch(self.config))
         self.folder.mkdir(mode=0o755)
         self.server.tools.own(self.folder)
-        return unpack(backup, self.server.data, self.server.tools)
+        size = unpack(backup, self.server.data, self.server.tools)
+        forget_configuration(self.server.data)
+        return size
 
     @contextmanager
     def at_target(
