@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.durable import sync_file_system, sync_folders
 from pipeline.errors import BackupError, PipelineError, PlaceTaken, RestoreError, ToolError
-from pipeline.postgres import chain, server_manifest, tablespaces
+from pipeline.postgres import chain, place, server_manifest, tablespaces
 from pipeline.postgres.base_backup import KIND, archives, tablespace_of
 from pipeline.postgres.extract import Destination, extract_proven
 from pipeline.postgres.file_list import FileList
@@ -16,7 +16,6 @@ from pipeline.postgres.orphans import end_orphans
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet
 
-UNFINISHED = ".unfinished"
 MARK = "restored_by"
 """A file in a restored folder that names the recovery; it comes with the folder's own name."""
 _COMBINED = "combined"
@@ -48,7 +47,8 @@ def unpack(
     """
     if backup.kind != KIND:
         raise RestoreError(f"{backup.label} is a backup of kind {backup.kind}, not {KIND}")
-    if into.exists() and any(into.iterdir()):
+    into = into.resolve()  # of a link that it may be, the folder is replaced
+    if place.occupants(into):
         raise PlaceTaken(f"{into} is not empty: a restore never writes into existing data")
     return _Unpacking(backup, into, tools, places or {}, mark).run(kept_as)
 
@@ -56,7 +56,7 @@ def unpack(
 def finish(into: Path) -> None:
     """Remove what a restore left that was interrupted after the folder got its name."""
     (into / tablespaces.NOTE).unlink(missing_ok=True)
-    shutil.rmtree(into.with_name(into.name + UNFINISHED), ignore_errors=True)
+    shutil.rmtree(place.work_of(into), ignore_errors=True)
 
 
 def marked(data: Path) -> str:
@@ -85,7 +85,7 @@ class _Unpacking:
         self._backup, self._into, self._tools, self._mark = backup, into, tools, mark
         self._places = {oid: place for oid, place in places.items() if oid in held}
         self._homes = tablespaces.homes(self._places, into)
-        self._work = into.with_name(into.name + UNFINISHED)
+        self._work = place.work_of(into)
 
     def run(self, kept_as: str | None) -> int:
         links = chain.links(self._backup)
@@ -119,9 +119,7 @@ class _Unpacking:
             (data / MARK).write_text(self._mark)
         tablespaces.settle(data, {o: (self._homes[o], p) for o, p in self._places.items()})
         self._sync()
-        if self._into.exists():
-            self._into.rmdir()
-        data.rename(self._into)
+        place.settle(data, self._into, last=MARK)
         sync_folders(str(self._into.parent), str(self._into.parent))
         return size
 
@@ -153,15 +151,16 @@ class _Unpacking:
 
     def _prepare(self) -> None:
         self._work.mkdir(mode=0o700, parents=True)
-        for place, home in zip(self._places.values(), self._homes.values(), strict=True):
-            if not place.exists():
-                place.mkdir(mode=0o700, parents=True)
-                self._tools.own(place)
+        for location, home in zip(self._places.values(), self._homes.values(), strict=True):
+            if not location.exists():
+                location.mkdir(mode=0o700, parents=True)
+                self._tools.own(location)
             home.mkdir(mode=0o700)
 
     def _clear(self) -> None:
-        for data in self._work.glob("*"):
+        for data in (*self._work.glob("*"), self._into):
             tablespaces.withdraw(data)
+        place.withdraw(self._into)
         for unfinished in (self._work, *self._homes.values()):
             shutil.rmtree(unfinished, ignore_errors=True)
 

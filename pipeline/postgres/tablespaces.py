@@ -94,6 +94,25 @@ def refuse_occupied(places: Mapping[str, Path], major: int) -> None:
             )
 
 
+def refuse_misplaced(places: Mapping[str, Path], data: Path, major: int) -> None:
+    """Raise PlaceTaken where a restore into `data` would meet data of another server.
+
+    Can be asked while the server runs: what its own links name will be put aside with it.
+    """
+    if not (data / LINKS).is_dir():
+        return  # nothing tells which tablespaces were its own
+    own = {link.resolve() for link in (data / LINKS).glob("*")}
+    for oid, place in places.items():
+        if place.resolve().is_relative_to(data.resolve()):
+            raise PlaceTaken(f"tablespace {oid}: {place} is inside of the data folder {data}")
+        found = sorted(place.glob(f"PG_{major}_*"))
+        if found and place.resolve() not in own:
+            raise PlaceTaken(
+                f"tablespace {oid}: {found[0]} exists, and the server in {data} does not use it: "
+                "nothing was touched. Move it away if it is an old copy"
+            )
+
+
 def keep_left(places: Mapping[str, Path], major: int, name: str) -> None:
     """Keep what a lost data folder's server left in its locations, under another name.
 

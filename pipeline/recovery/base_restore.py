@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ObjectMissing, PlaceTaken, RestoreError, TargetUnreachable
-from pipeline.postgres import tablespaces
+from pipeline.postgres import place, tablespaces
 from pipeline.postgres.restore import finish, marked, unpack
 from pipeline.postgres.server import LocalServer
 from pipeline.postgres.tools import Tools
@@ -39,7 +39,7 @@ def restore_base(
     whole.
     """
     _refuse_foreign(data, tools, recovery)
-    if data.exists() and any(data.iterdir()):
+    if place.occupants(data):
         finish(data)  # unpack gave it its name when it was proven: ours, from before a crash
         return plan, {"backup": plan.backup, "bytes": 0, "found": "restored before"}
     damaged: dict[str, str] = {}
@@ -72,7 +72,7 @@ def _refuse_foreign(data: Path, tools: Tools, recovery: str) -> None:
             f"a server runs in {data}, process {pid}, which this recovery did not start: it is not "
             "touched. Stop it and move the folder away, then go on with --resume"
         )
-    if data.exists() and any(data.iterdir()) and (found := marked(data)) != recovery:
+    if place.occupants(data) and (found := marked(data)) != recovery:
         raise PlaceTaken(
             f"{data} is not empty: expected what {recovery} restored, found what "
             f"{found or 'somebody else'} put there; a restore never writes into existing data. "

@@ -13,7 +13,8 @@ from fixtures.stacks.protocol import Component
 from pipeline.errors import BackupError, ObjectMissing, RestoreError
 from pipeline.postgres import base_backup, tablespaces
 from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.restore import UNFINISHED, unpack
+from pipeline.postgres.place import UNFINISHED
+from pipeline.postgres.restore import unpack
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
 from tests.recovery.history import History, copied, flipped, replaced

@@ -290,3 +290,18 @@ def test_a_recovery_puts_aside_what_a_lost_data_folder_left_behind(source: Sourc
         aside = Path(restored[spread.oid(name)])
         assert aside.parent == place
         assert [path.name for path in aside.iterdir()] == left[name]
+
+
+def test_a_place_that_leads_elsewhere_than_the_server_is_known_beforehand(
+    spread: Spread, tmp_path: Path
+) -> None:
+    """Asked while the server runs: its own tablespaces will be put aside with it."""
+    data = spread.source.data
+    own_places = tablespaces.original_places(spread.backup)
+    tablespaces.refuse_misplaced(own_places, data, major())
+    oid = next(iter(own_places))
+    with pytest.raises(PlaceTaken, match="inside of the data folder"):
+        tablespaces.refuse_misplaced({oid: data / "base"}, data, major())
+    (tmp_path / f"{own()}202506291").mkdir()
+    with pytest.raises(PlaceTaken, match="does not use it: nothing was touched"):
+        tablespaces.refuse_misplaced({oid: tmp_path}, data, major())

@@ -9,8 +9,8 @@ from typing import Any
 
 import psycopg
 
+from pipeline.postgres.place import UNFINISHED
 from pipeline.postgres.replay import private_server
-from pipeline.postgres.restore import UNFINISHED
 from pipeline.postgres.server import LocalServer
 from tests.recovery.history import Source
 
