@@ -21,7 +21,10 @@ from pipeline.postgres.lsn import LONG_PAGE_HEADER, Lsn
 from pipeline.repository import BackupSet
 from pipeline.store import HashedStream, StoredObject, chunks_of
 
-KEPT = ("backup_manifest", "backup_label", "tablespace_map", "PG_VERSION", "global/pg_control")
+KEPT = (
+    *("backup_manifest", "backup_label", "tablespace_map", "PG_VERSION", "global/pg_control"),
+    *("postgresql.conf", "pg_hba.conf"),
+)
 NOTES = "contents.json"
 
 

@@ -25,8 +25,9 @@ _TABLES = """
     "restore.base-backup-starts",
     on=TrialRestore,
     severity="blocker",
-    advice="This backup does not bring the data back: take a new one now, prove it with this "
-    "check, and keep the older sets until then.",
+    advice="Its server's own words tell why. What this machine lacks (memory, a library, a locale) "
+    "is mended here; otherwise this backup does not bring the data back: take a new one now, prove "
+    "it with this check, and keep the older sets until then.",
 )
 def base_backup_starts(trial: TrialRestore) -> Iterator[Observation]:
     """The newest base backup unpacks, its server starts, and all rows of all databases are read."""

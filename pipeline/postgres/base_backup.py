@@ -18,7 +18,7 @@ from pipeline.cdc.publications import find_publication
 from pipeline.cdc.slots import logical_slots
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, ToolError
-from pipeline.postgres import chain, row_digests, server_manifest, tablespaces
+from pipeline.postgres import chain, configuration, row_digests, server_manifest, tablespaces
 from pipeline.postgres.held_wal import held_wal
 from pipeline.postgres.inventory import table_inventory
 from pipeline.postgres.prepared import prepared_transactions
@@ -73,6 +73,7 @@ def take(
             if refused is not None:
                 progress(f"{draft.label}: {NOT_HELD}: {refused}")
             objects = tuple(copy.staged() if facts[tablespaces.FACT] else copy.streamed())
+            objects += tuple(_add_configuration(facts, config, draft, progress))
             facts |= copy.positions() | {"end_time": _server_clock(config)}
             facts[PREPARED] = dict(facts[PREPARED].items() & _prepared(config).items())
         if parent is not None:
@@ -83,6 +84,18 @@ def take(
     if missed is not None:
         raise BackupError(f"{draft.label} is whole, without digests: {missed}") from missed
     return taken
+
+
+def _add_configuration(
+    facts: dict[str, Any], config: PipelineConfig, draft: Draft, progress: Callable[[str], None]
+) -> Iterator[StoredObject]:
+    """Bring along what the server reads from elsewhere, and say what could not be read."""
+    found = configuration.read(config.postgres)
+    facts[configuration.FACT] = found.facts()
+    for name, why in found.not_read.items():
+        progress(f"{draft.label}: NOT brought along: {name}: {why}")
+    if found.content:
+        yield draft.put(configuration.OBJECT, found.stored())
 
 
 def _add_digests(

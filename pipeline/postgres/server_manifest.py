@@ -79,7 +79,13 @@ def extract(backup: BackupSet, into: Path) -> None:
     entry = of(backup)
     if entry is None:
         raise BackupError(f"{backup.label} holds no {OBJECT}")
-    with backup.store.open(entry.key) as stored, into.open("wb") as file:
+    with into.open("wb") as file:
+        unpack_object(backup, entry, file)
+
+
+def unpack_object(backup: BackupSet, entry: StoredObject, file: IO[bytes]) -> None:
+    """Write what an object holds into a file. Raises BackupError when it is damaged."""
+    with backup.store.open(entry.key) as stored:
         hashing = HashedStream(stored)
         try:
             with zstandard.ZstdDecompressor().stream_reader(io.BufferedReader(hashing)) as plain:
