@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, Generic, Literal
 
 from fixtures.scratch import Fault, S
+from pipeline.errors import PipelineError
 
 Severity = Literal["blocker", "critical", "normal", "minor"]
 
@@ -29,6 +30,14 @@ class NotRun(Exception):
     """A check cannot run as things are configured; the message says what it lacks."""
 
 
+class CouldNotLook(PipelineError):
+    """What a check examines is not there to be looked at; `advice` says what to do about that."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(reason)
+        self.advice = advice
+
+
 class CatalogueError(Exception):
     """A check as written must not exist: nothing is collected."""
 
@@ -48,6 +57,8 @@ class Examination:
     observations: tuple[Observation, ...]
     trouble: str | None = None
     unable: bool = False
+    advice: str | None = None
+    """What to do about the trouble, where the check's own advice says nothing of it."""
 
     @property
     def problems(self) -> tuple[Observation, ...]:
@@ -108,6 +119,8 @@ class Check(Generic[S]):
                 seen.append(observation)  # noqa: PERF402 - what was seen before an error counts
         except NotRun as reason:
             return Examination(tuple(seen), str(reason), unable=True)
+        except CouldNotLook as reason:
+            return Examination(tuple(seen), str(reason), advice=reason.advice)
         except Exception as error:  # noqa: BLE001 - any exception at all is UNKNOWN, never PASS
             return Examination(tuple(seen), f"{type(error).__name__}: {error}")
         return Examination(tuple(seen), None if seen else "nothing was examined")

@@ -12,6 +12,8 @@ import psycopg
 from checks import logical_dump
 from checks.check import NotRun
 from checks.subjects import DATABASES, BackupRepository, BaseBackup, LogicalBackup
+from checks.check import CouldNotLook, NotRun
+from checks.subjects import BackupRepository, BaseBackup, LogicalBackup
 from checks.trial import (
     Connect,
     brought_back,
@@ -19,6 +21,7 @@ from checks.trial import (
     enough_room_for,
     folder_in,
     loaded,
+    log_kept,
     room_of,
 )
 from pipeline.config import PipelineConfig
@@ -30,6 +33,15 @@ from pipeline.recovery.plan import make
 from pipeline.recovery.replaying import as_digested, order_of
 from pipeline.recovery.side import SETTINGS, SideServer
 from pipeline.repository import BackupSet
+
+_STARTS_FIRST = (
+    "Nothing was examined, and nothing is known to be wrong: the reason told here keeps the "
+    "restored server from starting. Mend that first, and see `{}`."
+)
+_NOT_COMPARED = (
+    "No row was compared, and none is known to differ: the reason told here keeps replay from "
+    "where the digests were taken. Look at the checks of WAL and at this machine first."
+)
 
 
 @dataclass(frozen=True)
@@ -53,9 +65,11 @@ class TrialRestore:
         self._kept.close()
 
     def connect(self, dbname: str | None = None) -> psycopg.Connection[Any]:
-        """Connect to what was brought back, once for all checks; RestoreError says why not."""
+        """Connect to what was brought back, once for all checks; CouldNotLook says why not."""
         if isinstance(self._restored, PipelineError):
-            raise self._restored
+            raise CouldNotLook(
+                str(self._restored), _STARTS_FIRST.format("restore.base-backup-starts")
+            )
         return self._restored(dbname or self.base.facts["database"])
 
     def databases(self) -> Iterator[tuple[str, psycopg.Connection[Any]]]:
@@ -69,10 +83,16 @@ class TrialRestore:
 
     @cached_property
     def _restored(self) -> Connect | PipelineError:
-        user, tools = self.config.postgres.user, self.base.tools
+        postgres, tools = self.config.postgres, self.base.tools
         try:
             return self._kept.enter_context(
-                brought_back(self.base.backup, self.path, tools, user=user)
+                brought_back(
+                    self.base.backup,
+                    self.path,
+                    tools,
+                    user=postgres.user,
+                    libraries=postgres.replay_libraries,
+                )
             )
         except PipelineError as error:
             return error
@@ -101,7 +121,13 @@ class DigestRestore:
 
     @cached_property
     def tables(self) -> list[tuple[str, str | None]]:
-        """Each table, and what is wrong with it; RestoreError where replay does not get there."""
+        """Each table, and what is wrong with it; CouldNotLook where replay does not get there."""
+        try:
+            return self._compared()
+        except PipelineError as error:
+            raise CouldNotLook(str(error), _NOT_COMPARED) from error
+
+    def _compared(self) -> list[tuple[str, str | None]]:
         enough_room_for(self.path, self.backup)
         # what only the live server holds is not in the repository, and would not be replayed
         postgres = self.config.postgres.model_copy(update={"data": None})
@@ -116,7 +142,10 @@ class DigestRestore:
             try:
                 side.unpack(plan)
                 order = order_of(self.config, plan, side.folder / "wal")
-                return as_digested(side.server, order, self.config.postgres, self.backup, SETTINGS)
+                with log_kept(side.server, self.path):
+                    return as_digested(
+                        side.server, order, self.config.postgres, self.backup, SETTINGS
+                    )
             finally:
                 side.forget()
 
@@ -141,9 +170,10 @@ class LogicalRestore:
         self._kept.close()
 
     def connect(self) -> psycopg.Connection[Any]:
-        """Connect to the database that was loaded; RestoreError says why it could not be."""
+        """Connect to the database that was loaded; CouldNotLook says why it could not be."""
         if isinstance(self._loaded, PipelineError):
-            raise self._loaded
+            advice = _STARTS_FIRST.format("logical.restores-every-row")
+            raise CouldNotLook(str(self._loaded), advice)
         return self._loaded(self.dump.facts["database"])
 
     @cached_property

@@ -34,7 +34,8 @@ class Verdict:
         lines = lines[:SHOWN] + ([f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
         if seen.trouble:
             lines.append(seen.trouble)
-        return cls(check.id, seen.outcome, lines, len(seen.observations), check.advice)
+        advice = seen.advice or check.advice
+        return cls(check.id, seen.outcome, lines, len(seen.observations), advice)
 
     @classmethod
     def of_proof(cls, proof: Proof) -> Self:

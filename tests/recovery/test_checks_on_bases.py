@@ -1,12 +1,18 @@
 """No false alarm on base backups of other shapes than the one that the proofs damage."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from checks.check import Outcome
 from checks.restored import TrialRestore
+from checks.rules import CATALOGUE
+from checks.rules.restore import base_backup_starts
 from checks.subjects import BackupRepository, BaseBackup, SourceServer
+from checks.trial import LOG
+from checks.verdicts import Verdict
 from fixtures.faults import server
 from fixtures.scratch import Material, Scratch
 from pipeline.postgres import base_backup
@@ -57,3 +63,23 @@ def test_a_backup_taken_while_clients_write_raises_no_alarm(
         bench.kill()
         bench.communicate()
     assert alarms(source, *KINDS) == {}
+
+
+def test_checks_of_a_server_that_did_not_start_tell_why_and_advise_nothing_else(
+    material: Material,
+) -> None:
+    with material.scratch(TrialRestore) as scratch:
+        lacking = scratch.config.postgres.model_copy(update={"replay_libraries": ("no_such",)})
+        trial = TrialRestore.of(scratch.config.model_copy(update={"postgres": lacking}))
+        with closing(trial):
+            checks = CATALOGUE.on(TrialRestore)
+            found = [Verdict.of_check(one, one.run(lambda: trial)) for one in checks]
+        log = trial.path / LOG
+        starts, *others = sorted(found, key=lambda verdict: verdict.check != base_backup_starts.id)
+        assert (starts.outcome, starts.check) == (Outcome.FAIL, base_backup_starts.id)
+        assert {verdict.outcome for verdict in others} == {Outcome.UNKNOWN}
+        assert len({verdict.advice for verdict in others}) == 1
+        assert base_backup_starts.id in others[0].advice
+        for verdict in found:
+            assert f"Its whole log is kept: {log}" in "\n".join(verdict.told)
+        assert "FATAL" in log.read_text()
