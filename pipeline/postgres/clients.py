@@ -1,38 +1,112 @@
-"""Who may connect while a recovery is not yet verified: nobody but us and CDC."""
+"""Who may connect while a recovery is not yet verified: nobody but us and CDC.
 
-from collections.abc import Iterable
+The server's own rules may lie anywhere and are never touched. It is led to ours by a setting in
+the data folder, which holds for whoever starts it, and believed only when it refuses a client.
+"""
+
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
-from pipeline.errors import ConfigError
-from pipeline.postgres.tools import Tools
+import psycopg
 
-HBA = "pg_hba.conf"
-KEPT = "pg_hba.conf.clients"
+from pipeline.config import PostgresConfig
+from pipeline.durable import sync_folders
+from pipeline.errors import RestoreError
+from pipeline.postgres.isolation import WRITTEN_BY_ALTER_SYSTEM
+from pipeline.postgres.server import LocalServer
+from pipeline.wait import wait_until
+
+RULES = "pg_hba.recovery.conf"
+"""Our rules; once clients are let in it is a link to the server's own, until its next start."""
+_REFUSED = "pg_hba.conf"  # stands in what a server says of its rules, in every language
 
 
-def keep_out(data: Path, users: Iterable[str], tools: Tools) -> None:
-    """Put rules in place by which only `users` get in; the server's own are kept beside.
-
-    Repeating it keeps the first copy: the second would be our own rules.
-    """
-    rules, kept = data / HBA, data / KEPT
-    if not rules.exists() and not kept.exists():
-        raise ConfigError(
-            f"{rules} is not there: this server keeps its access rules elsewhere (hba_file), "
-            "and a recovery could not keep clients out"
-        )
-    if not kept.exists():
-        rules.rename(kept)
+def keep_out(server: LocalServer, users: Iterable[str]) -> None:
+    """Have the server start with rules by which only `users` get in. Can be repeated."""
     # md5 takes SCRAM secrets as well (manual, 20.5), so it fits whatever the role has
-    lines = [f"# a recovery is not finished: clients are kept out; their rules are in {KEPT}"]
+    lines = ["# a recovery is not finished: clients are kept out until it lets them in"]
     for user in sorted(users):
         lines += [f'local all "{user}" md5', f'host all,replication "{user}" all md5']
-    rules.write_text("\n".join([*lines, ""]))
-    rules.chmod(0o600)
-    tools.own(rules)
+    _write(server, server.data / RULES, lines)
+    _write(server, _settings_of(server), [*_settings_without_ours(server), *_ours(server)])
 
 
-def let_in(data: Path) -> None:
-    """Put the server's own rules back; the caller reloads the server."""
-    if (data / KEPT).exists():
-        (data / KEPT).replace(data / HBA)
+def refuse_unless_kept_out(
+    postgres: PostgresConfig, within: timedelta = timedelta(seconds=30)
+) -> None:
+    """Return once a client that nobody let in is refused by the rules; ServerError otherwise."""
+    # a role that may not exist: rules are asked first, and say so when no line lets it in
+    stranger = postgres.conninfo(user=f"stranger_{secrets.token_hex(4)}", password="")
+
+    def kept_out() -> str | None:
+        try:
+            psycopg.connect(**stranger).close()
+        except psycopg.OperationalError as error:
+            return None if _REFUSED in str(error) else f"not refused by rules: {error}"
+        return "a client that nobody knows was let in"
+
+    wait_until(f"clients kept out of {postgres.host}:{postgres.port}", kept_out, within=within)
+
+
+def let_in(server: LocalServer, settings: Mapping[str, str] | None = None) -> Path:
+    """Give the server its own access rules back, and return where they are, without a restart.
+
+    `settings` are those it was started with. Until its next start it reads them by our name.
+
+    Raises RestoreError where it has none: it would go on with ours, and tell only its log.
+    """
+    _write(server, _settings_of(server), _settings_without_ours(server))
+    given = {"data_directory": str(server.data), **(settings or {})}
+    words = [word for name, value in given.items() for word in ("-c", f"{name}={value}")]
+    asked = server.tools.run("postgres", "-C", "hba_file", "-D", server.data, *words)
+    own = Path(asked.splitlines()[-1])
+    if not _holds_rules(own):
+        _write(server, _settings_of(server), [*_settings_without_ours(server), *_ours(server)])
+        raise RestoreError(
+            f"{own}: expected the server's access rules, found none: clients stay out. Put them "
+            "there, then go on with --resume"
+        )
+    link = server.data / f"{RULES}.new"
+    link.unlink(missing_ok=True)
+    link.symlink_to(own)
+    link.replace(server.data / RULES)
+    if server.pid() is not None:
+        server.reload()
+    return own
+
+
+def _holds_rules(path: Path) -> bool:
+    """Whether any line of a file is no comment."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return any(line.strip() and not line.strip().startswith(b"#") for line in lines)
+
+
+def _settings_of(server: LocalServer) -> Path:
+    return server.data / WRITTEN_BY_ALTER_SYSTEM
+
+
+def _ours(server: LocalServer) -> list[str]:
+    quoted = str(server.data / RULES).replace("'", "''")
+    # jobs are clients too, and of those of pg_cron this holds without a restart (its README)
+    return [f"hba_file = '{quoted}'", "cron.launch_active_jobs = 'off'"]
+
+
+def _settings_without_ours(server: LocalServer) -> list[str]:
+    path, ours = _settings_of(server), _ours(server)
+    lines = path.read_text(errors="surrogateescape").splitlines() if path.exists() else []
+    return [line for line in lines if line not in ours]
+
+
+def _write(server: LocalServer, path: Path, lines: Iterable[str]) -> None:
+    """Replace a file of the data folder as a whole: a server may be started at any moment."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
+    new.chmod(0o600)
+    server.tools.own(new)
+    with new.open("rb") as stream:
+        os.fsync(stream.fileno())
+    new.replace(path)
+    sync_folders(str(path.parent), str(path.parent))

@@ -47,12 +47,17 @@ def _respected(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if path.name not in ours)
 
 
+def aside_of(data: Path, recovery: str) -> Path:
+    """Name the folder under which a recovery keeps a damaged one."""
+    name = f"{_ASIDE}{recovery}"
+    return data / name if is_mount_point(data) else data.with_name(f"{data.name}.{name}")
+
+
 def set_aside(data: Path, recovery: str) -> Path:
     """Keep a damaged data folder under another name, and return it. Can be repeated."""
-    name = f"{_ASIDE}{recovery}"
+    aside = aside_of(data, recovery)
     if not is_mount_point(data):
-        return data.rename(data.with_name(f"{data.name}.{name}"))
-    aside = data / name
+        return data.rename(aside)
     aside.mkdir(mode=0o700, exist_ok=True)
     shutil.copystat(data, aside)
     for path in occupants(data):

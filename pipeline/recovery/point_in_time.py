@@ -13,25 +13,32 @@ from typing import ClassVar
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import BeginAgain, ConfigError, PipelineError, RecoveryRefused, RestoreError
-from pipeline.postgres import archiving, clients, tablespaces
+from pipeline.postgres import archiving, clients, configuration, place, tablespaces
 from pipeline.postgres.control import system_identifier
 from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.replay import private_server
 from pipeline.postgres.restore import unmark
 from pipeline.postgres.server import LocalServer
 from pipeline.postgres.targets import Target
 from pipeline.postgres.timelines import prove_branch
 from pipeline.postgres.tools import Tools
-from pipeline.recovery import postgres_preconditions, reconnect, reread, structure
+from pipeline.recovery import (
+    held_subscriptions,
+    postgres_preconditions,
+    reconnect,
+    reread,
+    structure,
+)
 from pipeline.recovery.base_restore import restore_base
 from pipeline.recovery.fencing import as_it_lay, running, stop_server
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.live import answering, archive_mode_and_timeline
 from pipeline.recovery.opened import prove_commit, settle_prepared
 from pipeline.recovery.plan import Plan, make
-from pipeline.recovery.replaying import branch_off, compare_digests, order_of, replayed
+from pipeline.recovery.replaying import Connect, branch_off, compare_digests, order_of, replayed
 from pipeline.recovery.runbook import Facts, Observe, Phase, Precondition, Runbook, Step
 from pipeline.recovery.salvage import salvage
-from pipeline.repository import Repository
+from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
 
 Gate = Callable[[], Sequence[str]]
@@ -84,8 +91,8 @@ class PointInTimeRecovery(Runbook):
     def __post_init__(self) -> None:
         if self.config.postgres.data is None:
             raise ConfigError("postgres.data is not set: recover runs on the machine that holds it")
-        self.data: Path = self.config.postgres.data
-        self.aside = self.data.with_name(f"{self.data.name}.damaged-{self.journal.recovery}")
+        self.data: Path = self.config.postgres.data.resolve()  # a link to it stays where it is
+        self.aside = place.aside_of(self.data, self.journal.recovery)
         self.tools = Tools.of(self.config.postgres)
         self.store = FolderStore(self.config.repository.path)
         self.server = LocalServer(self.data, self.tools, self.journal.folder / "postgres.log")
@@ -131,6 +138,11 @@ class PointInTimeRecovery(Runbook):
 
     def check_identity(self) -> Facts:
         """Write down what was asked for, before anything is touched."""
+        backup = Repository(self.store).get((self.shown or self._made()).backup)
+        places, facts = tablespaces.original_places(backup), backup.manifest.facts
+        tablespaces.refuse_misplaced(places, self.data, facts["server_version_num"] // 10_000)
+        for name in configuration.lacking(backup):
+            self.progress(f"  {backup.label} brings no {name}: have it ready for the end")
         asked = {"target": str(self.target), "without": list(self.without)}
         return {"system_identifier": self.identity, **asked}
 
@@ -155,7 +167,7 @@ class PointInTimeRecovery(Runbook):
         if lies == self.data and self.data.exists():
             name = f"damaged-{self.journal.recovery}"
             saved["tablespaces_set_aside"] = tablespaces.set_aside(self.data, name)
-            self.data.rename(self.aside)
+            place.set_aside(self.data, self.journal.recovery)
         if self.aside.exists():
             saved |= {"set_aside": str(self.aside), "lay": as_it_lay(self.aside)}
         return saved
@@ -235,8 +247,13 @@ class PointInTimeRecovery(Runbook):
         if newest > plan.timeline:  # promoted by this recovery before it was interrupted
             left = (self.journal.last("stands") or {"lsn": plan.stop})["lsn"]
             prove_branch(self.data, newest, plan.ends_on, Lsn.parse(left))
-            self.server.stop()  # it may run on, on a socket that nobody has
-            return {"timeline": newest}
+            with private_server(
+                self.server,
+                user=self.config.postgres.user,
+                port=self.config.postgres.port,
+                settings={},
+            ) as connect:
+                return {"timeline": newest, **self._hold(connect)}
         postgres = self.config.postgres
         order = order_of(self.config, plan, self.journal.folder / "wal")
         with replayed(self.server, order, postgres, self._stands_at) as (stood, connect):
@@ -246,7 +263,12 @@ class PointInTimeRecovery(Runbook):
             with connect() as connection:
                 timeline = branch_off(self.server, order, stood, connection)
             self.observe("promoted", {"timeline": timeline})
+            facts |= self._hold(connect)
         return facts | {"timeline": timeline}
+
+    def _hold(self, connect: Connect) -> Facts:
+        with connect() as connection:
+            return held_subscriptions.hold(self.journal, connection, self.progress)
 
     def _stands_at(self, lsn: Lsn) -> None:
         self.progress(f"  {lsn}")
@@ -254,9 +276,12 @@ class PointInTimeRecovery(Runbook):
     def open(self) -> Facts:
         """Start at the public address, for this package and CDC only, with archiving back on."""
         connecting = self.journal.done()["fence"].get("roles", [])
-        clients.keep_out(self.data, {self.config.postgres.user, *connecting}, self.tools)
+        placed = configuration.put_back(self._backup, self.tools)
+        for name in placed["differing"]:
+            self.progress(f"  {name} is not what the backup has: it stays as it is")
+        clients.keep_out(self.server, {self.config.postgres.user, *connecting})
         if self.server.pid() is None:
-            self.server.start()
+            self.server.start(self._started_by)
         promoted = self.journal.done()["replay"]["timeline"]
         with answering(self.config.postgres, self.server.log) as connection:
             mode, timeline = archive_mode_and_timeline(connection)
@@ -267,6 +292,7 @@ class PointInTimeRecovery(Runbook):
                 "was promoted: that did not last, and it may have replayed past the target. Begin "
                 "a new recovery"
             )
+        clients.refuse_unless_kept_out(self.config.postgres)
         archiving.hand_over_history(self.config, self.data, timeline)
         with answering(self.config.postgres, self.server.log) as connection:
             prove_commit(connection)
@@ -274,7 +300,7 @@ class PointInTimeRecovery(Runbook):
                 connection, self.config.postgres, self.prepared, self.progress
             )
         address = f"{self.config.postgres.host}"
-        return {"archive_mode": mode, "address": address, "prepared": settled}
+        return {"archive_mode": mode, "address": address, "prepared": settled, **placed}
 
     def _opened(self, _facts: Facts) -> str | None:
         return None if self.server.pid() is not None else "the server went down"
@@ -335,10 +361,21 @@ class PointInTimeRecovery(Runbook):
 
     def let_clients_in(self) -> Facts:
         """Give the server its own access rules back."""
-        clients.let_in(self.data)
-        self.server.reload()
+        rules = clients.let_in(self.server, self._started_by)
+        with answering(self.config.postgres) as connection:
+            held = held_subscriptions.release(self.journal, connection, self.progress)
         left = self.done["reconnect"].get("left_out")
-        return {"next": "pipeline backup base"} | ({"left": left} if left else {})
+        return {"next": "pipeline backup base", "rules": str(rules), **held} | (
+            {"left": left} if left else {}
+        )
+
+    @property
+    def _backup(self) -> BackupSet:
+        return Repository(self.store).get(self._plan.backup)
+
+    @property
+    def _started_by(self) -> dict[str, str]:
+        return configuration.start_settings(self._backup, self.data)
 
     def _made(self, damaged: Collection[str] = ()) -> Plan:
         without = (*self.without, *damaged)

@@ -1,6 +1,7 @@
 """A recovery replaces what it was told by name, and keeps clients out until it is done."""
 
 import secrets
+import shutil
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ import psycopg
 import pytest
 
 from fixtures.stacks.protocol import Component
-from pipeline.errors import RecoveryRefused
+from pipeline.errors import RecoveryRefused, ServerError
 from pipeline.postgres import clients
 from pipeline.postgres.server import LocalServer
 from pipeline.postgres.targets import Target
@@ -25,13 +26,13 @@ def recovery(source: Source, journal: Journal, typed: str) -> PointInTimeRecover
 def test_a_wrong_identity_is_refused_before_anything_is_touched(source: Source) -> None:
     source.back_up("one")
     source.expect(source.write("x").after)
-    server, rules = recovery_server(source), (source.data / clients.HBA).read_bytes()
+    server, rules = recovery_server(source), (source.data / "pg_hba.conf").read_bytes()
     postmaster = server.pid()
     journal = new_recovery(source.config)
     with pytest.raises(RecoveryRefused, match=r"typed '4711'.*nothing was touched"):
         recovery(source, journal, "4711").run()
     assert (server.pid(), source.run("select 1")) == (postmaster, 1)
-    assert (source.data / clients.HBA).read_bytes() == rules
+    assert (source.data / "pg_hba.conf").read_bytes() == rules
     assert [path.name for path in source.data.parent.iterdir()] == [source.data.name]
     assert not (source.config.repository.path / "salvage").exists()
     assert list(journal.done()) == []
@@ -50,36 +51,38 @@ def test_a_data_folder_of_another_server_is_refused(source: Source) -> None:
         recovery(source, new_recovery(source.config), identity).identify()
 
 
-def test_clients_are_kept_out_until_they_are_let_in(source: Source) -> None:
+@pytest.mark.parametrize("place", ["in its folder", "elsewhere"])
+def test_clients_are_kept_out_until_they_are_let_in(source: Source, place: str) -> None:
     secret = secrets.token_hex(8)
     source.run(f"create role app login password '{secret}'")
     client = source.config.postgres.conninfo(user="app", password=secret)
-    server = recovery_server(source)
-    own = (source.data / clients.HBA).read_text()
-    psycopg.connect(**client).close()
+    server, own = recovery_server(source), source.data / "pg_hba.conf"
+    if place == "elsewhere":
+        own = source.stack.folder / "outside.hba"
+        shutil.move(source.data / "pg_hba.conf", own)
+        source.run(f"alter system set hba_file = '{own}'")
+    rules = own.read_bytes()
+    with pytest.raises(ServerError, match="not refused by rules"):
+        clients.refuse_unless_kept_out(source.config.postgres, within=timedelta(0))
+    server.stop()
     for _ in range(2):  # repeated after an interruption
-        clients.keep_out(source.data, ["postgres"], source.tools)
-        server.reload()
-        wait_until("refusal", lambda: refused(client), within=timedelta(seconds=10))
-        assert source.run("select current_user") == "postgres"
-    assert (source.data / clients.KEPT).read_text() == own
-    clients.let_in(source.data)
-    clients.let_in(source.data)
-    server.reload()
-    wait_until("entry", lambda: entry(client), within=timedelta(seconds=10))
-    assert (source.data / clients.HBA).read_text() == own
+        clients.keep_out(server, ["postgres"])
+    server.start()
+    clients.refuse_unless_kept_out(source.config.postgres)
+    assert refused(client) is None
+    assert source.run("show cron.launch_active_jobs") == "off"
     assert source.run("select current_user") == "postgres"
-
-
-def test_a_crash_between_keeping_the_rules_and_writing_ours_can_be_repeated(
-    source: Source,
-) -> None:
-    own = (source.data / clients.HBA).read_text()
-    (source.data / clients.HBA).rename(source.data / clients.KEPT)
-    clients.keep_out(source.data, ["postgres"], source.tools)
-    assert "kept out" in (source.data / clients.HBA).read_text()
-    clients.let_in(source.data)
-    assert (source.data / clients.HBA).read_text() == own
+    for _ in range(2):
+        assert clients.let_in(server) == own
+    wait_until("entry", lambda: entry(client), within=timedelta(seconds=10))
+    assert own.read_bytes() == rules
+    own.write_text("local all all reject\nhost all postgres all scram-sha-256\n")
+    server.reload()  # the server's own rules are followed, by whatever name
+    wait_until("refusal", lambda: refused(client), within=timedelta(seconds=10))
+    server.stop()
+    server.start()
+    wait_until("answer", lambda: answer(source), within=timedelta(seconds=10))
+    assert source.run("show hba_file") == str(own)
 
 
 def recovery_server(source: Source) -> LocalServer:
@@ -100,3 +103,7 @@ def entry(client: dict[str, Any]) -> str | None:
     except psycopg.OperationalError as error:
         return str(error)
     return None
+
+
+def answer(source: Source) -> str | None:
+    return entry(source.config.postgres.conninfo())

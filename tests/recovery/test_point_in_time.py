@@ -1,12 +1,13 @@
 """A whole recovery, interrupted after every step and resumed."""
 
 import shutil
+from datetime import timedelta
 
 import psycopg
 import pytest
 
 from fixtures.stacks.protocol import Component
-from pipeline.errors import ConfigError, PipelineError, PlaceTaken, RestoreError
+from pipeline.errors import ConfigError, PipelineError, PlaceTaken, RestoreError, ServerError
 from pipeline.postgres import clients
 from pipeline.postgres.control import system_identifier
 from pipeline.postgres.lsn import Lsn
@@ -46,7 +47,7 @@ def test_a_recovery_that_is_cut_after_every_step_goes_on_where_it_was(source: So
     done = journal.done()
     assert Lsn.parse(done["replay"]["lsn"]) >= kept.after
     assert done["open"]["archive_mode"] == "on"
-    assert not (source.data / clients.KEPT).exists()
+    assert not closed(source)
     archived = source.config.repository.path / "wal" / "00000002.history"
     assert archived.exists()
 
@@ -59,10 +60,10 @@ def test_a_closed_gate_keeps_clients_out_until_it_opens(source: Source) -> None:
     stopped.gate = lambda: ["a topic is behind"]
     with pytest.raises(RestoreError, match="a topic is behind"):
         stopped.run()
-    assert (source.data / clients.KEPT).exists()
+    assert closed(source)
     assert "verify" not in journal.done()
     recovery(source, journal, "latest").run()
-    assert not (source.data / clients.KEPT).exists()
+    assert not closed(source)
     assert source.run("select string_agg(note, ',') from notes") == "kept"
 
 
@@ -82,7 +83,7 @@ def test_a_damaged_index_keeps_clients_out(source: Source) -> None:
     told = r"damaged: index public\.notes_pkey: .* of database postgres"
     with pytest.raises(RestoreError, match=told):
         recovery(source, running.journal, "latest").run()
-    assert (source.data / clients.KEPT).exists()
+    assert closed(source)
 
 
 def test_damage_in_another_database_keeps_clients_out(source: Source) -> None:
@@ -105,7 +106,7 @@ def test_damage_in_another_database_keeps_clients_out(source: Source) -> None:
     flipped(source.data / row[0], -100)
     with pytest.raises(RestoreError, match=r"index public\.rows_pkey: .* of database other"):
         recovery(source, running.journal, "latest").run()
-    assert (source.data / clients.KEPT).exists()
+    assert closed(source)
     running.server.stop()
     flipped(source.data / row[0], -100)
     recovery(source, running.journal, "latest").run()
@@ -231,6 +232,22 @@ def test_a_folder_that_it_restored_before_it_was_cut_is_its_own(
     assert not (source.data / MARK).exists()
 
 
+def test_a_setting_that_was_raised_since_the_backup_does_not_end_the_replay(
+    source: Source,
+) -> None:
+    """PostgreSQL pauses where its own are lower, and that is not the target."""
+    source.back_up("one")
+    source.run("alter system set max_connections = 150")
+    source.run("alter system set max_locks_per_transaction = 128")
+    source.stack.stop(Component.POSTGRES)
+    source.stack.start(Component.POSTGRES)
+    source.expect(source.write("kept").after)
+    running = recovery(source, new_recovery(source.config), "latest")
+    running.run()
+    assert "hot standby is not possible because" in running.server.log.read_text()
+    assert source.run("select note from notes") == "kept"
+
+
 def test_a_recovery_needs_the_machine_that_holds_the_data(source: Source) -> None:
     nowhere = source.config.postgres.model_copy(update={"data": None})
     config = source.config.model_copy(update={"postgres": nowhere})
@@ -242,3 +259,12 @@ def test_a_step_without_its_plan_is_an_error_of_ours(source: Source) -> None:
     source.back_up("one")
     with pytest.raises(PipelineError, match="before the plan was made"):
         recovery(source, new_recovery(source.config), "latest").restore()
+
+
+def closed(source: Source) -> bool:
+    """Whether a client is refused by the rules."""
+    try:
+        clients.refuse_unless_kept_out(source.config.postgres, within=timedelta(0))
+    except ServerError:
+        return False
+    return True

@@ -143,7 +143,7 @@ def test_a_replay_that_was_promoted_is_not_repeated(history: History, trial: Tri
     recovery = trial.planned(f"xid:{history.source.commits['two'].xid}")
     recovery.replay()
     recovery.server.start({"listen_addresses": "", "unix_socket_directories": str(trial.folder)})
-    assert recovery.replay() == {"timeline": 2}
+    assert recovery.replay() == {"timeline": 2, "subscriptions": []}
     assert recovery.server.pid() is None, "what was killed left it, and nobody could connect"
     assert trial.notes(recovery) == NOTES[:3]
 
