@@ -10,10 +10,8 @@ from typing import Any, ClassVar, Self
 import psycopg
 
 from checks import logical_dump
-from checks.check import NotRun
-from checks.subjects import DATABASES, BackupRepository, BaseBackup, LogicalBackup
 from checks.check import CouldNotLook, NotRun
-from checks.subjects import BackupRepository, BaseBackup, LogicalBackup
+from checks.subjects import DATABASES, BackupRepository, BaseBackup, LogicalBackup
 from checks.trial import (
     Connect,
     brought_back,

@@ -256,8 +256,7 @@ class SourceServer:
         """Connect to each database in turn; what is of another than the set one is told with it."""
         own = self.config.postgres.dbname
         for row in self.rows(DATABASES, own):
-            conninfo = self.config.postgres.conninfo(dbname=row["datname"])
-            with psycopg.connect(**conninfo) as connection:
+            with connect(self.config.postgres, dbname=row["datname"]) as connection:
                 connection.read_only = True
                 yield "" if row["datname"] == own else f"{row['datname']}: ", connection
 

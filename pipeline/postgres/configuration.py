@@ -20,6 +20,7 @@ from pipeline.errors import BackupError, RestoreError
 from pipeline.postgres.server_manifest import NAME, extract, unpack_object
 from pipeline.postgres.tools import Tools
 from pipeline.repository import BackupSet
+from pipeline.session import connect
 from pipeline.zstd import packed
 
 OBJECT = "configuration.json.zst"
@@ -63,7 +64,7 @@ class Configuration:
 
 def read(postgres: PostgresConfig) -> Configuration:
     """Read what lies outside of the data folder, from the server or on this machine."""
-    with psycopg.connect(**postgres.conninfo(), autocommit=True) as connection:
+    with connect(postgres, autocommit=True) as connection:
         known = dict(connection.execute(_SETTINGS, [list(MAIN)]).fetchall())
         places = {name: known[name] for name in MAIN if name in known}
         found = Configuration(known.get("data_directory", ""), places)

@@ -97,7 +97,7 @@ def private_server(
                     row = connection.execute(_SUPERUSER).fetchone()
                 if row is None:
                     return user
-                with reached(user=row[0]) as connection:
+                with connect(place, autocommit=True, user=row[0]) as connection:
                     _refuse_another(server, connection)
                 return str(row[0])
 

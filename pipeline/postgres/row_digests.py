@@ -146,7 +146,7 @@ def take(
 
 def _refuse_left_behind(postgres: PostgresConfig, progress: Callable[[str], None]) -> None:
     """Say at once what the slot will wait for, and do not wait for what nobody will end."""
-    with psycopg.connect(**postgres.conninfo()) as connection:
+    with connect(postgres) as connection:
         waiting = prepared_transactions(connection)
     if left := [str(one) for one in waiting if one.age > LEFT_BEHIND]:
         raise BackupError(
@@ -159,7 +159,7 @@ def _refuse_left_behind(postgres: PostgresConfig, progress: Callable[[str], None
 
 def _held_up_by(postgres: PostgresConfig) -> list[str]:
     """Name what is open in any database of the server, the oldest first."""
-    with psycopg.connect(**postgres.conninfo()) as connection:
+    with connect(postgres) as connection:
         open_ones = connection.execute(_OPEN).fetchall()
         return [*map(str, prepared_transactions(connection)), *(row[0] for row in open_ones)]
 
