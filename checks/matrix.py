@@ -17,13 +17,14 @@ TITLE = "Which check saw which fault"
 
 
 def matrix_lines(proofs: Sequence[Verdict]) -> Iterator[str]:
-    """Return the matrix as text: below each check its faults, and who saw them as well."""
+    """Return the matrix as text: below each check its faults, the reason, who saw them as well."""
     for check in sorted({proof.check for proof in proofs}):
         yield check
         for proof in (proof for proof in proofs if proof.check == check):
             seen = "seen  " if proof.outcome is Outcome.PASS else "MISSED"
             also = ", ".join(proof.also_seen_by)
-            yield f"  {seen}  {proof.fault}{f'   also by {also}' if also else ''}"
+            reason = f"   as {proof.says!r}" if proof.says else ""
+            yield f"  {seen}  {proof.fault}{reason}{f'   also by {also}' if also else ''}"
 
 
 def write_matrix(folder: Path, proofs: Sequence[Verdict], seed: int) -> list[Path]:
@@ -37,6 +38,7 @@ def write_matrix(folder: Path, proofs: Sequence[Verdict], seed: int) -> list[Pat
             "fault": proof.fault,
             "detected": proof.outcome is Outcome.PASS,
             "damage": proof.damage,
+            "reason": proof.says,
             "also_seen_by": proof.also_seen_by,
         }
         for proof in proofs

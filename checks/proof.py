@@ -78,10 +78,20 @@ class Proof:
         found = self.seen[self.injection.check.id]
         if found.outcome is not Outcome.FAIL:
             return f"it said {told(found)} although {self.damage.what} ({self.damage.subject})"
-        named = [problem.subject for problem in found.problems]
-        if self.damage.subject not in named:
-            return f"{self.damage.what} in {self.damage.subject!r}, but it named {named}"
-        return None
+        reasons: dict[str, list[str]] = {}
+        for problem in found.problems:
+            reasons.setdefault(problem.subject, []).append(problem.problem or "")
+        return _misses(self.damage, reasons)
+
+
+def _misses(damage: Damage, reasons: dict[str, list[str]]) -> str | None:
+    """What a red check does not say of the damage: the damaged thing, or the reason."""
+    if damage.subject not in reasons:
+        return f"{damage.what} in {damage.subject!r}, but it named {list(reasons)}"
+    told = reasons[damage.subject]
+    if not any(damage.says in reason for reason in told):
+        return f"{damage.what} in {damage.subject!r}, expected {damage.says!r}, but it said {told}"
+    return None
 
 
 def prove(injection: Injection[S], catalogue: Catalogue, material: Material, rng: Random) -> Proof:

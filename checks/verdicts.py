@@ -25,6 +25,7 @@ class Verdict:
     advice: str
     fault: str | None = None
     damage: str | None = None
+    says: str = ""
     also_seen_by: list[str] = field(default_factory=list)
 
     @classmethod
@@ -52,6 +53,7 @@ class Verdict:
             f"This check cannot be trusted until it detects {proof.injection.name!r}.",
             fault=proof.injection.name,
             damage=f"{proof.damage.subject}: {proof.damage.what}" if proof.damage else None,
+            says=proof.damage.says if proof.damage else "",
             also_seen_by=proof.also_seen_by,
         )
 

@@ -1,6 +1,7 @@
 """The check framework: what it refuses, and what it never lets pass."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -105,6 +106,18 @@ def test_a_fault_that_is_seen_but_not_named_is_no_proof(material: ToyMaterial) -
         return Damage("line 2", "damaged")
 
     assert "but it named ['line 0']" in (proof_of(misnamed, material).problem or "")
+
+
+def test_a_fault_that_is_named_for_another_reason_is_no_proof(material: ToyMaterial) -> None:
+    def misread(scratch: Scratch[Words], rng: Random) -> Damage:
+        return replace(first_line_damaged(scratch, rng), says="it is missing")
+
+    def understood(scratch: Scratch[Words], rng: Random) -> Damage:
+        return replace(first_line_damaged(scratch, rng), says="it says '")
+
+    told = proof_of(misread, material).problem or ""
+    assert "expected 'it is missing', but it said [\"it says '" in told
+    assert proof_of(understood, material).problem is None
 
 
 def test_a_fault_that_stops_the_check_is_no_proof(material: ToyMaterial) -> None:
