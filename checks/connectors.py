@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from checks.subjects import SourceServer
 from fixtures.server_state import server_state
@@ -15,6 +15,8 @@ from pipeline.config import PipelineConfig
 
 GLANCE = timedelta(seconds=5)  # a rebalance is waited out; a worker that is away is UNKNOWN soon
 HISTORY = History("of the server", 0)
+READS_NO_ROWS = {"never", "no_data"}
+"""Values of snapshot.mode with which a connector that lost its place goes on over the gap."""
 
 
 def configurations(config: PipelineConfig) -> dict[str, dict[str, str]]:
@@ -41,8 +43,12 @@ class Connectors:
         """What a fault can change, as text."""
         found = configurations(config)
         with ConnectClient(config.connect, GLANCE) as client:
-            offsets = [[vars(one) for one in client.offsets(name)] for name in found]
-        return server_state(config.postgres) + json.dumps([found, offsets], sort_keys=True)
+            statuses = [client.status(name) for name in found]
+            # those of a connector that runs move by themselves
+            stopped = [status.name for status in statuses if status.state == "STOPPED"]
+            offsets = [[vars(one) for one in client.offsets(name)] for name in stopped]
+        states = [[status.state, *(task.state for task in status.tasks)] for status in statuses]
+        return server_state(config.postgres) + json.dumps([found, states, offsets], sort_keys=True)
 
     @cached_property
     def every(self) -> dict[str, dict[str, str]]:
@@ -61,13 +67,24 @@ class Connectors:
         """Settings of those of this pipeline that are there."""
         return {name: self.every[name] for name in self.names if name in self.every}
 
-    def offset(self, name: str) -> StoredOffset | None:
-        """The position that is stored for a connector under its present topic prefix, read now.
+    def trouble(self, name: str) -> str | None:
+        """Why a connector does not stream, as Connect tells it now; None when all of it runs."""
+        with ConnectClient(self.source.config.connect, GLANCE) as client:
+            status, wanted = client.status(name), client.tasks(name)
+        less = f"{len(status.tasks)} of {wanted} tasks have a worker"
+        return status.trouble or (less if len(status.tasks) < wanted else None)
 
-        Connect does not note of which history it is; that of the server is taken for it.
-        """
+    def stored(self, name: str) -> dict[str, Any] | None:
+        """What is stored for a connector under its present topic prefix, read now."""
         with ConnectClient(self.source.config.connect, GLANCE) as client:
             stored = client.offsets(name)
         prefix = self.every[name]["topic.prefix"]
-        found = [one.offset for one in stored if one.partition.get("server") == prefix]
-        return StoredOffset.of(found[0], HISTORY) if found else None
+        return next((one.offset for one in stored if one.partition.get("server") == prefix), None)
+
+    def offset(self, name: str) -> StoredOffset | None:
+        """The position that is stored for a connector; None within a snapshot, and before it.
+
+        Connect does not note of which history it is; that of the server is taken for it.
+        """
+        stored = self.stored(name)
+        return StoredOffset.of(stored, HISTORY) if stored else None

@@ -16,6 +16,7 @@ from checks.settle import CheckFailed
 from checks.summary import MARKUP, write_summary
 from checks.verdicts import Verdict, verdicts
 from fixtures import cache
+from fixtures.connect_material import ConnectMaterial
 from fixtures.histories import BRANCHED, CHAINED
 from fixtures.kafka_material import EitherMaterial, KafkaMaterial
 from fixtures.material import GeneratedMaterial, History
@@ -96,16 +97,18 @@ def material(run_folder: Path) -> Iterator[Material]:
     """What faults are injected into copies of, made by the first worker that needs it."""
 
     @functools.cache
-    def made(history: History) -> Material:
+    def made(history: History) -> GeneratedMaterial:
         generated = GeneratedMaterial.at(run_folder, installed(), history)
         cache.ensure(generated.template, generated.make)
         return generated
 
     kafka = KafkaMaterial(run_folder, training.prepared)
+    branched = partial(made, BRANCHED)
+    connect = ConnectMaterial(branched, training.prepared)
     try:
-        of_servers = partial(made, BRANCHED), partial(made, CHAINED)
-        yield EitherMaterial(*of_servers, kafka, training.prepared)
+        yield EitherMaterial(branched, partial(made, CHAINED), kafka, connect)
     finally:
+        connect.close()
         kafka.close()
 
 
