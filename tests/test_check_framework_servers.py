@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from checks import rules
 from checks.bench import Bench
 from checks.check import Outcome
+from checks.connectors import Connectors
 from checks.rules.wal_receiver import SILENT, receiver_streams
 from checks.subjects import SourceServer
 from fixtures.faults import server
@@ -19,7 +21,7 @@ from fixtures.scratch import FaultRefused, Material, S, Scratch
 from pipeline.postgres.receiver_status import ReceiverStatus
 
 ROOT = Path(__file__).parents[1]
-OF_CONNECT = ("cdc.connectors-keep-their-slot", "cdc.offsets-fit-their-slots")
+OF_CONNECT = [check.id for check in rules.CATALOGUE if check.on is Connectors]
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ from checks.losses.loss import Loss
 
 _SLOT = "cdc.slot-can-deliver"
 _CONNECTORS = "cdc.connectors-keep-their-slot"
+_RUNNING = "cdc.connectors-running"
+_CARRY = "cdc.connectors-carry-what-is-published"
 _OFFSETS = "cdc.offsets-fit-their-slots"
 _KEEPS_UP = "cdc.slot-keeps-up"
 _PUBLICATION = "cdc.publication-carries-every-change"
@@ -104,5 +106,38 @@ CDC_LOSSES = (
         (),
         f"offsets are never compared across it: {_LAWS}test_every_offset_is_foreign_after_a_point_"
         f"in_time_recovery; they are deleted: {_FORGOTTEN}",
+    ),
+    Loss(
+        "C16",
+        "connector or task that does not run, or reads another slot",
+        tuple(
+            f"{_RUNNING}-{fault}"
+            for fault in (
+                *("task_failed", "connector_paused", "connector_stopped", "connector_deleted"),
+                "connector_reads_another_slot",
+            )
+        ),
+    ),
+    Loss(
+        "C17",
+        "offset moved over events, or deleted where no snapshot follows",
+        (
+            f"{_OFFSETS}-offset_moved_over_events",
+            f"{_OFFSETS}-offset_deleted_without_a_snapshot",
+        ),
+        "by the offset only while the connector stands",
+    ),
+    Loss(
+        "C18",
+        "connector that leaves out what is published, or sends it elsewhere",
+        tuple(
+            f"{_CARRY}-{fault}"
+            for fault in (
+                *("smaller_include_list", "another_publication", "another_topic_prefix"),
+                *("column_excluded", "deletes_skipped", "tombstones_left_out"),
+                *("events_that_fail_are_dropped", "events_routed_elsewhere"),
+                "snapshot_of_some_tables",
+            )
+        ),
     ),
 )

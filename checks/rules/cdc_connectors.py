@@ -1,4 +1,4 @@
-"""Whether connectors are told to keep what they read: their slot, its position, every change."""
+"""Whether connectors are told to keep what they read: their slot, and a way back without it."""
 
 import re
 from collections import defaultdict
@@ -8,17 +8,13 @@ from random import Random
 from psycopg import sql
 
 from checks.check import Observation, check
-from checks.connectors import HISTORY, Connectors
+from checks.connectors import READS_NO_ROWS, Connectors
 from checks.subjects import SourceServer
-from fixtures.connect_material import CONNECTOR
+from fixtures.connect_material import connector
 from fixtures.faults import connectors, server
 from fixtures.scratch import Damage, Scratch
-from pipeline.cdc.pairing import Pair, ServerPosition, classify_pair
 from pipeline.cdc.slots import find_slot
-from pipeline.postgres.lsn import Lsn
 
-READS_NO_ROWS = {"never", "no_data"}
-"""Values of snapshot.mode with which a connector that lost its slot goes on over the gap."""
 _NAME = r'(?:\w+|"[^"]+")'
 _WRITTEN = re.compile(
     rf"(?i)\b(?:insert\s+into|update(?:\s+only)?|merge\s+into)\s+({_NAME}(?:\.{_NAME})?)"
@@ -99,16 +95,17 @@ def _published(source: SourceServer, table: str, publication: str) -> bool:
 def dropped_at_every_stop(scratch: Scratch[Connectors], _rng: Random) -> Damage:
     """A setting for tests, copied with the rest."""
     connectors.reconfigure(scratch, slot_drop_on_stop="true")
-    return Damage(CONNECTOR, "slot.drop.on.stop is true")
+    return Damage(connector(scratch.config), "slot.drop.on.stop is true")
 
 
 @connectors_keep_their_slot.detects
 def no_rows_without_the_slot(scratch: Scratch[Connectors], _rng: Random) -> Damage:
     """Told to stream only, and its slot did not survive a restore."""
+    connectors.stop(scratch)
     connectors.reconfigure(scratch, snapshot_mode="no_data")
     slot = scratch.config.cdc.slot
     server.execute(scratch, sql.SQL("select pg_drop_replication_slot({})").format(slot))
-    return Damage(CONNECTOR, "snapshot.mode is no_data, and the slot was dropped")
+    return Damage(connector(scratch.config), "snapshot.mode is no_data, and the slot was dropped")
 
 
 @connectors_keep_their_slot.detects
@@ -133,74 +130,4 @@ def heartbeat_that_never_runs(scratch: Scratch[Connectors], _rng: Random) -> Dam
     """A query without the interval that it takes, which is 0 when nobody says otherwise."""
     query = "UPDATE shop.customers SET name = name WHERE id = 1"
     connectors.reconfigure(scratch, heartbeat_action_query=query, heartbeat_interval_ms="0")
-    return Damage(CONNECTOR, "heartbeat.interval.ms is 0")
-
-
-@check(
-    "cdc.offsets-fit-their-slots",
-    on=Connectors,
-    severity="blocker",
-    advice="Changes are skipped, without an error: stop the connector, and have it read every row "
-    "again (docs/procedures.md, scenario 2).",
-)
-def offsets_fit_their_slots(connectors: Connectors) -> Iterator[Observation]:
-    """Each connector's stored position is in the server's WAL, and its slot is not ahead of it."""
-    source = connectors.source
-    for name, told in connectors.own.items():
-        # in this order: what moves on meanwhile was right before
-        with source.connection() as connection:
-            slot = find_slot(connection, told["slot.name"])
-        offset = connectors.offset(name)
-        (row,) = source.rows(
-            "select current_database() as database, pg_current_wal_flush_lsn()::text as lsn"
-        )
-        server = ServerPosition(row["database"], HISTORY, Lsn.parse(row["lsn"]))
-        pair = classify_pair(slot, offset, server)
-        # before its first event it has none, and begins with every row
-        sound = pair in {Pair.SOUND, Pair.NO_OFFSET} or _moved_by_the_driver(pair, told)
-        where = slot.confirmed_flush_lsn if slot else None
-        told_of = f"{pair}: offset {offset and offset.lsn}, slot {where}, server {server.lsn}"
-        yield Observation(name, None if sound else told_of)
-
-
-def _moved_by_the_driver(pair: Pair, told: Mapping[str, str]) -> bool:
-    """Whether the connector lets its driver confirm what holds nothing for it."""
-    both = told.get("lsn.flush.mode", "connector") == "connector_and_driver"
-    return both and pair is Pair.SLOT_AHEAD
-
-
-@offsets_fit_their_slots.detects
-def slot_made_again_later(scratch: Scratch[Connectors], _rng: Random) -> Damage:
-    """Dropped and made anew by hand: what was written in between is in no event."""
-    slot = scratch.config.cdc.slot
-    connectors.store_offset(scratch, _flushed(scratch))
-    server.execute(
-        scratch,
-        "insert into shop.orders (customer, note) values (1, 'in no event')",
-        sql.SQL("select pg_drop_replication_slot({})").format(slot),
-        sql.SQL("select pg_create_logical_replication_slot({}, 'pgoutput')").format(slot),
-    )
-    return Damage(CONNECTOR, "its slot begins behind its offset")
-
-
-@offsets_fit_their_slots.detects
-def offset_behind_the_slot(scratch: Scratch[Connectors], rng: Random) -> Damage:
-    """Topics of Connect that were restored from an older day than the server's slot."""
-    with scratch.copy.source.connection() as connection:
-        slot = find_slot(connection, scratch.config.cdc.slot)
-    assert slot is not None
-    assert slot.confirmed_flush_lsn is not None
-    connectors.store_offset(scratch, Lsn(slot.confirmed_flush_lsn - rng.randrange(1, 1 << 16)))
-    return Damage(CONNECTOR, "its offset is older than its slot")
-
-
-@offsets_fit_their_slots.detects
-def offset_ahead_of_the_server(scratch: Scratch[Connectors], rng: Random) -> Damage:
-    """Recovered to a moment before it: what is written now counts as delivered."""
-    connectors.store_offset(scratch, Lsn(_flushed(scratch) + rng.randrange(1 << 20, 1 << 30)))
-    return Damage(CONNECTOR, "its offset lies behind the end of the WAL")
-
-
-def _flushed(scratch: Scratch[Connectors]) -> Lsn:
-    (row,) = scratch.copy.source.rows("select pg_current_wal_flush_lsn()::text as lsn")
-    return Lsn.parse(row["lsn"])
+    return Damage(connector(scratch.config), "heartbeat.interval.ms is 0")

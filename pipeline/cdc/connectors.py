@@ -29,6 +29,13 @@ class TaskStatus:
     worker: str
     trace: str = ""
 
+    @property
+    def cause(self) -> str:
+        """The trace in a line: what ended the task, and behind it what caused that."""
+        first, *more = self.trace.strip().splitlines() or [""]
+        causes = [line.strip() for line in more if line.startswith("Caused by:")]
+        return " ".join([first, *causes[-1:]])
+
 
 @dataclass(frozen=True)
 class ConnectorStatus:
@@ -43,8 +50,7 @@ class ConnectorStatus:
         """Why this connector is not streaming, or None when every task is RUNNING."""
         for task in self.tasks:
             if task.state != "RUNNING":
-                cause = task.trace.strip().splitlines()[:1]
-                return f"task {task.id} is {task.state} {' '.join(cause)}".rstrip()
+                return f"task {task.id} is {task.state} {task.cause}".rstrip()
         if self.state != "RUNNING":
             return f"connector is {self.state}"
         return None if self.tasks else "connector is RUNNING without a task"
@@ -87,6 +93,10 @@ class ConnectClient(Rest):
             for task in answer["tasks"]
         )
         return ConnectorStatus(name, answer["connector"]["state"], tuple(tasks))
+
+    def tasks(self, name: str) -> int:
+        """How many tasks the connector asked for; one that no worker runs has no status."""
+        return len(self._call("GET", f"{_path(name)}/tasks"))
 
     def pause(self, name: str) -> None:
         self._call("PUT", f"{_path(name)}/pause")

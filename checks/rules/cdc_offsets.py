@@ -1,0 +1,162 @@
+"""Whether the positions that Connect stores belong to the slots that they are read from."""
+
+import struct
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from random import Random
+
+from psycopg import sql
+
+from checks.check import Observation, check
+from checks.connectors import HISTORY, READS_NO_ROWS, Connectors
+from checks.subjects import SourceServer
+from fixtures.connect_material import connector
+from fixtures.faults import connectors, server
+from fixtures.scratch import Damage, Scratch
+from pipeline.cdc.pairing import Pair, ServerPosition, StoredOffset, classify_pair
+from pipeline.cdc.slots import Slot, find_slot
+from pipeline.postgres.lsn import Lsn
+
+ORDER = 100_000
+"""Commits may stand in the WAL in another order than their times, so many microseconds apart."""
+EPOCH = round(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+PATIENCE = "60s"
+"""How long a slot that stands still may take to be looked through."""
+_BEGINS = """
+    select data from pg_logical_slot_peek_binary_changes(
+               %s, %s, null, 'proto_version', '1', 'publication_names', %s)
+     where get_byte(data, 0) = ascii('B') order by lsn desc limit 1
+"""
+
+
+@check(
+    "cdc.offsets-fit-their-slots",
+    on=Connectors,
+    severity="blocker",
+    advice="Changes are skipped, without an error: stop the connector, and have it read every row "
+    "again (docs/procedures.md, scenario 2).",
+)
+def offsets_fit_their_slots(connectors: Connectors) -> Iterator[Observation]:
+    """Each stored position is in the server's WAL, after its slot's, and over nothing unsent."""
+    source = connectors.source
+    for name, told in connectors.own.items():
+        # in this order: what moves on meanwhile was right before
+        with source.connection() as connection:
+            slot = find_slot(connection, told["slot.name"])
+        stored = connectors.stored(name)
+        offset = StoredOffset.of(stored, HISTORY) if stored else None
+        (row,) = source.rows(
+            "select current_database() as database, pg_current_wal_flush_lsn()::text as lsn"
+        )
+        server = ServerPosition(row["database"], HISTORY, Lsn.parse(row["lsn"]))
+        pair = classify_pair(slot, offset, server)
+        sound = pair in {Pair.SOUND, Pair.NO_OFFSET} or _moved_by_the_driver(pair, told)
+        where = slot.confirmed_flush_lsn if slot else None
+        told_of = f"{pair}: offset {offset and offset.lsn}, slot {where}, server {server.lsn}"
+        yield Observation(name, None if sound else told_of)
+        if stored is None:
+            yield Observation(name, _begins_with_a_gap(told))
+        elif slot and offset and pair is Pair.SOUND and not slot.active:
+            yield Observation(name, _skipped(source, slot, offset, told, stored.get("ts_usec", 0)))
+
+
+def _begins_with_a_gap(told: Mapping[str, str]) -> str | None:
+    """Before its first event a connector has no offset, and begins with every row, or none."""
+    mode = told.get("snapshot.mode", "initial")
+    gap = f"it has no offset, and with snapshot.mode {mode} it reads no row: what was written "
+    return gap + "before is in no event of it" if mode in READS_NO_ROWS else None
+
+
+def _skipped(
+    source: SourceServer, slot: Slot, offset: StoredOffset, told: Mapping[str, str], time: int
+) -> str | None:
+    """What the slot still holds, and the offset takes for delivered although it is older.
+
+    A connector notes with a position when its last transaction was committed. What the slot was
+    not told of yet may well be in the topics, but then that time is not before it.
+    """
+    last = _last_published(source, slot, told["publication.name"], offset.lsn)
+    if last is None or last <= time + ORDER:
+        return None
+    when, noted = (datetime.fromtimestamp(each / 1e6, UTC) for each in (last, time))
+    return (
+        f"offset {offset.lsn} is over a transaction of {when:%F %T} that slot {slot.name} still "
+        f"holds, and the last that it tells as delivered is of {noted:%F %T}: it is skipped"
+    )
+
+
+def _last_published(source: SourceServer, slot: Slot, publication: str, upto: Lsn) -> int | None:
+    """When the last published transaction up to there was committed, of those a slot holds.
+
+    In microseconds, as Debezium's `ts_usec`. pgoutput sends no transaction without a change.
+    """
+    with source.connection() as connection:
+        connection.execute(sql.SQL("set local statement_timeout = {}").format(PATIENCE))
+        row = connection.execute(_BEGINS, [slot.name, str(upto), publication]).fetchone()
+    if row is None:
+        return None
+    _, committed = struct.unpack_from(">qq", row[0], 1)  # message formats: B, LSN, time, xid
+    return int(committed) + EPOCH
+
+
+def _moved_by_the_driver(pair: Pair, told: Mapping[str, str]) -> bool:
+    """Whether the connector lets its driver confirm what holds nothing for it."""
+    both = told.get("lsn.flush.mode", "connector") == "connector_and_driver"
+    return both and pair is Pair.SLOT_AHEAD
+
+
+@offsets_fit_their_slots.detects
+def slot_made_again_later(scratch: Scratch[Connectors], _rng: Random) -> Damage:
+    """Dropped and made anew by hand: what was written in between is in no event."""
+    slot = scratch.config.cdc.slot
+    connectors.store_offset(scratch, _flushed(scratch))
+    server.execute(
+        scratch,
+        "insert into shop.orders (customer, note) values (1, 'in no event')",
+        sql.SQL("select pg_drop_replication_slot({})").format(slot),
+        sql.SQL("select pg_create_logical_replication_slot({}, 'pgoutput')").format(slot),
+    )
+    return Damage(connector(scratch.config), "its slot begins behind its offset", says="slot ahead")
+
+
+@offsets_fit_their_slots.detects
+def offset_behind_the_slot(scratch: Scratch[Connectors], rng: Random) -> Damage:
+    """Topics of Connect that were restored from an older day than the server's slot."""
+    with scratch.copy.source.connection() as connection:
+        slot = find_slot(connection, scratch.config.cdc.slot)
+    assert slot is not None
+    assert slot.confirmed_flush_lsn is not None
+    connectors.store_offset(scratch, Lsn(slot.confirmed_flush_lsn - rng.randrange(1, 1 << 16)))
+    return Damage(connector(scratch.config), "its offset is older than its slot", says="slot ahead")
+
+
+@offsets_fit_their_slots.detects
+def offset_moved_over_events(scratch: Scratch[Connectors], _rng: Random) -> Damage:
+    """A connector that failed at one event, and was told by hand to go on behind it."""
+    connectors.stop(scratch)
+    server.execute(scratch, "insert into shop.orders (customer, note) values (1, 'in no event')")
+    connectors.move_offset(scratch, _flushed(scratch))
+    return Damage(connector(scratch.config), "its offset was set forwards", says="it is skipped")
+
+
+@offsets_fit_their_slots.detects
+def offset_deleted_without_a_snapshot(scratch: Scratch[Connectors], _rng: Random) -> Damage:
+    """Begun anew where the WAL ends, to be rid of an error."""
+    connectors.stop(scratch)
+    connectors.reconfigure(scratch, snapshot_mode="no_data")
+    with connectors.own(scratch) as client:
+        client.delete_offsets(connector(scratch.config))
+    return Damage(connector(scratch.config), "its offset is gone", says="it has no offset")
+
+
+@offsets_fit_their_slots.detects
+def offset_ahead_of_the_server(scratch: Scratch[Connectors], rng: Random) -> Damage:
+    """Recovered to a moment before it: what is written now counts as delivered."""
+    connectors.store_offset(scratch, Lsn(_flushed(scratch) + rng.randrange(1 << 20, 1 << 30)))
+    what = "its offset lies behind the end of the WAL"
+    return Damage(connector(scratch.config), what, says="ahead of the server")
+
+
+def _flushed(scratch: Scratch[Connectors]) -> Lsn:
+    (row,) = scratch.copy.source.rows("select pg_current_wal_flush_lsn()::text as lsn")
+    return Lsn.parse(row["lsn"])
