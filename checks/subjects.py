@@ -125,6 +125,15 @@ class LogicalBackup:
         latest = newest(BackupRepository.of(config).sets, logical.KIND)
         return cls(config, latest, Tools.of(config.postgres))
 
+    @classmethod
+    def kept(cls, config: PipelineConfig) -> Iterator[Self]:
+        """Every one that is kept, newest first."""
+        sets = BackupRepository.of(config).sets
+        for label in reversed(sets.labels(logical.KIND)):
+            backup = sets.get(label)
+            if backup.manifest.facts.get("scope") in {logical_dump.WHOLE, None}:
+                yield cls(config, backup, Tools.of(config.postgres))
+
     @property
     def facts(self) -> dict[str, Any]:
         return self.backup.manifest.facts

@@ -140,6 +140,7 @@ class CdcConfig(Section):
     slot: str = "debezium"
     publication: str = "dbz_publication"
     topic_prefix: str = "shop"
+    narrowed: tuple[str, ...] = ()
 
 
 class RepositoryConfig(Section):

@@ -43,6 +43,8 @@ MEANINGS = {
     "registry.url": "base of the Confluent-compatible API, with its path",
     "cdc.slot": "the connector's `slot.name`",
     "cdc.publication": "the connector's `publication.name`",
+    "cdc.narrowed": "what less is published of than before on purpose, as `schema.table`; "
+    "checks do not hold it against older backups",
     "cdc.topic_prefix": "the connector's `topic.prefix`; topics are `<prefix>.<schema>.<table>`",
     "repository.path": "a folder on a volume that does not share the database's fate",
     "repository.receiver_slot": "physical slot of `pipeline wal receive`; it makes it itself",

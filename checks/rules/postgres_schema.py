@@ -8,7 +8,7 @@ from psycopg import sql
 
 from checks.check import Observation, check
 from checks.subjects import LogicalBackup, SourceServer
-from fixtures.faults import server
+from fixtures.faults import server, sources
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError, ObjectMissing
 from pipeline.postgres.catalogue import catalogue
@@ -27,10 +27,11 @@ _FULL, _NOTHING = "f", "n"  # replica identities
     on=SourceServer,
     advice="Was it changed on purpose? Then see that the registry takes the new schema of that "
     "topic (compatibility), and `pipeline backup logical` makes this green. If not: `pipeline find "
-    "--table …` names the moment before, `pipeline restore table` brings it back.",
+    "--table …` names the moment before, `pipeline restore table` brings it back. A replica "
+    "identity that is meant so: name its table in [cdc] narrowed.",
 )
 def columns_and_keys(source: SourceServer) -> Iterator[Observation]:
-    """Every table still has the columns, types, keys and replica identity of the newest dump."""
+    """Every table has the columns, types and keys of the newest dump, and every dump's identity."""
     facts = LogicalBackup.of(source.config).facts
     if facts["database"] != source.config.postgres.dbname:
         raise ObjectMissing(f"catalogue of {source.config.postgres.dbname}", facts["database"])
@@ -46,11 +47,23 @@ def columns_and_keys(source: SourceServer) -> Iterator[Observation]:
             continue
         if kind == "column":
             yield Observation(name, _other_type(stated, now.get(name)))
-        elif kind == "relation" and stated[0] in "rp":
-            yield Observation(name, _less_identity(stated[-1], now[name][-1]))
         elif kind == "constraint" and _KEY.match(stated) and _stands(stated, now):
             gone = None if (_table(name), _valid(stated)) in held else f"it was {stated}"
             yield Observation(name, gone)
+    yield from _identities(source, now)
+
+
+def _identities(source: SourceServer, now: Catalogue) -> Iterator[Observation]:
+    """What tells less of old rows than at any dump that is kept: the next one would forget it."""
+    told = {f"relation {name}" for name in source.config.cdc.narrowed}
+    for dump in LogicalBackup.kept(source.config):
+        if dump.facts["database"] != source.config.postgres.dbname:
+            continue
+        for name, stated in (dump.facts.get("catalogue") or {}).items():
+            if name.startswith("relation ") and name in now and stated[0] in "rp":
+                less = None if name in told else _less_identity(stated[-1], now[name][-1])
+                yield Observation(name, f"{less}: {dump.backup.label}" if less else None)
+                told |= {name} if less else set()
 
 
 def _table(name: str) -> str:
@@ -86,7 +99,7 @@ def _less_identity(then: str, now: str) -> str | None:
 def column_dropped(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
     """A migration that ran in the wrong database."""
     server.execute(scratch, "alter table shop.orders drop column note")
-    return Damage("column shop.orders.note", "it was dropped")
+    return Damage("column shop.orders.note", "it was dropped", says="has this column")
 
 
 @columns_and_keys.detects
@@ -94,25 +107,39 @@ def column_of_another_type(scratch: Scratch[SourceServer], rng: Random) -> Damag
     """A column made narrower: the next value, and rows of a backup, may not fit."""
     change = sql.SQL("alter table shop.customers alter name type varchar({})")
     server.execute(scratch, change.format(rng.randrange(20, 200)))
-    return Damage("column shop.customers.name", "its type was changed")
+    return Damage("column shop.customers.name", "its type was changed", says="its type was text")
 
 
 @columns_and_keys.detects
 def primary_key_dropped(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
     """Dropped for a load, and not made again: rows may come twice, and updates are refused."""
     server.execute(scratch, "alter table shop.orders drop constraint orders_pkey")
-    return Damage("constraint orders_pkey on shop.orders", "it was dropped")
+    return Damage(
+        "constraint orders_pkey on shop.orders", "it was dropped", says="it was PRIMARY KEY"
+    )
 
 
 @columns_and_keys.detects
 def reference_dropped(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
     """A foreign key that was in the way: orders of nobody are let in since."""
     server.execute(scratch, "alter table shop.orders drop constraint orders_customer_fkey")
-    return Damage("constraint orders_customer_fkey on shop.orders", "it was dropped")
+    name = "constraint orders_customer_fkey on shop.orders"
+    return Damage(name, "it was dropped", says="it was FOREIGN KEY")
 
 
 @columns_and_keys.detects
 def replica_identity_lost(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
     """A table whose updates and deletes the publication refuses since."""
     server.execute(scratch, "alter table shop.customers replica identity nothing")
-    return Damage("relation shop.customers", "its replica identity is nothing")
+    return Damage("relation shop.customers", "its replica identity is nothing", says="and is n")
+
+
+@columns_and_keys.detects
+def identity_narrowed_before_a_dump(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
+    """Consumers that need old values get none since, and the next dump knows no other."""
+    server.execute(scratch, "alter table shop.customers replica identity full")
+    sources.back_up_logical(scratch)
+    server.execute(scratch, "alter table shop.customers replica identity default")
+    sources.back_up_logical(scratch)
+    what = "its replica identity was full"
+    return Damage("relation shop.customers", what, says="its replica identity was f, and is d")
