@@ -35,18 +35,22 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class ComparedPartition:
-    """One partition, then and now; `begin` is where its replay began to write."""
+    """One partition, then and now."""
 
     kafka: KafkaConfig
     place: Place
     archived: Archived
     plan: PartitionPlan
-    begin: int
     proven_end: int
     extent: Extent
 
     def __str__(self) -> str:
         return str(self.place)
+
+    @property
+    def begin(self) -> int:
+        """Where its replay began to write."""
+        return self.plan.start
 
     def then(self) -> Iterator[Record]:
         """Records that were to come back."""
@@ -75,11 +79,6 @@ class ComparedPartition:
         return fold(self.then()), fold(self.now())
 
 
-def _as_begun(plan: PartitionPlan, began: tuple[int, int]) -> PartitionPlan:
-    """The plan as it was carried out: behind what stood there, no log start was set."""
-    return replace(plan, start=began[0], head=began[1])
-
-
 @dataclass(frozen=True)
 class Comparison:
     """One replay: the topic that it wrote, and its partitions."""
@@ -91,26 +90,37 @@ class Comparison:
     partitions: list[ComparedPartition]
     held: bool
     """Whether the replay's journal says that retention stays held."""
+    superseded: bool = False
+    """Whether another one appended to it, and gave the topic its configuration."""
 
 
 def compared(config: PipelineConfig) -> Iterator[Comparison]:
-    """Newest finished replay into each topic that exists. Raises PipelineError."""
-    newest: dict[str, Journal] = {}
+    """Finished replays into each topic that exists, the newest last. Raises PipelineError.
+
+    What a replay appended leaves the one before it as it was; any other took its place. Of a
+    compacted topic only the newest can be compared: it outdates what it was appended to.
+    """
+    found: dict[str, list[Journal]] = {}
     for journal in journals(config.repository.path):
         done = journal.done()
         if "replay" in done and "target" in done:
-            newest[done["target"]["topic"]] = journal
-    for name, journal in newest.items():
+            name, appended = done["target"]["topic"], done["plan"]["wish"]["append"]
+            found[name] = [*(found.get(name, []) if appended else []), journal]
+    for name, replays in found.items():
         topic = existing(config.kafka, name)
         if topic is not None:
-            yield _comparison(config, topic, journal)
+            *older, newest = (_comparison(config, topic, journal) for journal in replays)
+            for each in older:
+                kept = [part for part in each.partitions if not part.archived.index.compacted]
+                yield replace(each, partitions=kept, superseded=True)
+            yield newest
 
 
 def _comparison(config: PipelineConfig, topic: Topic, journal: Journal) -> Comparison:
     done, repository = journal.done(), Repository(FolderStore(config.repository.path))
     plan = replay_wish.resumed(config, repository, done["plan"])
     ends = extents(config.kafka, topic.places)
-    begins = done["target"]["starts"]
+    starts = {int(partition): began for partition, began in done["target"]["starts"].items()}
     proven = {each["partition"]: each["end"] for each in done["prove"]["partitions"]}
     places = {place.partition: place for place in topic.places}
     return Comparison(
@@ -123,13 +133,14 @@ def _comparison(config: PipelineConfig, topic: Topic, journal: Journal) -> Compa
                 kafka=config.kafka,
                 place=places[each.partition],
                 archived=plan.sources[each.partition],
-                plan=_as_begun(each, begins[str(each.partition)]),
-                begin=begins[str(each.partition)][0],
+                # as it was done: what was appended has no start of the log to fill up to
+                plan=replace(each, start=start, head=head),
                 proven_end=min(proven[each.partition], ends[places[each.partition]].end),
                 extent=ends[places[each.partition]],
             )
             for each in plan.partitions
             if each.partition in places
+            for start, head in [starts[each.partition]]
         ],
     )
 

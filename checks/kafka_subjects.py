@@ -218,5 +218,5 @@ class ReplayedTopic:
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """The newest finished replay into each topic that is still there."""
+        """The finished replays into each topic that is still there."""
         return list(compared(self.config))

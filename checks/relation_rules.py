@@ -44,13 +44,11 @@ def references(connection: psycopg.Connection[Any]) -> Iterator[Observation]:
         for scan in ("indexscan", "indexonlyscan", "bitmapscan"):
             cursor.execute(f"set enable_{scan} = off".encode())
         for key in cursor.execute(_catalogue(connection, _FOREIGN_KEYS)).fetchall():
-            broken = cursor.execute(_orphans(key)).fetchone()
-            yield _constraint(key, broken, "rows refer to nothing")
+            yield _constraint(cursor, key, _orphans(key), "rows refer to nothing")
         for rule in cursor.execute(_catalogue(connection, _CHECKS)).fetchall():
-            query = sql.SQL("select count(*) from only {} where not ({})")
             table = sql.Identifier(rule["schema"], rule["table"])
-            broken = cursor.execute(query.format(table, sql.SQL(rule["rule"]))).fetchone()
-            yield _constraint(rule, broken, "rows break it")
+            rows = sql.SQL("from only {} where not ({})").format(table, sql.SQL(rule["rule"]))
+            yield _constraint(cursor, rule, rows, "rows break it")
 
 
 def settled(connection: psycopg.Connection[Any]) -> str | None:
@@ -69,9 +67,9 @@ def _catalogue(connection: psycopg.Connection[Any], query: str) -> bytes:
 
 
 def _orphans(key: dict[str, Any]) -> sql.Composed:
-    """Count rows whose reference is whole and leads nowhere; one with a null refers to nothing."""
+    """Select rows whose reference is whole and leads nowhere; one with a null refers to nothing."""
     pairs = zip(key["columns"], key["to_columns"], strict=True)
-    query = "select count(*) from {} c where {} and not exists (select from {} p where {})"
+    query = "from {} c where {} and not exists (select from {} p where {})"
     return sql.SQL(query).format(
         sql.Identifier(key["schema"], key["table"]),
         sql.SQL(" and ").join(
@@ -85,10 +83,15 @@ def _orphans(key: dict[str, Any]) -> sql.Composed:
     )
 
 
-def _constraint(key: dict[str, Any], broken: dict[str, Any] | None, what: str) -> Observation:
+def _constraint(
+    cursor: psycopg.Cursor[dict[str, Any]], key: dict[str, Any], rows: sql.Composed, what: str
+) -> Observation:
+    """Count the rows that break a constraint, and name the query that finds them."""
+    broken = cursor.execute(sql.SQL("select count(*) {}").format(rows)).fetchone()
     count = broken["count"] if broken else 0
     unseen = "" if key["validated"] else "; it is NOT VALID, so PostgreSQL never looked"
-    told = f"{count} {what} in {key['schema']}.{key['table']}{unseen}"
+    told = f"{count} {what} in {key['schema']}.{key['table']}{unseen}: "
+    told += f"select * {rows.as_string(cursor)}"
     return Observation(f"{key['schema']}.{key['name']}", told if count else None)
 
 

@@ -82,11 +82,11 @@ def _sources(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> No
     ("suite", "options", "code"),
     [
         pytest.param(SOUND, (), 0, id="sound"),
-        pytest.param(SOUND + RED, ("-k", "holds"), 1, id="failed"),
-        pytest.param(SOUND + THROWS, ("-k", "holds"), 11, id="throws"),
-        pytest.param(SOUND + EMPTY, ("-k", "holds"), 11, id="nothing examined"),
-        pytest.param(SOUND + UNABLE, ("-k", "holds"), 11, id="not run"),
-        pytest.param(RED + THROWS, ("-k", "holds"), 1, id="failed and unknown"),
+        pytest.param(SOUND + RED, ("-k", "test_holds"), 1, id="failed"),
+        pytest.param(SOUND + THROWS, ("-k", "test_holds"), 11, id="throws"),
+        pytest.param(SOUND + EMPTY, ("-k", "test_holds"), 11, id="nothing examined"),
+        pytest.param(SOUND + UNABLE, ("-k", "test_holds"), 11, id="not run"),
+        pytest.param(RED + THROWS, ("-k", "test_holds"), 1, id="failed and unknown"),
         pytest.param(REFUSED, (), 10, id="refused by an interlock"),
         pytest.param(SOUND, ("-k", "nothing"), 5, id="nothing collected"),
         pytest.param(UNPROVEN, (), 2, id="no fault"),
@@ -100,14 +100,14 @@ def test_exit_codes(
 
 def test_a_check_of_a_real_pipeline_takes_as_long_as_it_takes(pytester: pytest.Pytester) -> None:
     """A run that was ended would be told as a finding."""
-    options = "-k", "holds", "--timeout=900"
+    options = "-k", "test_holds", "--timeout=900"
     assert run(pytester, BOUNDED, *options).ret == 1
     config = pytester.makefile(".toml", pipeline=f"[repository]\npath = '{pytester.path}'\n")
     assert run(pytester, BOUNDED, *options, f"--config={config}").ret == 0
 
 
 def test_the_terminal_names_subject_problem_advice_and_seed(pytester: pytest.Pytester) -> None:
-    told = run(pytester, SOUND + RED + THROWS, "-k", "holds", "--seed=42").stdout
+    told = run(pytester, SOUND + RED + THROWS, "-k", "test_holds", "--seed=42").stdout
     told.fnmatch_lines(["seed: 42"])
     told.fnmatch_lines(["FAIL    toy.red*", "*line 0: it is red", "*next: write it again"])
     told.fnmatch_lines(["UNKNOWN toy.throws*", "*OSError: the disk is gone"])

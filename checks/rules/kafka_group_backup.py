@@ -16,6 +16,7 @@ from fixtures.scratch import Damage, Scratch
 from pipeline.errors import PipelineError
 from pipeline.kafka import groups
 from pipeline.kafka.groups import Position
+from pipeline.kafka.surroundings import Seen
 
 BESIDE = timedelta(hours=26)
 """How much older than the archive the groups may be: they are backed up daily."""
@@ -280,13 +281,9 @@ def _next_record(offsets: OffsetsBackup, where: str, position: Position) -> str 
         return f"nothing follows in the archive, noted was the record at {noted.offset}"
     if index.compacted and position.offset <= noted.offset < record.offset:
         return None  # compacted away since
-    found = (record.offset, record.timestamp, fingerprint(record.body))
-    if found == (noted.offset, noted.timestamp, noted.sha256):
-        return None
-    return (
-        f"the next record is {found[2][:16]} at {found[0]}, noted was {noted.sha256[:16]} at "
-        f"{noted.offset}"
-    )
+    digest = fingerprint(record.body)
+    found = Seen(offset=record.offset, timestamp=record.timestamp, sha256=digest)
+    return None if found == noted else f"the next record is {found}, noted was {noted}"
 
 
 @group_offsets_at_their_records.detects

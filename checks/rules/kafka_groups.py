@@ -10,7 +10,7 @@ from checks.kafka_subjects import LiveTopics
 from fixtures.faults import kafka_live
 from fixtures.kafka_story import PLAIN, commit
 from fixtures.scratch import Damage, Scratch
-from pipeline.kafka.groups import Position
+from pipeline.kafka.groups import Group, Position
 from pipeline.kafka.records import Record
 from pipeline.kafka.surroundings import look
 
@@ -27,13 +27,18 @@ def groups_as_backed_up(live: LiveTopics) -> Iterator[Observation]:
     there = live.groups
     yield Observation(live.offsets.chosen.label, None)
     for group in live.offsets.groups:
-        now = there.get(group.name)
-        yield Observation(group.name, None if now else "there is no such group any more")
-        held = {p.spot[:2]: p.offset for p in now.positions} if now else {}
-        for position in group.positions:
-            if position.around is None or now is None:
-                continue
-            yield Observation(_spot(group.name, position), _moved(position, held))
+        yield from since_backup(group, there.get(group.name))
+
+
+def since_backup(then: Group, now: Group | None) -> Iterator[Observation]:
+    """What became of a group; one that had nothing to go on from comes and goes as it likes."""
+    standing = [position for position in then.positions if position.around is not None]
+    gone = now is None and bool(standing)
+    yield Observation(then.name, "there is no such group any more" if gone else None)
+    if now is not None:
+        held = {p.spot[:2]: p.offset for p in now.positions}
+        for position in standing:
+            yield Observation(_spot(then.name, position), _moved(position, held))
 
 
 def _spot(group: str, position: Position) -> str:
@@ -149,9 +154,7 @@ def group_reads_on(live: LiveTopics) -> Iterator[Observation]:
         same = now.next is not None and then.next.same(now.next)
         problem = None
         if not (same or gone or compacted):
-            found = f"{now.next.sha256[:16]} at {now.next.offset}" if now.next else "nothing"
-            noted = f"{then.next.sha256[:16]} at {then.next.offset}"
-            problem = f"the next record was {noted}, it is {found}"
+            problem = f"the next record was {then.next}, it is {now.next or 'nothing'}"
         yield Observation(_spot(group, position), problem)
 
 

@@ -151,6 +151,8 @@ def given_back(replays: ReplayedTopic) -> Iterator[Observation]:
     """A replayed topic has the overrides it was archived with, and none of the replay's own."""
     yield looked_at(replays)
     for comparison in replays.comparisons:
+        if comparison.superseded:
+            continue
         now, then, name = comparison.topic.overrides, comparison.archived, comparison.topic.name
         for key in sorted(now.keys() | then.keys()):
             other = f"archived was {then.get(key, '(default)')}, it is {now.get(key, '(default)')}"

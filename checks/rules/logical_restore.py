@@ -20,8 +20,9 @@ from pipeline.postgres.digests import other_rows, prepare, present_objects, tabl
     "logical.restores-every-row",
     on=LogicalRestore,
     severity="blocker",
-    advice="This dump does not bring the data back. Load the one before it where you must, take a "
-    "new one, and prove it with this check.",
+    advice="This dump does not bring the data back. Look whether the source holds what is named "
+    "here: where it is wrong there too, a new dump is no better, and the one before this must be "
+    "kept. Else take a new one, and prove it with this check.",
 )
 def restores_every_row(restored: LogicalRestore) -> Iterator[Observation]:
     """The newest logical backup loads, and every table has the rows and digest noted with it."""

@@ -1,6 +1,8 @@
 """The source server as it runs: reachable, archiving for real, with the schema backed up."""
 
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from random import Random
 
 import psycopg
@@ -21,6 +23,11 @@ NO_OPS = {"", "true", "/bin/true", "/usr/bin/true", ":", "exit 0", "echo", "cd .
 """Values of archive_command that answer "archived" and keep nothing."""
 RPO_SECONDS = 300
 PAGE = 8192
+ARCHIVES = timedelta(seconds=10)
+"""A file that is ready is archived within this, where archive_command works."""
+_READY = """
+    select name from pg_ls_dir('pg_wal/archive_status') name where name ~ '[.]ready$' order by 1
+"""
 
 
 @check(
@@ -130,11 +137,26 @@ def archiver_agrees_with_repository(source: SourceServer) -> Iterator[Observatio
     failing = f"the last attempt, for {row['last_failed_wal']}, failed"
     yield Observation("pg_stat_archiver", failing if row["failing"] else None)
     segment = row["last_archived_wal"]
-    if segment is None:
-        yield Observation("pg_stat_archiver", "nothing was ever archived")
+    if segment is None:  # a server that was just recovered, or whose statistics were reset
+        waiting = _left_waiting(source)
+        never = f"nothing was ever archived, and {len(waiting)} finished files wait"
+        yield Observation("pg_stat_archiver", f"{never}, first {waiting[0]}" if waiting else None)
         return
     present = (source.config.repository.path / "wal" / segment).is_file()
     yield Observation(segment, None if present else "counted as archived, not in the repository")
+
+
+def _left_waiting(source: SourceServer) -> list[str]:
+    """Files that the server means to archive, and did not within the time that one takes."""
+    found: list[str] = []
+    until = time.monotonic() + ARCHIVES.total_seconds()
+
+    def waiting() -> str | None:
+        found[:] = [row["name"] for row in source.rows(_READY)]
+        return f"{len(found)} files" if found and time.monotonic() < until else None
+
+    wait_until("archiving", waiting, within=2 * ARCHIVES)
+    return found
 
 
 @archiver_agrees_with_repository.detects
@@ -151,6 +173,20 @@ def archive_command_lies(scratch: Scratch[SourceServer], _rng: Random) -> Damage
     server.change_setting(scratch, "archive_command", "test -f %p")
     segment = _switched(scratch, "last_archived_wal")
     return Damage(segment, "archive_command said yes and kept nothing")
+
+
+@archiver_agrees_with_repository.detects
+def archive_command_hangs(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
+    """Since its start the server waits for a mount that does not answer."""
+    server.change_setting(scratch, "archive_command", "sleep 600 # %p %f")
+    server.execute(
+        scratch,
+        "select pg_stat_reset_shared('archiver')",
+        "select pg_logical_emit_message(true, 'fault', '')",
+        "select pg_switch_wal()",
+    )
+    what = "archive_command does not come back"
+    return Damage("pg_stat_archiver", what, says="nothing was ever archived")
 
 
 @archiver_agrees_with_repository.detects

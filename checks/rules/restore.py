@@ -26,8 +26,9 @@ _TABLES = """
     on=TrialRestore,
     severity="blocker",
     advice="Its server's own words tell why. What this machine lacks (memory, a library, a locale) "
-    "is mended here; otherwise this backup does not bring the data back: take a new one now, prove "
-    "it with this check, and keep the older sets until then.",
+    "is mended here; otherwise this backup does not bring the data back. Read the same table at the "
+    "source (amcheck, pg_dump): where that fails too, a new backup holds the same damage: keep the "
+    "older sets. Where it does not, take a new one, and prove it with this check.",
 )
 def base_backup_starts(trial: TrialRestore) -> Iterator[Observation]:
     """The newest base backup unpacks, its server starts, and all rows of all databases are read."""

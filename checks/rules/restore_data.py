@@ -144,7 +144,8 @@ def referenced_row_vanished(scratch: Scratch[TrialRestore], rng: Random) -> Dama
     sources.base_backup_of_changed_file(
         scratch, "shop.customers", sources.lose_first_item, refer.format(rng.randrange(1, 2_000))
     )
-    return Damage("shop.orders_customer_fkey", "customer 1 is gone")
+    what = "customer 1 is gone"
+    return Damage("shop.orders_customer_fkey", what, says="select * from")
 
 
 @references_hold.detects
@@ -160,7 +161,8 @@ def orphan_behind_a_constraint_that_was_not_validated(
         sql.SQL("insert into shop.orders (customer, note) values ({}, '')").format(customer),
         sql.SQL(add).format(sql.Identifier("later"), sql.Identifier("shop", "customers")),
     )
-    return Damage("shop.later", f"an order names customer {customer}, who is not there")
+    what = f"an order names customer {customer}, who is not there"
+    return Damage("shop.later", what, says="it is NOT VALID")
 
 
 @check(

@@ -140,4 +140,4 @@ def _same(then: Seen, now: Seen, moved: Callable[[int], int]) -> bool:
 
 
 def _told(seen: Seen | None) -> str:
-    return f"{seen.sha256[:16]} at {seen.offset}" if seen else "none"
+    return str(seen or "none")

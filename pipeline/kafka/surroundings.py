@@ -52,6 +52,9 @@ class Seen(BaseModel):
     timestamp: int
     sha256: str
 
+    def __str__(self) -> str:
+        return f"{self.sha256[:16]} at {self.offset}, time {self.timestamp}"
+
     def same(self, other: "Seen | None") -> bool:
         """Whether it is the same record, at whatever offset."""
         return other is not None and (self.timestamp, self.sha256) == (

@@ -7,6 +7,9 @@ import pytest
 from confluent_kafka.admin import NewTopic
 from typer.testing import CliRunner
 
+from checks import rules
+from checks.check import Outcome
+from checks.kafka_subjects import ReplayedTopic
 from pipeline.cli import app
 from pipeline.config import KafkaConfig
 from pipeline.errors import BackupError, ConfigError, NoBackup, RecoveryRefused
@@ -79,6 +82,9 @@ def test_a_topic_that_holds_something_is_refused_unless_appended(here: Site) -> 
         here.bring(topic)
     here.bring(topic, append=True, offsets=Range(200, None))
     assert consumed(here.kafka, f"{topic}-back") == consumed(here.kafka, topic)
+    for check in rules.CATALOGUE.on(ReplayedTopic):  # both parts, and nothing wrong with them
+        seen = check.run(lambda: ReplayedTopic.of(here.config))
+        assert seen.outcome is Outcome.PASS, (check.id, seen)
     with pytest.raises(ConfigError, match="partition 0 ends at 500"):
         here.bring(topic, append=True, mode=Mode.EXACT)
     here.bring(topic, append=True, mode=Mode.DENSE)

@@ -83,6 +83,28 @@ def test_what_was_dropped_need_not_be_published(
     assert outcome(source, "cdc.publication-carries-every-change") == (Outcome.PASS, None)
 
 
+def test_a_server_that_was_just_recovered_raises_no_alarm(source: Scratch[SourceServer]) -> None:
+    """It has counted nothing as archived yet, and nothing waits to be."""
+    server.execute(source, "select pg_stat_reset_shared('archiver')")
+    assert outcome(source, "postgres.archiver-agrees-with-repository") == (Outcome.PASS, None)
+
+
+def test_a_schema_with_capitals_raises_no_alarm(source: Scratch[SourceServer]) -> None:
+    name = sql.Identifier(source.config.cdc.publication)
+    add = sql.SQL('alter publication {} add table "Sales"."Order Lines"').format(name)
+    server.execute(
+        source,
+        'create schema "Sales"',
+        'create table "Sales"."Order Lines" ("Id" int primary key)',
+        add,
+    )
+    sources.back_up_base(source)
+    sources.back_up_logical(source)
+    seen = {check.id: check.run(lambda: source.copy) for check in rules.CATALOGUE.on(SourceServer)}
+    source.keep_up()
+    assert [told for told in seen.items() if told[1].outcome is not Outcome.PASS] == []
+
+
 def test_what_is_published_less_on_purpose_is_named_and_then_no_alarm(
     source: Scratch[SourceServer],
 ) -> None:
