@@ -6,12 +6,17 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
+import psycopg
+from psycopg import sql
+
 from checks.subjects import SourceServer
 from fixtures.server_state import server_state
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import CLASS, DEFAULTS, own_connectors
 from pipeline.cdc.pairing import History, StoredOffset
+from pipeline.cdc.topics import end_offsets
 from pipeline.config import PipelineConfig
+from pipeline.recovery.reconnect import published
 
 GLANCE = timedelta(seconds=5)  # a rebalance is waited out; a worker that is away is UNKNOWN soon
 HISTORY = History("of the server", 0)
@@ -24,6 +29,18 @@ def configurations(config: PipelineConfig) -> dict[str, dict[str, str]]:
     with ConnectClient(config.connect, GLANCE) as client:
         found = {name: client.config(name) for name in client.names()}
     return {name: told for name, told in found.items() if told["connector.class"].endswith(CLASS)}
+
+
+def _counted(config: PipelineConfig) -> dict[str, list[int]]:
+    """Rows of each published table, and where its topic ends."""
+    counted = {}
+    with psycopg.connect(**config.postgres.conninfo()) as connection:
+        for table in published(connection, config.cdc.publication):
+            name = sql.Identifier(*table.split(".", 1))
+            row = connection.execute(sql.SQL("select count(*) from {}").format(name)).fetchone()
+            topic = f"{config.cdc.topic_prefix}.{table}"
+            counted[table] = [*(row or ()), *end_offsets(config.kafka, topic).values()]
+    return counted
 
 
 @dataclass(frozen=True)
@@ -47,8 +64,10 @@ class Connectors:
             # those of a connector that runs move by themselves
             stopped = [status.name for status in statuses if status.state == "STOPPED"]
             offsets = [[vars(one) for one in client.offsets(name)] for name in stopped]
+        counted = _counted(config)
         states = [[status.state, *(task.state for task in status.tasks)] for status in statuses]
-        return server_state(config.postgres) + json.dumps([found, states, offsets], sort_keys=True)
+        told = [found, states, offsets, counted]
+        return server_state(config.postgres) + json.dumps(told, sort_keys=True)
 
     @cached_property
     def every(self) -> dict[str, dict[str, str]]:

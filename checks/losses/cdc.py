@@ -6,6 +6,8 @@ _SLOT = "cdc.slot-can-deliver"
 _CONNECTORS = "cdc.connectors-keep-their-slot"
 _RUNNING = "cdc.connectors-running"
 _CARRY = "cdc.connectors-carry-what-is-published"
+_IDENTITY = "cdc.published-rows-have-an-identity"
+_TOPICS = "cdc.topics-tell-every-row"
 _OFFSETS = "cdc.offsets-fit-their-slots"
 _KEEPS_UP = "cdc.slot-keeps-up"
 _PUBLICATION = "cdc.publication-carries-every-change"
@@ -58,6 +60,7 @@ CDC_LOSSES = (
         (
             f"{_PUBLICATION}-publication_dropped",
             f"{_PUBLICATION}-table_left_out",
+            f"{_PUBLICATION}-table_left_out_before_a_backup",
             f"{_PUBLICATION}-operation_not_published",
             f"{_PUBLICATION}-publication_of_all_tables_became_a_list",
             f"{_PUBLICATION}-partitions_told_as_their_root",
@@ -125,7 +128,7 @@ CDC_LOSSES = (
             f"{_OFFSETS}-offset_moved_over_events",
             f"{_OFFSETS}-offset_deleted_without_a_snapshot",
         ),
-        "by the offset only while the connector stands",
+        f"by the offset only while the connector stands; later by {_TOPICS}, where it reads",
     ),
     Loss(
         "C18",
@@ -139,5 +142,37 @@ CDC_LOSSES = (
                 "snapshot_of_some_tables",
             )
         ),
+    ),
+    Loss(
+        "C19",
+        "replica identity that the server cannot use, or that tells less than before",
+        (
+            *(
+                f"{_IDENTITY}-{fault}"
+                for fault in (
+                    *("identity_removed", "identity_index_dropped", "key_dropped"),
+                    *("key_made_deferrable", "partition_without_one"),
+                )
+            ),
+            f"{_SCHEMA}-identity_narrowed_before_a_dump",
+        ),
+    ),
+    Loss(
+        "C20",
+        "signal table gone, or not published: no table can be read again alone",
+        tuple(
+            f"cdc.signals-are-heard-{fault}"
+            for fault in ("signal_table_gone", "signal_table_unpublished")
+        ),
+    ),
+    Loss(
+        "C21",
+        "rows in no event, events of no row, messages that are no event",
+        tuple(
+            f"{_TOPICS}-{fault}"
+            for fault in ("rows_in_no_event", "events_of_no_row", "message_that_is_no_event")
+        ),
+        "not where a topic's retention let go of old events, in tables with a row filter, in those "
+        "that are too large to be read each night, nor of values, which are not compared",
     ),
 )

@@ -1,0 +1,127 @@
+"""Rows of a table beside the events of its topic; neither is locked, and nothing is changed."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+
+from checks.connectors import Connectors
+from pipeline.cdc.keys import Key, KeyReader, keyed_table, primary_keys
+from pipeline.cdc.topics import live_keys
+from pipeline.config import KafkaConfig
+from pipeline.errors import ServerError
+from pipeline.kafka.topics import Topic, describe, extents
+from pipeline.postgres.lsn import Lsn
+from pipeline.registry.client import RegistryClient
+from pipeline.wait import wait_until
+
+ARRIVES = timedelta(seconds=15)
+"""How long an event may be on its way, once its change was sent to the connector."""
+EVERY = timedelta(seconds=1)
+EXAMPLES = 5
+_FOREVER = {"retention.ms": "-1", "retention.bytes": "-1"}
+_SENT = """
+    select pg_current_wal_flush_lsn()::text as written,
+           (select r.sent_lsn::text from pg_replication_slots s
+              join pg_stat_replication r on r.pid = s.active_pid where s.slot_name = %s) as sent
+"""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one side holds and the other does not, and records whose key is none of the table's."""
+
+    missing: set[Key]
+    ghosts: set[Key]
+    strangers: dict[str, str] = field(default_factory=dict)
+
+    def also_in(self, later: "Difference") -> "Difference":
+        """What is different still: what was on its way meanwhile is not."""
+        strangers = self.strangers | later.strangers
+        return Difference(self.missing & later.missing, self.ghosts & later.ghosts, strangers)
+
+    @property
+    def told(self) -> Iterator[str]:
+        """Yield the differences in words."""
+        if self.missing:
+            yield f"{len(self.missing)} rows are in no event: {_examples(self.missing)}"
+        if self.ghosts:
+            yield f"{len(self.ghosts)} events are of no row: {_examples(self.ghosts)}"
+
+
+def sizes(kafka: KafkaConfig, names: list[str]) -> dict[str, int]:
+    """How many offsets the topics have that keep an event of every row; others are left out.
+
+    A topic with a retention may have let go of the only event of an old row.
+    """
+    found = [topic for topic in describe(kafka) if topic.name in names]
+    told = extents(kafka, [place for topic in found for place in topic.places])
+    return {
+        topic.name: sum(told[place].end - told[place].start for place in topic.places)
+        for topic in found
+        if _keeps_all(topic) or not any(told[place].start for place in topic.places)
+    }
+
+
+def _keeps_all(topic: Topic) -> bool:
+    settings = topic.defaults | topic.overrides
+    return topic.compacted or all(settings.get(key) == told for key, told in _FOREVER.items())
+
+
+def difference(connectors: Connectors, table: str, topic: str) -> Difference:
+    """Compare a table with its topic, again until what was on its way has arrived.
+
+    Raises ServerError where it cannot be told whether it has.
+    """
+    config, until = connectors.source.config, time.monotonic() + ARRIVES.total_seconds()
+    written, _ = _positions(connectors)
+    found: list[Difference] = []
+
+    def arriving() -> str | None:
+        now = _once(connectors, table, topic)
+        found.append(found[-1].also_in(now) if found else now)
+        late = next(found[-1].told, None)
+        return late if time.monotonic() < until else None
+
+    wait_until(f"{topic} tells what {table} holds", arriving, within=2 * ARRIVES, every=EVERY)
+    if any(found[-1].told):
+        _, sent = _positions(connectors)
+        if sent is None or sent < written:
+            raise ServerError(
+                f"{table}: {next(found[-1].told)}; but slot {config.cdc.slot} was sent up to "
+                f"{sent}, the server had written up to {written}: they may be on their way"
+            )
+    return found[-1]
+
+
+def _once(connectors: Connectors, table: str, topic: str) -> Difference:
+    config, living, strangers = connectors.source.config, set[Key](), dict[str, str]()
+    with connectors.source.connection() as connection:
+        keyed = keyed_table(connection, table)
+        rows = _rows(connection, table)
+    with RegistryClient(config.registry.url) as registry:
+        read = KeyReader(registry, keyed)
+        for partition, raw, offset in live_keys(config.kafka, topic):
+            try:
+                living.add(read(raw))
+            except (ServerError, ValueError, LookupError, EOFError) as error:
+                strangers[f"{topic}[{partition}]@{offset}"] = f"it is no event of {table}: {error}"
+    return Difference(rows - living, living - rows, strangers)
+
+
+def _rows(connection: psycopg.Connection[Any], table: str) -> set[Key]:
+    return set(primary_keys(connection, keyed_table(connection, table)))
+
+
+def _positions(connectors: Connectors) -> tuple[Lsn, Lsn | None]:
+    """What the server has written, and what the slot's reader was sent of it."""
+    (row,) = connectors.source.rows(_SENT, connectors.source.config.cdc.slot)
+    return Lsn.parse(row["written"]), Lsn.parse(row["sent"]) if row["sent"] else None
+
+
+def _examples(keys: set[Key]) -> str:
+    some = sorted(", ".join(map(str, key)) for key in keys)[:EXAMPLES]
+    return "; ".join(some) + (", …" if len(keys) > EXAMPLES else "")
