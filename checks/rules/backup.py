@@ -70,25 +70,25 @@ def _objects(base: BaseBackup) -> Iterator[Observation]:
 @objects_match_manifest.detects
 def object_bit_flipped(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """Bit rot in storage."""
-    return files.flip_bit(scratch, _object(scratch, rng), rng)
+    return files.flip_bit(scratch, _object(scratch, rng), rng).told_as("expected sha256")
 
 
 @objects_match_manifest.detects
 def object_truncated(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """A copy that ended early."""
-    return files.truncate(scratch, _object(scratch, rng), rng)
+    return files.truncate(scratch, _object(scratch, rng), rng).told_as(" bytes, found")
 
 
 @objects_match_manifest.detects
 def object_longer(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """Two writers under one name."""
-    return files.append(scratch, _object(scratch, rng), rng)
+    return files.append(scratch, _object(scratch, rng), rng).told_as(" bytes, found")
 
 
 @objects_match_manifest.detects
 def object_missing(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """A lifecycle rule that expired the object and not its manifest."""
-    return files.drop(scratch, _object(scratch, rng))
+    return files.drop(scratch, _object(scratch, rng)).told_as("missing")
 
 
 def _object(scratch: Scratch[BaseBackup], rng: Random) -> str:
@@ -127,14 +127,16 @@ def _order(base: BaseBackup) -> str | None:
 @facts_complete.detects
 def fact_missing(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """A manifest of a tool that did not note it."""
-    return backups.drop_fact(scratch, rng.choice(sorted(FACTS)))
+    return backups.drop_fact(scratch, rng.choice(sorted(FACTS))).told_as("found None")
 
 
 @facts_complete.detects
 def ends_before_it_starts(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """Positions of two different backups in one manifest."""
     start = Lsn.parse(scratch.copy.facts["start_lsn"])
-    return backups.change_fact(scratch, "end_lsn", str(Lsn(start - rng.randrange(1, start))))
+    return backups.change_fact(
+        scratch, "end_lsn", str(Lsn(start - rng.randrange(1, start)))
+    ).told_as("a position after start_lsn")
 
 
 @check(
@@ -162,14 +164,18 @@ def manifest_bit_flipped(scratch: Scratch[BackupRepository], rng: Random) -> Dam
     content = scratch.path(backup.prefix + MANIFEST).read_bytes()
     start = content.index(b'"system_identifier"')
     done = files.flip_bit(scratch, backup.prefix + MANIFEST, rng, start=start, stop=start + 30)
-    return Damage(backup.label, done.what)
+    return Damage(backup.label, done.what, says="manifest digest is")
 
 
 @manifests_sealed.detects
 def manifest_truncated(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """A full disk while the manifest was written by something less careful than us."""
     backup = backups.latest_base(scratch)
-    return Damage(backup.label, files.truncate(scratch, backup.prefix + MANIFEST, rng).what)
+    return Damage(
+        backup.label,
+        files.truncate(scratch, backup.prefix + MANIFEST, rng).what,
+        says="not a manifest",
+    )
 
 
 @manifests_sealed.detects
@@ -180,7 +186,7 @@ def manifest_of_another_set(scratch: Scratch[BackupRepository], rng: Random) -> 
     done = files.copy_as(
         scratch, backup.prefix + MANIFEST, f"sets/{backup.kind}/{other}/{MANIFEST}"
     )
-    return Damage(other, done.what)
+    return Damage(other, done.what, says="the manifest is that of")
 
 
 @check(
@@ -223,7 +229,9 @@ def stray_object(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """Something that another program keeps in the folder of a set."""
     backup = backups.latest_base(scratch)
     entry = rng.choice(backup.manifest.objects)
-    return files.copy_as(scratch, entry.key, f"{backup.prefix}part-{rng.randrange(100)}.tar")
+    return files.copy_as(
+        scratch, entry.key, f"{backup.prefix}part-{rng.randrange(100)}.tar"
+    ).told_as("no manifest lists it")
 
 
 @no_foreign_objects.detects
@@ -231,7 +239,9 @@ def interrupted_backup_left_behind(scratch: Scratch[BackupRepository], rng: Rand
     """What a backup left that was killed days ago."""
     entry = rng.choice(backups.latest_base(scratch).manifest.objects)
     label = f"base-{_days_ago(rng.randrange(2, 9))}-dead"
-    return files.copy_as(scratch, entry.key, f"sets/base/{label}/base.tar.zst")
+    return files.copy_as(scratch, entry.key, f"sets/base/{label}/base.tar.zst").told_as(
+        "no manifest lists it"
+    )
 
 
 @check(
@@ -250,13 +260,15 @@ def newest_is_recent(repository: BackupRepository) -> Iterator[Observation]:
 @newest_is_recent.detects
 def last_night_was_skipped(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """The job did not run."""
-    return _age(scratch, timedelta(hours=26, seconds=rng.randrange(1, 86_400)))
+    return _age(scratch, timedelta(hours=26, seconds=rng.randrange(1, 86_400))).told_as(
+        " old, planned are at most"
+    )
 
 
 @newest_is_recent.detects
 def clock_was_wrong(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """A backup from the future stays the newest for ever."""
-    return _age(scratch, -timedelta(minutes=rng.randrange(10, 600)))
+    return _age(scratch, -timedelta(minutes=rng.randrange(10, 600))).told_as("a clock is wrong")
 
 
 @newest_is_recent.detects
@@ -264,7 +276,9 @@ def no_backup_at_all(scratch: Scratch[BackupRepository], _rng: Random) -> Damage
     """Retention removed the last one, or it was never taken."""
     backup = backups.latest_base(scratch)
     files.drop(scratch, backup.prefix + MANIFEST)
-    return Damage(backup.kind, f"the only set, {backup.label}, lost its manifest")
+    return Damage(
+        backup.kind, f"the only set, {backup.label}, lost its manifest", says="there is none"
+    )
 
 
 def _age(scratch: Scratch[BackupRepository], by: timedelta) -> Damage:

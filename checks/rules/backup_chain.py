@@ -48,7 +48,7 @@ def parent_removed(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """A lifecycle rule that expires what is old, and not what is in use."""
     lost = rng.choice(backups.links(scratch)[:-1])
     backups.remove_set(scratch, lost)
-    return Damage(lost.label, "the whole set is gone")
+    return Damage(lost.label, "the whole set is gone", says="which is gone")
 
 
 @chains_unbroken.detects_in_a_chain
@@ -58,14 +58,20 @@ def parent_exchanged(scratch: Scratch[BackupRepository], _rng: Random) -> Damage
     body = newest.manifest.model_dump() | {"label": middle.label}
     body["facts"] = {**body["facts"], chain.PARENT: chain.as_fact(full)}
     backups.write_manifest(scratch, body)
-    return Damage(middle.label, f"it is a copy of {newest.label} now")
+    return Damage(
+        middle.label, f"it is a copy of {newest.label} now", says="but its manifest has sha256"
+    )
 
 
 @chains_unbroken.detects_in_a_chain
 def parent_edited(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """Somebody corrected a manifest by hand, and made its seal anew."""
     edited = rng.choice(backups.links(scratch)[:-1])
-    return Damage(edited.label, backups.change_fact(scratch, "database", "other", edited).what)
+    return Damage(
+        edited.label,
+        backups.change_fact(scratch, "database", "other", edited).what,
+        says="but its manifest has sha256",
+    )
 
 
 @chains_unbroken.detects_in_a_chain
@@ -75,7 +81,7 @@ def links_in_the_wrong_order(scratch: Scratch[BackupRepository], _rng: Random) -
     backups.change_fact(scratch, chain.PARENT, chain.as_fact(full), newest)
     moved = backups.found(scratch, newest)
     backups.change_fact(scratch, chain.PARENT, chain.as_fact(moved), middle)
-    return Damage(newest.label, f"{middle.label} builds on it, and is older")
+    return Damage(newest.label, f"{middle.label} builds on it, and is older", says="but it ends at")
 
 
 @chains_unbroken.detects_in_a_chain
@@ -84,7 +90,11 @@ def parent_of_another_system(scratch: Scratch[BackupRepository], rng: Random) ->
     full, *_ = backups.links(scratch)
     backups.change_fact(scratch, "system_identifier", str(rng.randrange(1 << 62)), full)
     backups.built_on_what_is_there(scratch)
-    return Damage(full.label, "it is of another server, and every digest is right")
+    return Damage(
+        full.label,
+        "it is of another server, and every digest is right",
+        says="but its system_identifier is",
+    )
 
 
 @chains_unbroken.detects_in_a_chain
@@ -93,7 +103,11 @@ def parent_of_another_branch(scratch: Scratch[BackupRepository], rng: Random) ->
     full, *_ = backups.links(scratch)
     backups.change_fact(scratch, "timeline", rng.randrange(2, 9), full)
     backups.built_on_what_is_there(scratch)
-    return Damage(full.label, "it is of another timeline, and every digest is right")
+    return Damage(
+        full.label,
+        "it is of another timeline, and every digest is right",
+        says="but its timeline is",
+    )
 
 
 @chains_unbroken.detects_in_a_chain
@@ -107,7 +121,11 @@ def parent_that_does_not_tell(scratch: Scratch[BackupRepository], rng: Random) -
     backups.change_fact(scratch, chain.PARENT, {**stated, "manifest": digest}, middle)
     as_it_is_now = chain.as_fact(backups.found(scratch, middle))
     backups.change_fact(scratch, chain.PARENT, as_it_is_now)
-    return Damage(full.label, f"its manifest does not tell {name}, and every digest is right")
+    return Damage(
+        full.label,
+        f"its manifest does not tell {name}, and every digest is right",
+        says="does not tell end_lsn",
+    )
 
 
 @chains_unbroken.detects_in_a_chain
@@ -117,14 +135,20 @@ def parent_that_ends_too_late(scratch: Scratch[BackupRepository], rng: Random) -
     end = Lsn(Lsn.parse(newest.manifest.facts["start_lsn"]) + rng.randrange(1, 1 << 20))
     backups.change_fact(scratch, "end_lsn", str(end), middle)
     backups.built_on_what_is_there(scratch)
-    return Damage(middle.label, f"it ends at {end}, after the start of what builds on it")
+    return Damage(
+        middle.label,
+        f"it ends at {end}, after the start of what builds on it",
+        says="but it ends at",
+    )
 
 
 @objects_match_manifest.detects_in_a_chain
 def object_of_a_parent_damaged(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """Bit rot in the full backup, below increments that are whole."""
     below = rng.choice(backups.links(scratch)[:-1])
-    return files.flip_bit(scratch, rng.choice(below.manifest.objects).key, rng)
+    return files.flip_bit(scratch, rng.choice(below.manifest.objects).key, rng).told_as(
+        "expected sha256"
+    )
 
 
 @objects_match_manifest.detects_in_a_chain
@@ -132,7 +156,7 @@ def parent_of_an_incremental_missing(scratch: Scratch[BaseBackup], rng: Random) 
     """A retention that counts sets, and not what they build on."""
     newest, lost = scratch.copy.manifest.label, rng.choice(backups.links(scratch)[:-1])
     backups.remove_set(scratch, lost)
-    return Damage(newest, f"{lost.label}, on which it builds, was removed")
+    return Damage(newest, f"{lost.label}, on which it builds, was removed", says="which is gone")
 
 
 @facts_complete.detects_in_a_chain
@@ -145,4 +169,4 @@ def fact_of_a_parent_missing(scratch: Scratch[BaseBackup], rng: Random) -> Damag
     name = rng.choice(sorted(FACTS.keys() - set(chain.COMPARED)))
     backups.drop_fact(scratch, name, full)
     backups.built_on_what_is_there(scratch)
-    return Damage(named(full.label, name), "the manifest does not tell it")
+    return Damage(named(full.label, name), "the manifest does not tell it", says="found None")

@@ -69,7 +69,7 @@ def set_removed_early(scratch: Scratch[BackupRepository], _rng: Random) -> Damag
     backup = backups.latest_base(scratch)
     for key in list(backup.store.list(backup.prefix)):
         files.drop(scratch, key)
-    return Damage(backup.label, "the whole set is gone")
+    return Damage(backup.label, "the whole set is gone", says="it is not here")
 
 
 @none_vanished.detects
@@ -77,7 +77,7 @@ def manifest_removed(scratch: Scratch[BackupRepository], _rng: Random) -> Damage
     """A copy of the repository that left out small files."""
     backup = backups.latest_base(scratch)
     files.drop(scratch, backup.prefix + MANIFEST)
-    return Damage(backup.label, "its manifest is gone")
+    return Damage(backup.label, "its manifest is gone", says="it is not here")
 
 
 @none_vanished.detects
@@ -86,4 +86,6 @@ def backup_that_ended_elsewhere(scratch: Scratch[BackupRepository], rng: Random)
     backup = backups.latest_base(scratch)
     end = Lsn.parse(backup.manifest.facts["end_lsn"])
     backups.change_fact(scratch, "end_lsn", str(Lsn(end + rng.randrange(1, 1 << 20))))
-    return Damage(backup.label, "its manifest names another end")
+    return Damage(
+        backup.label, "its manifest names another end", says="the server says that it ended at"
+    )

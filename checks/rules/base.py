@@ -78,20 +78,26 @@ def _own_sum(manifest: bytes) -> str | None:
 def file_bit_flipped_before_storing(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """Bad memory on the way: our own digest was taken of the damaged bytes."""
     name, what = _some_file(scratch, rng), "one bit was flipped, all digests of ours agree"
-    return change_file(scratch, name, lambda content: files.flipped(content, rng), what)
+    return change_file(scratch, name, lambda content: files.flipped(content, rng), what).told_as(
+        "expected sha256"
+    )
 
 
 @files_match_server_manifest.detects
 def file_left_out(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """An exclude rule that matches too much."""
-    return change_file(scratch, _some_file(scratch, rng), lambda _: None, "it was left out")
+    return change_file(
+        scratch, _some_file(scratch, rng), lambda _: None, "it was left out"
+    ).told_as("not in the backup")
 
 
 @files_match_server_manifest.detects
 def file_truncated(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """A file that was cut while it was read."""
     name = _some_file(scratch, rng)
-    return change_file(scratch, name, lambda content: content[: len(content) // 2], "it was cut")
+    return change_file(
+        scratch, name, lambda content: content[: len(content) // 2], "it was cut"
+    ).told_as(" bytes, found")
 
 
 @files_match_server_manifest.detects
@@ -99,7 +105,7 @@ def file_added(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """Something that another program keeps in the data folder, or hid there."""
     name = f"base/{rng.randrange(100_000, 999_999)}"
     backups.repack(scratch, lambda _, content: content, added={name: rng.randbytes(100)})
-    return Damage(name, "it is in the archive, and in no list")
+    return Damage(name, "it is in the archive, and in no list", says="PostgreSQL did not list it")
 
 
 def _some_file(scratch: Scratch[BaseBackup], rng: Random) -> str:
@@ -163,7 +169,9 @@ def _agrees(name: str, expected: str | None, found: re.Match[str] | None) -> Obs
 @label_agrees_with_manifest.detects
 def label_left_out(scratch: Scratch[BaseBackup], _rng: Random) -> Damage:
     """The classic: a copy without backup_label starts, and misses data without a word."""
-    return change_file(scratch, LABEL, lambda _: None, "it was left out")
+    return change_file(scratch, LABEL, lambda _: None, "it was left out").told_as(
+        "not in the backup"
+    )
 
 
 @label_agrees_with_manifest.detects
@@ -176,14 +184,14 @@ def label_of_another_start(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
         return content.replace(str(start).encode(), str(other).encode())
 
     change_file(scratch, LABEL, replace, "")
-    return Damage("start_lsn", f"the label names {other}")
+    return Damage("start_lsn", f"the label names {other}", says="in backup_label, found")
 
 
 @label_agrees_with_manifest.detects
 def manifest_of_another_backup(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """Two backups whose manifests were exchanged, each with a good seal."""
     timeline = scratch.copy.facts["timeline"] + rng.randrange(1, 9)
-    return backups.change_fact(scratch, "timeline", timeline)
+    return backups.change_fact(scratch, "timeline", timeline).told_as("in backup_label, found")
 
 
 @check(
@@ -254,13 +262,17 @@ def control_file_bit_flipped(scratch: Scratch[BaseBackup], rng: Random) -> Damag
     def flip(content: bytes) -> bytes:
         return files.flipped(content, rng, start=48, stop=200)
 
-    return change_file(scratch, CONTROL, flip, "one bit was flipped")
+    return change_file(scratch, CONTROL, flip, "one bit was flipped").told_as(
+        "its checksum does not match"
+    )
 
 
 @control_data_agrees.detects
 def control_file_left_out(scratch: Scratch[BaseBackup], _rng: Random) -> Damage:
     """The file that must be copied last, and was not."""
-    return change_file(scratch, CONTROL, lambda _: None, "it was left out")
+    return change_file(scratch, CONTROL, lambda _: None, "it was left out").told_as(
+        "not in the backup"
+    )
 
 
 @control_data_agrees.detects
@@ -280,7 +292,11 @@ def control_file_reset(scratch: Scratch[BaseBackup], _rng: Random) -> Damage:
         lambda content: control.reset(content, version, copy.tools),
         forged=True,
     )
-    return Damage("state", "pg_resetwal wrote a new control file, all lists agree")
+    return Damage(
+        "state",
+        "pg_resetwal wrote a new control file, all lists agree",
+        says="pg_resetwal wrote this",
+    )
 
 
 @control_data_agrees.detects
@@ -291,4 +307,8 @@ def control_file_of_a_later_day(scratch: Scratch[BaseBackup], rng: Random) -> Da
     earlier = Lsn(checkpoint - rng.randrange(1, 1 << 12))
     assert earlier < end
     backups.change_fact(scratch, "end_lsn", str(earlier))
-    return Damage("end_lsn", f"the set ends at {earlier}, its control file is of {checkpoint}")
+    return Damage(
+        "end_lsn",
+        f"the set ends at {earlier}, its control file is of {checkpoint}",
+        says="the latest checkpoint",
+    )

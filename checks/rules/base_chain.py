@@ -45,7 +45,7 @@ def file_of_a_parent_damaged_before_storing(scratch: Scratch[BaseBackup], rng: R
         lambda content: files.flipped(content, rng),
         "one bit was flipped, all digests of ours agree",
         backup=full,
-    )
+    ).told_as("expected sha256")
 
 
 @label_agrees_with_manifest.detects_in_a_chain
@@ -54,7 +54,11 @@ def increment_that_passes_for_a_full_backup(scratch: Scratch[BaseBackup], _rng: 
     _, middle, _ = backups.links(scratch)
     backups.change_fact(scratch, chain.PARENT, None, middle)
     backups.built_on_what_is_there(scratch)
-    return Damage(named(middle.label, chain.PARENT), "its manifest names no parent, its label does")
+    return Damage(
+        named(middle.label, chain.PARENT),
+        "its manifest names no parent, its label does",
+        says="expected None in backup_label",
+    )
 
 
 @label_agrees_with_manifest.detects_in_a_chain
@@ -62,7 +66,11 @@ def link_taken_out_of_the_chain(scratch: Scratch[BaseBackup], _rng: Random) -> D
     """A chain made shorter by hand: every digest is right, and blocks of one day are gone."""
     full, middle, _ = backups.links(scratch)
     backups.change_fact(scratch, chain.PARENT, chain.as_fact(full))
-    return Damage(chain.PARENT, f"its manifest names {full.label}, it was taken on {middle.label}")
+    return Damage(
+        chain.PARENT,
+        f"its manifest names {full.label}, it was taken on {middle.label}",
+        says="in backup_label, found",
+    )
 
 
 @control_data_agrees.detects_in_a_chain
@@ -111,7 +119,9 @@ def wal_of_a_parent_left_out(scratch: Scratch[BaseBackup], _rng: Random) -> Dama
     """A clean-up that took the WAL of old sets, because the archive has it."""
     full, *_ = backups.links(scratch)
     held = list(scratch.copy.links())[-1].contents.wal_heads
-    return change_file(scratch, max(held), lambda _: None, "it was left out", backup=full)
+    return change_file(scratch, max(held), lambda _: None, "it was left out", backup=full).told_as(
+        "not in the backup"
+    )
 
 
 @tablespaces_complete.detects_in_a_chain
@@ -122,7 +132,11 @@ def tablespace_of_a_parent_missing(scratch: Scratch[BaseBackup], rng: Random) ->
     place = {"oid": oid, "name": "fast", "location": "/mnt/fast"}
     backups.change_fact(scratch, tablespaces.FACT, [place], full)
     backups.built_on_what_is_there(scratch)
-    return Damage(named(full.label, oid), "the server had it, the set has no archive of it")
+    return Damage(
+        named(full.label, oid),
+        "the server had it, the set has no archive of it",
+        says="unknown to: archives",
+    )
 
 
 @page_checksums_agree.detects_in_a_chain
@@ -131,13 +145,15 @@ def page_of_a_parent_flipped(scratch: Scratch[BaseBackup], rng: Random) -> Damag
     full, *_ = backups.links(scratch)
     below = list(scratch.copy.links())[-1]
     done = pages.change_page(scratch, table_file(below, rng), rng, _flip(rng), full)
-    return Damage(named(full.label, done.subject), done.what)
+    return Damage(named(full.label, done.subject), done.what, says="its checksum is")
 
 
 @page_checksums_agree.detects_in_a_chain
 def block_of_an_increment_flipped(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """Bit rot in a page that changed since: every digest is one of the damaged bytes."""
-    return increments.change_block(scratch, some_increment(scratch, rng), rng, _flip(rng))
+    return increments.change_block(scratch, some_increment(scratch, rng), rng, _flip(rng)).told_as(
+        "its checksum is"
+    )
 
 
 @page_checksums_agree.detects_in_a_chain
@@ -145,7 +161,11 @@ def block_of_an_increment_misplaced(scratch: Scratch[BaseBackup], rng: Random) -
     """A wrong number in the header: combining would put a good page where it does not belong."""
     name = some_increment(scratch, rng)
     increments.change_increment(scratch, name, lambda content: increments.moved_block(content, rng))
-    return Damage(name, "one of its blocks has the number of the next, all lists agree")
+    return Damage(
+        name,
+        "one of its blocks has the number of the next, all lists agree",
+        says="its checksum is",
+    )
 
 
 @page_headers_make_sense.detects_in_a_chain
@@ -155,7 +175,7 @@ def increment_from_the_future(scratch: Scratch[BaseBackup], rng: Random) -> Dama
     later = Lsn(end + rng.randrange(1 << 20, 1 << 30))
     return increments.change_block(
         scratch, some_increment(scratch, rng), rng, lambda page, number: date(page, number, later)
-    )
+    ).told_as("the backup ends at")
 
 
 def _flip(rng: Random) -> Callable[[bytearray, int], None]:

@@ -83,7 +83,7 @@ def _told(one: Brought) -> str | None:
 @increments_hold_every_change.detects_in_a_chain
 def changed_block_left_out(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """A change that the summary of WAL missed: every page, list and digest is right."""
-    return _leave_block_out(scratch, rng, backups.latest_base(scratch))
+    return _leave_block_out(scratch, rng, backups.latest_base(scratch)).told_as("not here")
 
 
 @increments_hold_every_change.detects_in_a_chain
@@ -91,7 +91,7 @@ def changed_block_left_out_of_a_link(scratch: Scratch[WalArchive], rng: Random) 
     """The same in an increment below the newest one, with which a restore combines it."""
     _, middle, _ = backups.links(scratch)
     done = _leave_block_out(scratch, rng, middle)
-    return Damage(named(middle.label, done.subject), done.what)
+    return Damage(named(middle.label, done.subject), done.what, says="not here")
 
 
 @increments_hold_every_change.detects_in_a_chain
@@ -99,7 +99,11 @@ def changes_of_a_table_left_out(scratch: Scratch[WalArchive], _rng: Random) -> D
     """The summary of a day that never heard of a table: it would come back as of the day before."""
     name = _most_changed(backups.latest_base(scratch))
     increments.change_increment(scratch, name, increments.unchanged)
-    return Damage(name, f"it says that nothing of {changed_file(name)} changed, all lists agree")
+    return Damage(
+        name,
+        f"it says that nothing of {changed_file(name)} changed, all lists agree",
+        says="more: not here",
+    )
 
 
 def _leave_block_out(scratch: Scratch[WalArchive], rng: Random, backup: BackupSet) -> Damage:

@@ -71,7 +71,11 @@ def file_below_left_out(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
         forged=True,
         backup=full,
     )
-    return Damage(name, f"{left_out} was left out of {full.label}, all lists agree")
+    return Damage(
+        name,
+        f"{left_out} was left out of {full.label}, all lists agree",
+        says="nor an increment of it",
+    )
 
 
 @increments_combine.detects_in_a_chain
@@ -81,7 +85,9 @@ def increment_cut(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     increments.change_increment(
         scratch, name, lambda content: content[: -rng.randrange(1, len(content) // 2)]
     )
-    return Damage(name, "its end was cut off, all lists agree")
+    return Damage(
+        name, "its end was cut off, all lists agree", says="that its header names are missing"
+    )
 
 
 @increments_combine.detects_in_a_chain
@@ -91,7 +97,9 @@ def increment_of_nothing(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     increments.change_increment(
         scratch, name, lambda content: files.flipped(content, rng, stop=_MAGIC)
     )
-    return Damage(name, "a bit of its magic number was flipped, all lists agree")
+    return Damage(
+        name, "a bit of its magic number was flipped, all lists agree", says="it begins with"
+    )
 
 
 def some_increment(scratch: Scratch[BaseBackup], rng: Random) -> str:

@@ -130,7 +130,9 @@ def built_with_other_pages(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
         lambda content: control.with_block_size(content, PAGE_SIZE, blocks, size),
         forged=True,
     )
-    return Damage("Database block size", f"the control file says {size}")
+    return Damage(
+        "Database block size", f"the control file says {size}", says="expected 8192, found 16384"
+    )
 
 
 @version_and_sizes.detects
@@ -187,13 +189,15 @@ def _foreign(name: str, found: FirstPage | None, facts: dict[str, Any]) -> str |
 @own_wal_complete.detects
 def last_wal_left_out(scratch: Scratch[BaseBackup], _rng: Random) -> Damage:
     """A backup whose end never came: pg_backup_stop failed, and somebody kept what was there."""
-    return _change_wal(scratch, lambda _: None, "it was left out")
+    return _change_wal(scratch, lambda _: None, "it was left out").told_as("not in the backup")
 
 
 @own_wal_complete.detects
 def last_wal_empty(scratch: Scratch[BaseBackup], _rng: Random) -> Damage:
     """A segment whose size was reserved, and whose content never came."""
-    return _change_wal(scratch, lambda content: bytes(len(content)), "it is zero")
+    return _change_wal(scratch, lambda content: bytes(len(content)), "it is zero").told_as(
+        "its first page says FirstPage(timeline=0"
+    )
 
 
 @own_wal_complete.detects
@@ -205,7 +209,7 @@ def last_wal_of_another_place(scratch: Scratch[BaseBackup], rng: Random) -> Dama
         changed[rng.randrange(8, 16)] ^= 1 << rng.randrange(8)
         return bytes(changed)
 
-    return _change_wal(scratch, flip, "its header was changed")
+    return _change_wal(scratch, flip, "its header was changed").told_as("its first page says")
 
 
 def _change_wal(scratch: Scratch[BaseBackup], change: backups.Change, what: str) -> Damage:
@@ -244,7 +248,11 @@ def archive_of_a_tablespace_missing(scratch: Scratch[BaseBackup], rng: Random) -
     oid = str(rng.randrange(16_384, 99_999))
     place = {"oid": oid, "name": "fast", "location": "/mnt/fast"}
     backups.change_fact(scratch, tablespaces.FACT, [place])
-    return Damage(oid, "the server had that tablespace, the set has no archive of it")
+    return Damage(
+        oid,
+        "the server had that tablespace, the set has no archive of it",
+        says="unknown to: archives",
+    )
 
 
 @tablespaces_complete.detects
@@ -257,4 +265,6 @@ def listed_files_of_an_unknown_tablespace(scratch: Scratch[BaseBackup], rng: Ran
         listed["Files"].append({**listed["Files"][0], "Path": path})
 
     backups.change_server_list(scratch, add)
-    return Damage(oid, "PostgreSQL lists its files, the set has none of them")
+    return Damage(
+        oid, "PostgreSQL lists its files, the set has none of them", says="unknown to: server"
+    )

@@ -46,13 +46,15 @@ def page_bit_flipped(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     def flip(page: bytearray, _number: int) -> None:
         page[rng.randrange(pages.HEADER, PAGE_SIZE)] ^= 1 << rng.randrange(8)
 
-    return pages.change_page(scratch, _table_file(scratch, rng), rng, flip)
+    return pages.change_page(scratch, _table_file(scratch, rng), rng, flip).told_as(
+        "its checksum is"
+    )
 
 
 @page_checksums_agree.detects
 def pages_exchanged(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """A disk that wrote two pages to each other's place: each is whole, and not where it was."""
-    return pages.swap_pages(scratch, _table_file(scratch, rng), rng)
+    return pages.swap_pages(scratch, _table_file(scratch, rng), rng).told_as("its checksum is")
 
 
 @page_checksums_agree.detects
@@ -63,7 +65,9 @@ def old_half_of_a_page(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
         half = PAGE_SIZE // 2
         page[half:] = rng.randbytes(half)
 
-    return pages.change_page(scratch, _table_file(scratch, rng), rng, tear)
+    return pages.change_page(scratch, _table_file(scratch, rng), rng, tear).told_as(
+        "its checksum is"
+    )
 
 
 def _table_file(scratch: Scratch[BaseBackup], rng: Random) -> str:
@@ -102,7 +106,7 @@ def page_from_the_future(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     later = Lsn(end + rng.randrange(1 << 20, 1 << 30))
     return pages.change_page(
         scratch, _table_file(scratch, rng), rng, lambda page, number: date(page, number, later)
-    )
+    ).told_as("the backup ends at")
 
 
 @page_headers_make_sense.detects
@@ -113,7 +117,9 @@ def header_garbled(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
         page[pages.LOWER : pages.LOWER + 2] = _little(rng.randrange(PAGE_SIZE, 1 << 16), 2)
         _seal(page, number)
 
-    return pages.change_page(scratch, _table_file(scratch, rng), rng, rewrite)
+    return pages.change_page(scratch, _table_file(scratch, rng), rng, rewrite).told_as(
+        "its parts end at"
+    )
 
 
 @page_headers_make_sense.detects
@@ -125,7 +131,9 @@ def last_page_cut(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
         return content[:-lost] if found.removeprefix("./") == name else content
 
     backups.repack(scratch, cut, forged=True)
-    return Damage(name, f"its last {lost} bytes are gone, all lists agree")
+    return Damage(
+        name, f"its last {lost} bytes are gone, all lists agree", says="bytes that are no page"
+    )
 
 
 def date(page: bytearray, number: int, position: Lsn) -> None:

@@ -25,7 +25,7 @@ PATIENCE = "60s"
 _BEGINS = """
     select data from pg_logical_slot_peek_binary_changes(
                %s, %s, null, 'proto_version', '1', 'publication_names', %s)
-     where get_byte(data, 0) = ascii('B') order by lsn desc limit 1
+     where get_byte(data, 0) = ascii('B') order by substring(data from 2 for 8) desc limit 1
 """
 
 
@@ -95,7 +95,8 @@ def _last_published(source: SourceServer, slot: Slot, publication: str, upto: Ls
         row = connection.execute(_BEGINS, [slot.name, str(upto), publication]).fetchone()
     if row is None:
         return None
-    _, committed = struct.unpack_from(">qq", row[0], 1)  # message formats: B, LSN, time, xid
+    # logical replication message formats: B, LSN of the commit, its time, xid
+    _, committed = struct.unpack_from(">qq", row[0], 1)
     return int(committed) + EPOCH
 
 

@@ -68,7 +68,9 @@ def roles_left_out(scratch: Scratch[LogicalBackup], _rng: Random) -> Damage:
     backup = backups.latest_logical(scratch)
     kept = [one for one in backup.manifest.objects if not one.key.endswith(logical.GLOBALS)]
     backups.reseal(scratch, backup, objects=kept)
-    return Damage(backup.prefix + logical.GLOBALS, "the set was made without it")
+    return Damage(
+        backup.prefix + logical.GLOBALS, "the set was made without it", says="not in the manifest"
+    )
 
 
 def _dump(scratch: Scratch[LogicalBackup]) -> str:
@@ -96,13 +98,17 @@ def dump_reads_to_its_end(dump: LogicalBackup) -> Iterator[Observation]:
 @dump_reads_to_its_end.detects
 def stored_dump_was_cut(scratch: Scratch[LogicalBackup], rng: Random) -> Damage:
     """A full disk under pg_dump, in a script without pipefail: the digest is of what came."""
-    return dumps.change(scratch, logical.DUMP, lambda content: content[: _later(content, rng)])
+    return dumps.change(
+        scratch, logical.DUMP, lambda content: content[: _later(content, rng)]
+    ).told_as("could not read from input file")
 
 
 @dump_reads_to_its_end.detects
 def packed_rows_damaged(scratch: Scratch[LogicalBackup], _rng: Random) -> Damage:
     """Bad memory while the dump was packed: the digest is of the damaged bytes."""
-    return dumps.change(scratch, logical.DUMP, dumps.break_a_packed_block)
+    return dumps.change(scratch, logical.DUMP, dumps.break_a_packed_block).told_as(
+        "could not uncompress data"
+    )
 
 
 @dump_reads_to_its_end.detects
@@ -110,7 +116,7 @@ def roles_cut(scratch: Scratch[LogicalBackup], rng: Random) -> Damage:
     """pg_dumpall lost its connection half way."""
     return dumps.change(
         scratch, logical.GLOBALS, lambda content: content[: rng.randrange(len(content) // 2)]
-    )
+    ).told_as("its last line is not")
 
 
 def _later(content: bytes, rng: Random) -> int:
@@ -154,28 +160,32 @@ def dump_of_one_table_only(scratch: Scratch[LogicalBackup], rng: Random) -> Dama
     """A filter that somebody left in the job."""
     left, kept = rng.sample(["customers", "orders"], 2)
     dumps.taken_otherwise(scratch, f"--table=shop.{kept}")
-    return Damage(f"shop.{left}", f"only shop.{kept} was dumped")
+    return Damage(f"shop.{left}", f"only shop.{kept} was dumped", says="not in it")
 
 
 @holds_what_it_lists.detects
 def dump_of_another_database(scratch: Scratch[LogicalBackup], _rng: Random) -> Damage:
     """The job connects to the default database: a good dump, of nothing."""
     dumps.taken_otherwise(scratch, dbname="template1")
-    return Damage("database", "template1 was dumped in its place")
+    return Damage(
+        "database", "template1 was dumped in its place", says="expected postgres, found template1"
+    )
 
 
 @holds_what_it_lists.detects
 def dump_by_an_older_program(scratch: Scratch[LogicalBackup], _rng: Random) -> Damage:
     """The pg_dump of another installation came first in PATH (GitLab, 2017)."""
     dumps.change(scratch, logical.DUMP, dumps.by_an_older_program)
-    return Damage("pg_dump", "its version is older than the server's")
+    return Damage(
+        "pg_dump", "its version is older than the server's", says="pg_dump was of version"
+    )
 
 
 @holds_what_it_lists.detects
 def dump_without_rows(scratch: Scratch[LogicalBackup], _rng: Random) -> Damage:
     """Taken right after something had emptied every table."""
     sources.logical_backup_after(scratch, "truncate shop.customers, shop.orders")
-    return Damage("rows", "every table was empty")
+    return Damage("rows", "every table was empty", says="no table has any row")
 
 
 @check(
@@ -202,7 +212,7 @@ def facts_complete(dump: LogicalBackup) -> Iterator[Observation]:
 def fact_not_noted(scratch: Scratch[LogicalBackup], rng: Random) -> Damage:
     """A manifest of a tool that did not note it."""
     name = rng.choice(sorted(set(FACTS) - {"scope"}))
-    return backups.drop_fact(scratch, name, backups.latest_logical(scratch))
+    return backups.drop_fact(scratch, name, backups.latest_logical(scratch)).told_as("found None")
 
 
 @facts_complete.detects
@@ -213,7 +223,11 @@ def table_without_digest(scratch: Scratch[LogicalBackup], rng: Random) -> Damage
     table = rng.choice(tables)
     del table["digest"]
     backups.change_fact(scratch, "tables", tables, backup)
-    return Damage(f"{table['schema']}.{table['name']}", "it was noted without a digest")
+    return Damage(
+        f"{table['schema']}.{table['name']}",
+        "it was noted without a digest",
+        says="noted without digest",
+    )
 
 
 @check(
@@ -234,7 +248,9 @@ def logical_backup_skipped(scratch: Scratch[BackupRepository], rng: Random) -> D
     earlier = timedelta(hours=26, seconds=rng.randrange(1, 86_400))
     times = {name: getattr(backup.manifest, name) - earlier for name in ("started", "finished")}
     backups.reseal(scratch, backup, **times)
-    return Damage(logical.KIND, f"its newest set became {earlier} older")
+    return Damage(
+        logical.KIND, f"its newest set became {earlier} older", says=" old, planned are at most"
+    )
 
 
 @whole_database_is_recent.detects
@@ -253,4 +269,6 @@ def schema_alone_since(scratch: Scratch[BackupRepository], rng: Random) -> Damag
     scope = rng.choice(("database, schema only", "tables"))
     backup = backups.latest_logical(scratch)
     backups.change_fact(scratch, "scope", scope, backup)
-    return Damage(logical.KIND, f"its only set is of: {scope}")
+    return Damage(
+        logical.KIND, f"its only set is of: {scope}", says="there is none of a whole database"
+    )

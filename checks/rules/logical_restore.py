@@ -53,7 +53,9 @@ def letter_changed_in_the_dump(scratch: Scratch[LogicalRestore], rng: Random) ->
     dumps.taken_otherwise(scratch, compressed=False)
     name = f"customer {rng.randrange(10, 99)}".encode()
     dumps.change(scratch, logical.DUMP, lambda content: dumps.change_a_letter(content, name))
-    return Damage("shop.customers", f"one letter of {name!r} became another")
+    return Damage(
+        "shop.customers", f"one letter of {name!r} became another", says="rows with digest"
+    )
 
 
 @restores_every_row.detects
@@ -63,7 +65,7 @@ def rows_missing_in_the_dump(scratch: Scratch[LogicalRestore], rng: Random) -> D
     with sources.running(scratch):
         sources.execute(scratch, gone)
     dumps.taken_otherwise(scratch)
-    return Damage("shop.orders", "the dump was taken after a row had gone")
+    return Damage("shop.orders", "the dump was taken after a row had gone", says="rows with digest")
 
 
 @restores_every_row.detects
@@ -79,7 +81,11 @@ def large_objects_left_out(scratch: Scratch[LogicalRestore], rng: Random) -> Dam
 def dump_that_does_not_load(scratch: Scratch[LogicalRestore], _rng: Random) -> Damage:
     """Damage that only a load finds; a script that swallows its error calls it a restore."""
     dumps.change(scratch, logical.DUMP, dumps.break_a_packed_block)
-    return Damage(backups.latest_logical(scratch).label, "packed rows were damaged before storing")
+    return Damage(
+        backups.latest_logical(scratch).label,
+        "packed rows were damaged before storing",
+        says="pg_restore ended with exit code",
+    )
 
 
 @check(
@@ -116,7 +122,7 @@ def role_left_out(scratch: Scratch[LogicalRestore], rng: Random) -> Damage:
             line for line in content.splitlines(keepends=True) if role.encode() not in line
         ),
     )
-    return Damage(f"role {role}", "globals.sql does not make it")
+    return Damage(f"role {role}", "globals.sql does not make it", says="it did not come back")
 
 
 @restores_the_catalogue.detects
@@ -135,7 +141,11 @@ def grants_and_owners_left_out(scratch: Scratch[LogicalRestore], rng: Random) ->
 def publication_left_out(scratch: Scratch[LogicalRestore], _rng: Random) -> Damage:
     """A dump with --no-publications: every row comes back, and CDC is silent."""
     dumps.taken_otherwise(scratch, "--no-publications")
-    return Damage(f"publication {scratch.config.cdc.publication}", "the dump does not make it")
+    return Damage(
+        f"publication {scratch.config.cdc.publication}",
+        "the dump does not make it",
+        says="it did not come back",
+    )
 
 
 @restores_the_catalogue.detects
@@ -147,7 +157,9 @@ def row_security_left_out(scratch: Scratch[LogicalRestore], _rng: Random) -> Dam
         "create policy own on shop.orders using (customer = 1)",
     )
     dumps.taken_otherwise(scratch, "--no-policies")
-    return Damage("policy own on shop.orders", "the dump does not make it")
+    return Damage(
+        "policy own on shop.orders", "the dump does not make it", says="it did not come back"
+    )
 
 
 @restores_the_catalogue.detects
@@ -162,7 +174,11 @@ def setting_of_the_database_lost(scratch: Scratch[LogicalRestore], rng: Random) 
         reset = sql.SQL("alter database {} reset all").format(sql.Identifier(name))
         sources.execute(scratch, reset)
     dumps.taken_otherwise(scratch)
-    return Damage(f"setting of {name}", "the dump was taken after it had been reset")
+    return Damage(
+        f"setting of {name}",
+        "the dump was taken after it had been reset",
+        says="it did not come back",
+    )
 
 
 @restores_the_catalogue.detects
@@ -172,7 +188,11 @@ def default_privileges_left_out(scratch: Scratch[LogicalRestore], _rng: Random) 
     sources.logical_backup_after(scratch, grant)
     dumps.taken_otherwise(scratch, "--no-privileges")
     owner = scratch.config.postgres.user
-    return Damage(f"default privileges {owner} shop r", "the dump does not make them")
+    return Damage(
+        f"default privileges {owner} shop r",
+        "the dump does not make them",
+        says="it did not come back",
+    )
 
 
 @restores_the_catalogue.detects
@@ -181,7 +201,9 @@ def extension_of_another_version(scratch: Scratch[LogicalRestore], rng: Random) 
     version = f"1.{rng.randrange(1, 4)}"
     make = sql.SQL("create extension amcheck version {}").format(sql.Literal(version))
     sources.logical_backup_after(scratch, make)
-    return Damage("extension amcheck", f"the source has its version {version}")
+    return Damage(
+        "extension amcheck", f"the source has its version {version}", says="expected '1.1"
+    )
 
 
 @restores_the_catalogue.detects
@@ -196,7 +218,11 @@ def event_trigger_left_out(scratch: Scratch[LogicalRestore], rng: Random) -> Dam
     with sources.running(scratch):
         sources.execute(scratch, sql.SQL("drop event trigger {}").format(name))
     dumps.taken_otherwise(scratch)
-    return Damage(f"event trigger {name.as_string()[1:-1]}", "the dump does not make it")
+    return Damage(
+        f"event trigger {name.as_string()[1:-1]}",
+        "the dump does not make it",
+        says="it did not come back",
+    )
 
 
 @restores_the_catalogue.detects
@@ -204,7 +230,7 @@ def database_of_another_encoding(scratch: Scratch[LogicalRestore], _rng: Random)
     """A database with the default of another machine: one day a row does not fit into it."""
     old, new = b"ENCODING = 'UTF8'", b"ENCODING = 'KOI8'"
     dumps.change(scratch, logical.DUMP, lambda content: content.replace(old, new))
-    return Damage("database", "the dump makes it in KOI8")
+    return Damage("database", "the dump makes it in KOI8", says="expected 'UTF8")
 
 
 @check(
@@ -226,7 +252,7 @@ def sequence_behind_its_column(scratch: Scratch[LogicalRestore], rng: Random) ->
     number = rng.randrange(1, 100)
     restart = sql.SQL("select setval('shop.orders_id_seq', {})").format(number)
     sources.logical_backup_after(scratch, restart)
-    return Damage("shop.orders_id_seq", f"it was set back to {number}")
+    return Damage("shop.orders_id_seq", f"it was set back to {number}", says="it stands at")
 
 
 @restores_its_rules.detects
@@ -235,4 +261,4 @@ def rule_that_was_never_looked_at(scratch: Scratch[LogicalRestore], rng: Random)
     number = rng.randrange(2, 100)
     add = "alter table shop.customers add constraint first check (id >= {}) not valid"
     sources.logical_backup_after(scratch, sql.SQL(add).format(number))
-    return Damage("shop.first", f"customers below {number} are there")
+    return Damage("shop.first", f"customers below {number} are there", says="rows break it")

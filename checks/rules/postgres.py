@@ -51,7 +51,7 @@ def reachable(source: SourceServer) -> Iterator[Observation]:
 @reachable.detects
 def server_stopped(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
     """The server is down."""
-    return server.stop(scratch)
+    return server.stop(scratch).told_as("Connection refused")
 
 
 @reachable.detects
@@ -60,14 +60,20 @@ def account_locked_out(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
     rules = server.own_server(scratch).data / "pg_hba.conf"
     rules.write_text("host all all 127.0.0.1/32 reject\n" + rules.read_text())
     server.reload(scratch)
-    return Damage(scratch.copy.address, "pg_hba.conf rejects every client")
+    return Damage(
+        scratch.copy.address,
+        "pg_hba.conf rejects every client",
+        says="pg_hba.conf rejects connection",
+    )
 
 
 @reachable.detects
 def left_in_recovery(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
     """A restore with recovery_target_action = pause that nobody resumed."""
     server.while_stopped(scratch, lambda own: (own.data / "standby.signal").touch())
-    return Damage(scratch.copy.address, "the server came back as a standby")
+    return Damage(
+        scratch.copy.address, "the server came back as a standby", says="it is in recovery"
+    )
 
 
 @check(
@@ -103,19 +109,25 @@ def wal_settings(source: SourceServer) -> Iterator[Observation]:
 @wal_settings.detects
 def archiving_to_nowhere(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     """The quick cure for a full pg_wal, never undone."""
-    return server.change_setting(scratch, "archive_command", rng.choice(["/bin/true", ""]))
+    return server.change_setting(scratch, "archive_command", rng.choice(["/bin/true", ""])).told_as(
+        "keeps nothing"
+    )
 
 
 @wal_settings.detects
 def archiving_too_rarely(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     """A quiet server keeps its last segment for longer than the objective allows."""
-    return server.change_setting(scratch, "archive_timeout", rng.choice(["0", "1h", "301s"]))
+    return server.change_setting(
+        scratch, "archive_timeout", rng.choice(["0", "1h", "301s"])
+    ).told_as("an idle server must hand over")
 
 
 @wal_settings.detects
 def torn_pages_allowed(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
     """A benchmark's setting in production."""
-    return server.change_setting(scratch, "full_page_writes", "off")
+    return server.change_setting(scratch, "full_page_writes", "off").told_as(
+        "expected on, found off"
+    )
 
 
 @check(
@@ -164,7 +176,7 @@ def archived_segment_lost(scratch: Scratch[SourceServer], _rng: Random) -> Damag
     """A spool that acknowledged first and lost the file afterwards."""
     segment = _archiver(scratch)["last_archived_wal"]
     done = files.drop(scratch, f"wal/{segment}")
-    return Damage(segment, done.what)
+    return Damage(segment, done.what, says="not in the repository")
 
 
 @archiver_agrees_with_repository.detects
@@ -172,7 +184,9 @@ def archive_command_lies(scratch: Scratch[SourceServer], _rng: Random) -> Damage
     """A wrapper script that ends with 0 whatever happened."""
     server.change_setting(scratch, "archive_command", "test -f %p")
     segment = _switched(scratch, "last_archived_wal")
-    return Damage(segment, "archive_command said yes and kept nothing")
+    return Damage(
+        segment, "archive_command said yes and kept nothing", says="not in the repository"
+    )
 
 
 @archiver_agrees_with_repository.detects
@@ -194,7 +208,7 @@ def archive_command_fails(scratch: Scratch[SourceServer], _rng: Random) -> Damag
     """The credentials of the archive expired."""
     server.change_setting(scratch, "archive_command", "false %p")
     _switched(scratch, "last_failed_wal")
-    return Damage("pg_stat_archiver", "archive_command fails")
+    return Damage("pg_stat_archiver", "archive_command fails", says="the last attempt")
 
 
 def _archiver(scratch: Scratch[SourceServer]) -> dict[str, str]:
@@ -245,7 +259,7 @@ def table_dropped(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     """An operator in the wrong window."""
     table = _table(scratch, rng)
     server.execute(scratch, sql.SQL("drop table {} cascade").format(sql.Identifier(*table)))
-    return Damage(".".join(table), "it was dropped")
+    return Damage(".".join(table), "it was dropped", says="it was in the newest base backup")
 
 
 @schema_as_backed_up.detects
@@ -255,7 +269,7 @@ def table_renamed(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     rename = sql.SQL("alter table {} rename to {}")
     new = sql.Identifier(f"{name}_old")
     server.execute(scratch, rename.format(sql.Identifier(schema, name), new))
-    return Damage(f"{schema}.{name}", "it was renamed")
+    return Damage(f"{schema}.{name}", "it was renamed", says="it was in the newest base backup")
 
 
 def _table(scratch: Scratch[SourceServer], rng: Random) -> tuple[str, str]:
@@ -307,7 +321,11 @@ def heap_page_damaged(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     try:
         server.execute(scratch, "select count(note) from shop.orders")
     except psycopg.errors.DataCorrupted:
-        return Damage(scratch.config.postgres.dbname, "a page of shop.orders was damaged")
+        return Damage(
+            scratch.config.postgres.dbname,
+            "a page of shop.orders was damaged",
+            says="damaged pages were read",
+        )
     raise RuntimeError("the damaged page was read without an error")
 
 
@@ -317,4 +335,4 @@ def checksums_switched_off(scratch: Scratch[SourceServer], _rng: Random) -> Dama
     server.while_stopped(
         scratch, lambda own: own.tools.run("pg_checksums", "--disable", f"--pgdata={own.data}")
     )
-    return Damage("data_checksums", "they were switched off")
+    return Damage("data_checksums", "they were switched off", says="off: a damaged page")

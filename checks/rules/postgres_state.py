@@ -33,7 +33,7 @@ def wal_level_minimal(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
         server.change_setting(scratch, name, value)
     server.change_setting(scratch, "wal_level", "minimal")
     server.while_stopped(scratch, lambda _: None)
-    return Damage("wal_level", "it is minimal")
+    return Damage("wal_level", "it is minimal", says="expected logical, found minimal")
 
 
 @check(
@@ -60,7 +60,7 @@ def table_made_unlogged(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
     publication = sql.Identifier(scratch.config.cdc.publication)
     leave = sql.SQL("alter publication {} drop table shop.orders").format(publication)
     server.execute(scratch, leave, "alter table shop.orders set unlogged")
-    return Damage("shop.orders", "it became unlogged")
+    return Damage("shop.orders", "it became unlogged", says="it is unlogged")
 
 
 @every_table_is_logged.detects
@@ -69,7 +69,7 @@ def unlogged_table_added(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     name = f"queue_{rng.randrange(100)}"
     make = sql.SQL("create unlogged table {} (id bigint)")
     server.execute(scratch, make.format(sql.Identifier("shop", name)))
-    return Damage(f"shop.{name}", "it was made unlogged")
+    return Damage(f"shop.{name}", "it was made unlogged", says="it is unlogged")
 
 
 @every_table_is_logged.detects
@@ -110,7 +110,7 @@ def target_left_in_the_settings(scratch: Scratch[SourceServer], rng: Random) -> 
     """The target of the last recovery, in postgresql.auto.conf since."""
     server.change_setting(scratch, "recovery_target_xid", str(rng.randrange(3, 10_000)))
     server.while_stopped(scratch, lambda _: None)
-    return Damage("recovery_target_xid", "it was left in the settings")
+    return Damage("recovery_target_xid", "it was left in the settings", says="it is still")
 
 
 @no_leftovers.detects
@@ -123,4 +123,4 @@ def file_of_a_backup_left(scratch: Scratch[SourceServer], rng: Random) -> Damage
         own.tools.own(own.data / name)
 
     leave(server.own_server(scratch))
-    return Damage(name, "it lies in the data folder")
+    return Damage(name, "it lies in the data folder", says="it lies in the data folder")

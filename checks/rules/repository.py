@@ -48,7 +48,7 @@ def volume_not_mounted(scratch: Scratch[BackupRepository], rng: Random) -> Damag
     """The mount point without its volume."""
     name = rng.choice(FOLDERS)
     shutil.rmtree(scratch.path(name))
-    return Damage(name, "the folder is gone")
+    return Damage(name, "the folder is gone", says="is not there")
 
 
 @has_its_folders.detects
@@ -57,7 +57,7 @@ def folder_emptied(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     name = rng.choice(FOLDERS)
     for path in [path for path in scratch.path(name).rglob("*") if path.is_file()]:
         path.unlink()
-    return Damage(name, "every file below it is gone")
+    return Damage(name, "every file below it is gone", says="is empty")
 
 
 @has_its_folders.detects
@@ -67,7 +67,7 @@ def file_in_place_of_a_folder(scratch: Scratch[BackupRepository], _rng: Random) 
     (content,) = islice((path.read_bytes() for path in sorted(folder.iterdir())), 1)
     shutil.rmtree(folder)
     folder.write_bytes(content)
-    return Damage("wal", "it became a file")
+    return Damage("wal", "it became a file", says="is not a folder")
 
 
 @check(
@@ -90,14 +90,16 @@ def closed_to_others(repository: BackupRepository) -> Iterator[Observation]:
 @closed_to_others.detects
 def repository_opened(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """Mode 755, because a job could not read something."""
-    return files.change_mode(scratch, ".", rng.choice((0o005, 0o001, 0o007)))
+    return files.change_mode(scratch, ".", rng.choice((0o005, 0o001, 0o007))).told_as(
+        "its mode is 7"
+    )
 
 
 @closed_to_others.detects
 def object_writable_for_all(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """A volume whose mount options set the modes."""
     keys = sorted(scratch.copy.sets.store.list())
-    return files.change_mode(scratch, rng.choice(keys), stat.S_IWOTH)
+    return files.change_mode(scratch, rng.choice(keys), stat.S_IWOTH).told_as("its mode is 6")
 
 
 @check(
@@ -134,7 +136,7 @@ def _stored(backup: BackupSet) -> int:
 def database_outgrew_the_volume(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """The last backup was as large as what is left."""
     free = shutil.disk_usage(scratch.repository).free
-    return _grow(scratch, free // KEEPS * rng.randrange(2, 100))
+    return _grow(scratch, free // KEEPS * rng.randrange(2, 100)).told_as("are needed after")
 
 
 @room_for_the_next_backup.detects_in_a_chain
@@ -144,14 +146,14 @@ def next_full_backup_outgrew_the_volume(scratch: Scratch[BackupRepository], rng:
     free = shutil.disk_usage(scratch.repository).free
     damage = _grow(scratch, free // KEEPS * rng.randrange(2, 100), full)
     backups.built_on_what_is_there(scratch)
-    return damage
+    return damage.told_as("are needed after")
 
 
 @room_for_the_next_backup.detects
 def no_margin_left(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """It would fit once, and nothing beside it."""
     free = shutil.disk_usage(scratch.repository).free
-    return _grow(scratch, free * rng.randrange(60, 90) // 100)
+    return _grow(scratch, free * rng.randrange(60, 90) // 100).told_as("are needed after")
 
 
 def _grow(scratch: Scratch[BackupRepository], size: int, backup: BackupSet | None = None) -> Damage:
@@ -219,14 +221,16 @@ def _sizes(repository: Path, place: str) -> list[int]:
 def volume_holds_few_days(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """The database grew: the next backup fits, and those of a week do not."""
     free = shutil.disk_usage(scratch.repository).free
-    return _grow(scratch, free // rng.randrange(3, 6))
+    return _grow(scratch, free // rng.randrange(3, 6)).told_as("more, and those above")
 
 
 @room_for_the_plan.detects
 def plan_grew_beyond_the_volume(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """Logical backups of a size that fit once, and are to be kept for two weeks."""
     free = shutil.disk_usage(scratch.repository).free
-    return _grow(scratch, free // rng.randrange(3, 12), backups.latest_logical(scratch))
+    return _grow(scratch, free // rng.randrange(3, 12), backups.latest_logical(scratch)).told_as(
+        "more, and those above"
+    )
 
 
 @room_for_the_plan.detects
@@ -235,4 +239,4 @@ def wal_of_a_week_outgrew_the_volume(scratch: Scratch[BackupRepository], rng: Ra
     end, free = ExpectedEnd.read(scratch.repository), shutil.disk_usage(scratch.repository).free
     written = free // rng.randrange(2, 7)
     replace(end, lsn=Lsn(end.lsn + written)).write(scratch.repository)
-    return Damage("wal", f"{written:,} bytes of it were written in one day")
+    return Damage("wal", f"{written:,} bytes of it were written in one day", says="more of WAL in")

@@ -62,7 +62,11 @@ def wal_of_the_backup_zeroed(scratch: Scratch[TrialRestore], _rng: Random) -> Da
     """The WAL inside of a base backup is in no list of files: only replaying it tells."""
     label = scratch.copy.base.manifest.label
     backups.repack(scratch, lambda name, content: bytes(len(content)) if is_wal(name) else content)
-    return Damage(label, "its own WAL is zero, and all digests agree")
+    return Damage(
+        label,
+        "its own WAL is zero, and all digests agree",
+        says="cannot read the WAL of the backup",
+    )
 
 
 @base_backup_starts.detects
@@ -70,14 +74,20 @@ def wal_of_the_backup_left_out(scratch: Scratch[TrialRestore], _rng: Random) -> 
     """A copy that skipped pg_wal, because the archive has it all."""
     label = scratch.copy.base.manifest.label
     backups.repack(scratch, lambda name, content: None if is_wal(name) else content)
-    return Damage(label, "its own WAL was left out, and all digests agree")
+    return Damage(
+        label,
+        "its own WAL was left out, and all digests agree",
+        says="cannot read the WAL of the backup",
+    )
 
 
 @base_backup_starts.detects
 def object_damaged(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
     """Bit rot in storage."""
     base = scratch.copy.base.manifest
-    return Damage(base.label, files.flip_bit(scratch, base.objects[0].key, rng).what)
+    return Damage(
+        base.label, files.flip_bit(scratch, base.objects[0].key, rng).what, says="with sha256"
+    )
 
 
 @base_backup_starts.detects
@@ -87,7 +97,7 @@ def table_not_in_the_backup(scratch: Scratch[TrialRestore], rng: Random) -> Dama
     tables = scratch.copy.base.facts["tables"]
     missing = {**tables[0], "schema": "shop", "name": name}
     backups.change_fact(scratch, "tables", [*tables, missing])
-    return Damage(f"shop.{name}", "the source had it, the backup has not")
+    return Damage(f"shop.{name}", "the source had it, the backup has not", says="does not exist")
 
 
 def is_wal(name: str) -> bool:

@@ -26,7 +26,11 @@ def table_of_the_full_backup_damaged(scratch: Scratch[TrialRestore], _rng: Rando
         return bytes(changed)
 
     backups.repack(scratch, flip, forged=True, backup=full)
-    return Damage("shop.orders", f"every page of it in {full.label} is damaged, all lists agree")
+    return Damage(
+        "shop.orders",
+        f"every page of it in {full.label} is damaged, all lists agree",
+        says="invalid page in block",
+    )
 
 
 @base_backup_starts.detects_in_a_chain
@@ -40,7 +44,11 @@ def file_of_the_full_backup_left_out(scratch: Scratch[TrialRestore], _rng: Rando
         forged=True,
         backup=full,
     )
-    return Damage(newest.label, f"{left_out} was left out of {full.label}, all lists agree")
+    return Damage(
+        newest.label,
+        f"{left_out} was left out of {full.label}, all lists agree",
+        says="pg_combinebackup cannot combine",
+    )
 
 
 @base_backup_starts.detects_in_a_chain
@@ -52,7 +60,11 @@ def wal_of_the_full_backup_zeroed(scratch: Scratch[TrialRestore], _rng: Random) 
         lambda name, content: bytes(len(content)) if is_wal(name) else content,
         backup=full,
     )
-    return Damage(newest.label, f"the WAL in {full.label} is zero, and all digests agree")
+    return Damage(
+        newest.label,
+        f"the WAL in {full.label} is zero, and all digests agree",
+        says="cannot read the WAL of the backup",
+    )
 
 
 @indexes_complete.detects_in_a_chain

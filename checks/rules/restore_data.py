@@ -111,7 +111,9 @@ def toast_chunk_missing(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
         sql.SQL(insert).format(rng.randrange(10_000, 50_000)),
         toast=True,
     )
-    return Damage("shop.orders", "a chunk of its longest value is gone")
+    return Damage(
+        "shop.orders", "a chunk of its longest value is gone", says="when expecting chunk"
+    )
 
 
 @tables_sound.detects
@@ -123,7 +125,11 @@ def frozen_page_damaged(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
         lambda content: sources.move_line_pointer(content, rng),
         "vacuum (freeze) shop.customers",
     )
-    return Damage("shop.customers", "a line pointer of its first, frozen page was moved")
+    return Damage(
+        "shop.customers",
+        "a line pointer of its first, frozen page was moved",
+        says="is not maximally aligned",
+    )
 
 
 @check(
