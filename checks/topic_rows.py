@@ -4,9 +4,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
-
-import psycopg
 
 from checks.connectors import Connectors
 from pipeline.cdc.keys import Key, KeyReader, keyed_table, primary_keys
@@ -18,7 +15,7 @@ from pipeline.postgres.lsn import Lsn
 from pipeline.registry.client import RegistryClient
 from pipeline.wait import wait_until
 
-ARRIVES = timedelta(seconds=15)
+ARRIVES = timedelta(seconds=10)
 """How long an event may be on its way, once its change was sent to the connector."""
 EVERY = timedelta(seconds=1)
 EXAMPLES = 5
@@ -76,8 +73,8 @@ def difference(connectors: Connectors, table: str, topic: str) -> Difference:
 
     Raises ServerError where it cannot be told whether it has.
     """
-    config, until = connectors.source.config, time.monotonic() + ARRIVES.total_seconds()
-    written, _ = _positions(connectors)
+    written, reader = _positions(connectors)
+    until = time.monotonic() + (ARRIVES.total_seconds() if reader else 0)
     found: list[Difference] = []
 
     def arriving() -> str | None:
@@ -91,8 +88,8 @@ def difference(connectors: Connectors, table: str, topic: str) -> Difference:
         _, sent = _positions(connectors)
         if sent is None or sent < written:
             raise ServerError(
-                f"{table}: {next(found[-1].told)}; but slot {config.cdc.slot} was sent up to "
-                f"{sent}, the server had written up to {written}: they may be on their way"
+                f"{table}: {next(found[-1].told)}; but the connector was sent WAL up to {sent}, "
+                f"and the server had written up to {written}: they may be on their way"
             )
     return found[-1]
 
@@ -101,7 +98,7 @@ def _once(connectors: Connectors, table: str, topic: str) -> Difference:
     config, living, strangers = connectors.source.config, set[Key](), dict[str, str]()
     with connectors.source.connection() as connection:
         keyed = keyed_table(connection, table)
-        rows = _rows(connection, table)
+        rows = set(primary_keys(connection, keyed))
     with RegistryClient(config.registry.url) as registry:
         read = KeyReader(registry, keyed)
         for partition, raw, offset in live_keys(config.kafka, topic):
@@ -110,10 +107,6 @@ def _once(connectors: Connectors, table: str, topic: str) -> Difference:
             except (ServerError, ValueError, LookupError, EOFError) as error:
                 strangers[f"{topic}[{partition}]@{offset}"] = f"it is no event of {table}: {error}"
     return Difference(rows - living, living - rows, strangers)
-
-
-def _rows(connection: psycopg.Connection[Any], table: str) -> set[Key]:
-    return set(primary_keys(connection, keyed_table(connection, table)))
 
 
 def _positions(connectors: Connectors) -> tuple[Lsn, Lsn | None]:

@@ -45,7 +45,7 @@ def slot_dropped(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
     """Somebody freed disk space."""
     name = scratch.config.cdc.slot
     server.execute(scratch, sql.SQL("select pg_drop_replication_slot({})").format(name))
-    return Damage(name, "it was dropped")
+    return Damage(name, "it was dropped", says="the server has no logical slot")
 
 
 @slot_can_deliver.detects
@@ -76,7 +76,9 @@ def slot_of_another_kind(scratch: Scratch[SourceServer], _rng: Random) -> Damage
         sql.SQL("select pg_drop_replication_slot({})").format(name),
         sql.SQL("select pg_create_physical_replication_slot({})").format(name),
     )
-    return Damage(name, "it was recreated as a physical slot")
+    return Damage(
+        name, "it was recreated as a physical slot", says="the server has no logical slot"
+    )
 
 
 @check(
@@ -112,7 +114,11 @@ def consumer_stands_still(scratch: Scratch[SourceServer], rng: Random) -> Damage
     for _ in range(rng.randrange(25, 30)):
         emit = "select pg_logical_emit_message(true, 'fault', '')"
         server.execute(scratch, emit, "select pg_switch_wal()")
-    return Damage(scratch.config.cdc.slot, "nobody read it while WAL was written")
+    return Damage(
+        scratch.config.cdc.slot,
+        "nobody read it while WAL was written",
+        says="bytes of WAL wait for it",
+    )
 
 
 @slot_keeps_up.detects
@@ -120,7 +126,11 @@ def server_keeps_less(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     """The limit was lowered to save disk space, below what the consumer needs."""
     kept = rng.randrange(4, 8)
     done = server.change_setting(scratch, "max_slot_wal_keep_size", f"{kept}MB")
-    return Damage(scratch.config.cdc.slot, f"max_slot_wal_keep_size: {done.what}")
+    return Damage(
+        scratch.config.cdc.slot,
+        f"max_slot_wal_keep_size: {done.what}",
+        says="bytes of WAL wait for it",
+    )
 
 
 @check(
@@ -167,7 +177,7 @@ def nobody_waits_for_the_standby(scratch: Scratch[SourceServer], _rng: Random) -
     since(17, "a failover slot")
     name = scratch.config.cdc.slot
     _take_over(scratch, "standby_1")
-    return Damage(name, "it became a failover slot beside standby_1")
+    return Damage(name, "it became a failover slot beside standby_1", says="it may be ahead of")
 
 
 @failover_slot_is_guarded.detects
@@ -177,7 +187,7 @@ def standby_removed(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     _take_over(scratch, standby)
     server.change_setting(scratch, "synchronized_standby_slots", standby)
     server.execute(scratch, sql.SQL("select pg_drop_replication_slot({})").format(standby))
-    return Damage(standby, "its slot was dropped")
+    return Damage(standby, "its slot was dropped", says="it is not there")
 
 
 @failover_slot_is_guarded.detects
@@ -186,7 +196,7 @@ def standby_down(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     standby = f"standby_{rng.randrange(100)}"
     _take_over(scratch, standby)
     server.change_setting(scratch, "synchronized_standby_slots", standby)
-    return Damage(standby, "nobody reads its slot")
+    return Damage(standby, "nobody reads its slot", says="no standby reads it")
 
 
 def _take_over(scratch: Scratch[SourceServer], standby: str) -> None:

@@ -95,7 +95,7 @@ def _published(source: SourceServer, table: str, publication: str) -> bool:
 def dropped_at_every_stop(scratch: Scratch[Connectors], _rng: Random) -> Damage:
     """A setting for tests, copied with the rest."""
     connectors.reconfigure(scratch, slot_drop_on_stop="true")
-    return Damage(connector(scratch.config), "slot.drop.on.stop is true")
+    return Damage(connector(scratch.config), "slot.drop.on.stop is true", says="slot.drop.on.stop")
 
 
 @connectors_keep_their_slot.detects
@@ -105,7 +105,11 @@ def no_rows_without_the_slot(scratch: Scratch[Connectors], _rng: Random) -> Dama
     connectors.reconfigure(scratch, snapshot_mode="no_data")
     slot = scratch.config.cdc.slot
     server.execute(scratch, sql.SQL("select pg_drop_replication_slot({})").format(slot))
-    return Damage(connector(scratch.config), "snapshot.mode is no_data, and the slot was dropped")
+    return Damage(
+        connector(scratch.config),
+        "snapshot.mode is no_data, and the slot was dropped",
+        says="no row is read again",
+    )
 
 
 @connectors_keep_their_slot.detects
@@ -113,7 +117,7 @@ def second_connector_on_the_slot(scratch: Scratch[Connectors], rng: Random) -> D
     """A copy of the connector for a test, which kept the name of the slot."""
     name = f"copy-{rng.randrange(100)}"
     connectors.add_connector(scratch, name, topic_prefix=name)
-    return Damage(scratch.config.cdc.slot, f"{name} reads it too")
+    return Damage(scratch.config.cdc.slot, f"{name} reads it too", says="lets one of them in")
 
 
 @connectors_keep_their_slot.detects
@@ -122,7 +126,7 @@ def heartbeat_that_nobody_publishes(scratch: Scratch[Connectors], _rng: Random) 
     server.execute(scratch, "create table shop.heartbeat (id int primary key, at timestamptz)")
     query = "INSERT INTO shop.heartbeat VALUES (1, now()) ON CONFLICT (id) DO UPDATE SET at = now()"
     connectors.reconfigure(scratch, heartbeat_action_query=query)
-    return Damage("shop.heartbeat", "it is not in the publication")
+    return Damage("shop.heartbeat", "it is not in the publication", says="lacks it")
 
 
 @connectors_keep_their_slot.detects
@@ -130,4 +134,4 @@ def heartbeat_that_never_runs(scratch: Scratch[Connectors], _rng: Random) -> Dam
     """A query without the interval that it takes, which is 0 when nobody says otherwise."""
     query = "UPDATE shop.customers SET name = name WHERE id = 1"
     connectors.reconfigure(scratch, heartbeat_action_query=query, heartbeat_interval_ms="0")
-    return Damage(connector(scratch.config), "heartbeat.interval.ms is 0")
+    return Damage(connector(scratch.config), "heartbeat.interval.ms is 0", says="never runs")

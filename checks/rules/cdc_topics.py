@@ -54,6 +54,14 @@ def topics_tell_every_row(connectors: Connectors) -> Iterator[Observation]:
         yield from (Observation(where, why) for where, why in found.strangers.items())
 
 
+@topics_tell_every_row.detects
+def message_that_is_no_event(scratch: Scratch[Connectors], _rng: Random) -> Damage:
+    """Somebody tried a producer on the topic: a recovery would stop at its key."""
+    topic = f"{scratch.config.cdc.topic_prefix}.shop.orders"
+    offset = kafka_live.produce(scratch, topic, b"hello", b"world")
+    return Damage(f"{topic}[0]@{offset}", "it was produced by hand", says="it is no event")
+
+
 def _unheard(scratch: Scratch[Connectors], *changes: Query) -> None:
     """Change rows while the connector stands, and have it go on behind them."""
     connectors.stop(scratch)
@@ -78,11 +86,3 @@ def events_of_no_row(scratch: Scratch[Connectors], rng: Random) -> Damage:
     number = rng.randrange(1, 2_000)
     _unheard(scratch, f"delete from shop.orders where id = {number}".encode())
     return Damage("shop.orders", f"the deletion of {number} was skipped", says=f"row: {number}")
-
-
-@topics_tell_every_row.detects
-def message_that_is_no_event(scratch: Scratch[Connectors], _rng: Random) -> Damage:
-    """Somebody tried a producer on the topic: a recovery would stop at its key."""
-    topic = f"{scratch.config.cdc.topic_prefix}.shop.orders"
-    offset = kafka_live.produce(scratch, topic, b"hello", b"world")
-    return Damage(f"{topic}[0]@{offset}", "it was produced by hand", says="it is no event")

@@ -43,20 +43,22 @@ def _object(scratch: Scratch[TopicArchive], rng: Random, ending: str = "") -> st
 @objects_match_manifest.detects
 def bit_flipped(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """Bit rot in a segment."""
-    return files.flip_bit(scratch, _object(scratch, rng, ".batches"), rng)
+    return files.flip_bit(scratch, _object(scratch, rng, ".batches"), rng).told_as(
+        "expected sha256"
+    )
 
 
 @objects_match_manifest.detects
 def tail_cut_off(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """A copy that ended early."""
-    return files.truncate(scratch, _object(scratch, rng), rng)
+    return files.truncate(scratch, _object(scratch, rng), rng).told_as(" bytes, found")
 
 
 @objects_match_manifest.detects
 def segment_removed(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """A lifecycle rule removed a segment that lies in an older set's folder."""
     forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
-    return files.drop(scratch, forgery.index.segments[forgery.middle(rng)].key)
+    return files.drop(scratch, forgery.index.segments[forgery.middle(rng)].key).told_as("missing")
 
 
 @objects_match_manifest.detects
@@ -110,19 +112,21 @@ def _damaged_batch(
 @batches_sound.detects
 def bit_flipped_before_it_was_archived(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """The digests are of what was read, and that was damaged already."""
-    return _damaged_batch(scratch, rng, PLAIN, 0)
+    return _damaged_batch(scratch, rng, PLAIN, 0).told_as("CRC-32C is")
 
 
 @batches_sound.detects
 def unknown_attribute(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """A bit that a later Kafka may give a meaning; brokers take it without a word."""
-    return _damaged_batch(scratch, rng, PLAIN, 1 << rng.randrange(7, 15))
+    return _damaged_batch(scratch, rng, PLAIN, 1 << rng.randrange(7, 15)).told_as(
+        "have no meaning that this version knows"
+    )
 
 
 @batches_sound.detects
 def delete_horizon_in_a_plain_topic(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """Replayed, it lets the cleaner drop tombstones before their time."""
-    return _damaged_batch(scratch, rng, PLAIN, 0x40)
+    return _damaged_batch(scratch, rng, PLAIN, 0x40).told_as("it has a delete horizon")
 
 
 @check(
@@ -162,7 +166,11 @@ def contents_swapped(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     contents = joined(forgery.batches(one)), joined(forgery.batches(other))
     forgery = forgery.hold(one, contents[1], counted=False)
     forgery.hold(other, contents[0], counted=False).seal()
-    return Damage(forgery.index.segments[one].key, f"it holds what segment {other} held")
+    return Damage(
+        forgery.index.segments[one].key,
+        f"it holds what segment {other} held",
+        says="its batches say",
+    )
 
 
 @segments_hold_what_they_say.detects
@@ -171,7 +179,11 @@ def segment_of_another_partition(scratch: Scratch[TopicArchive], rng: Random) ->
     forgery, number = Forgery.of(scratch, PLAIN, 0), rng.randrange(1, 4)
     theirs = joined(Forgery.of(scratch, PLAIN, 1).batches(number))
     forgery.hold(number, theirs, counted=False).seal()
-    return Damage(forgery.index.segments[number].key, "its batches are those of partition 1")
+    return Damage(
+        forgery.index.segments[number].key,
+        "its batches are those of partition 1",
+        says="its batches say",
+    )
 
 
 @segments_hold_what_they_say.detects
@@ -182,7 +194,9 @@ def batch_left_out(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     batches = forgery.batches(number)
     batches.pop(rng.randrange(1, len(batches)))
     forgery.hold(number, joined(batches), counted=False).seal()
-    return Damage(forgery.index.segments[number].key, "it lost a batch")
+    return Damage(
+        forgery.index.segments[number].key, "it lost a batch", says="batches: its batches say"
+    )
 
 
 @segments_hold_what_they_say.detects
@@ -192,7 +206,11 @@ def batch_twice(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     number = forgery.middle(rng)
     content = joined(forgery.batches(number))
     forgery.hold(number, content + content, counted=False).seal()
-    return Damage(forgery.index.segments[number].key, "its batches are there twice")
+    return Damage(
+        forgery.index.segments[number].key,
+        "its batches are there twice",
+        says="overlaps what ends at",
+    )
 
 
 @segments_hold_what_they_say.detects
@@ -203,4 +221,8 @@ def records_miscounted(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     noted = forgery.inventory(number)
     more = noted.content.model_copy(update={"records": noted.content.records + 2})
     forgery.note(number, noted.model_copy(update={"content": more})).seal()
-    return Damage(forgery.index.segments[number].key, "its inventory counts two records more")
+    return Damage(
+        forgery.index.segments[number].key,
+        "its inventory counts two records more",
+        says="records: its batches say",
+    )

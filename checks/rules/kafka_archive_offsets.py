@@ -35,7 +35,11 @@ def middle_segment_forgotten(scratch: Scratch[TopicArchive], rng: Random) -> Dam
     listed = list(forgery.index.segments)
     gone = listed.pop(forgery.middle(rng))
     forgery.chain(listed).seal()
-    return Damage(forgery.where, f"offsets {gone.first} to {gone.end - 1} are in no segment")
+    return Damage(
+        forgery.where,
+        f"offsets {gone.first} to {gone.end - 1} are in no segment",
+        says=" begins at",
+    )
 
 
 @offsets_tile.detects
@@ -44,7 +48,7 @@ def segment_twice(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
     listed, number = list(forgery.index.segments), forgery.middle(rng)
     forgery.chain([*listed[:number], listed[number], *listed[number:]]).seal()
-    return Damage(forgery.where, f"{listed[number].key} is listed twice")
+    return Damage(forgery.where, f"{listed[number].key} is listed twice", says=" begins at")
 
 
 @offsets_tile.detects
@@ -54,7 +58,7 @@ def segments_out_of_order(scratch: Scratch[TopicArchive], rng: Random) -> Damage
     listed, number = list(forgery.index.segments), forgery.middle(rng)
     listed[number], listed[number - 1] = listed[number - 1], listed[number]
     forgery.chain(listed).seal()
-    return Damage(forgery.where, "two neighbours changed places")
+    return Damage(forgery.where, "two neighbours changed places", says=" begins at")
 
 
 @offsets_tile.detects
@@ -63,7 +67,7 @@ def index_ahead_of_what_is_stored(scratch: Scratch[TopicArchive], rng: Random) -
     forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
     end = forgery.index.end + rng.randrange(1, 100)
     forgery.chain(forgery.index.segments, end=end).seal()
-    return Damage(forgery.where, f"its index ends at {end}")
+    return Damage(forgery.where, f"its index ends at {end}", says="the segments end at")
 
 
 @offsets_tile.detects
@@ -75,7 +79,11 @@ def chain_of_another_history(scratch: Scratch[TopicArchive], rng: Random) -> Dam
     listed[number] = listed[number].model_copy(update={"link": link})
     index = forgery.index.model_copy(update={"segments": tuple(listed)})
     Forgery(scratch, index).seal()
-    return Damage(forgery.where, f"the link of {listed[number].key} is another")
+    return Damage(
+        forgery.where,
+        f"the link of {listed[number].key} is another",
+        says="does not follow what is before it",
+    )
 
 
 @check(
@@ -114,7 +122,9 @@ def batch_vanished_from_the_broker(scratch: Scratch[TopicArchive], rng: Random) 
     batch, _ = batches.pop(rng.choice(data))
     forgery.hold(number, joined(batches), counted=True).seal()
     last = batch.next_offset - 1
-    return Damage(forgery.where, f"offsets {batch.base_offset} to {last} are not there")
+    return Damage(
+        forgery.where, f"offsets {batch.base_offset} to {last} are not there", says=" are LOST"
+    )
 
 
 @nothing_lost.detects
@@ -123,4 +133,8 @@ def retention_was_faster(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
     missed = [rng.randrange(3), forgery.index.segments[1].first]
     forgery.seal(facts={"missed": missed})
-    return Damage(forgery.where, f"offsets {missed} went before any run came")
+    return Damage(
+        forgery.where,
+        f"offsets {missed} went before any run came",
+        says="were deleted before any run archived them",
+    )

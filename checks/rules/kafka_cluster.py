@@ -65,7 +65,9 @@ def _right(scratch: Scratch[LiveTopics], name: str, change: Callable[[], object]
 def acl_missing(scratch: Scratch[LiveTopics], _rng: Random) -> Damage:
     """Brokers that were built anew know of no ACL."""
     admin = kafka_live.admin(scratch)
-    return _right(scratch, "acls", lambda: kafka_rights.drop_acl(admin, PLAIN))
+    return _right(scratch, "acls", lambda: kafka_rights.drop_acl(admin, PLAIN)).told_as(
+        "not there any more"
+    )
 
 
 @permissions_as_archived.detects
@@ -73,14 +75,18 @@ def acl_widened(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     """Everybody may read, to make the restore work."""
     admin = kafka_live.admin(scratch)
     wide = kafka_rights.acl("User:*", f"c{rng.randrange(99)}")
-    return _right(scratch, "acls", lambda: kafka_rights.add_acl(admin, wide))
+    return _right(scratch, "acls", lambda: kafka_rights.add_acl(admin, wide)).told_as(
+        "not in the archive"
+    )
 
 
 @permissions_as_archived.detects
 def quota_missing(scratch: Scratch[LiveTopics], _rng: Random) -> Damage:
     """One client may fill all disks again."""
     kafka, user = scratch.config.kafka, kafka_rights.USER
-    return _right(scratch, "quotas", lambda: kafka_rights.set_quota(kafka, user, None))
+    return _right(scratch, "quotas", lambda: kafka_rights.set_quota(kafka, user, None)).told_as(
+        "not there any more"
+    )
 
 
 @permissions_as_archived.detects
@@ -88,14 +94,18 @@ def quota_raised(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     """For one evening."""
     kafka, limit = scratch.config.kafka, float(rng.randrange(2_000_000, 9_000_000))
     change = kafka_rights.set_quota
-    return _right(scratch, "quotas", lambda: change(kafka, kafka_rights.USER, limit))
+    return _right(scratch, "quotas", lambda: change(kafka, kafka_rights.USER, limit)).told_as(
+        "not in the archive"
+    )
 
 
 @permissions_as_archived.detects
 def user_missing(scratch: Scratch[LiveTopics], _rng: Random) -> Damage:
     """Its password is in no backup, so it was not made again."""
     admin = kafka_live.admin(scratch)
-    return _right(scratch, "scram_users", lambda: kafka_rights.drop_user(admin, kafka_rights.USER))
+    return _right(
+        scratch, "scram_users", lambda: kafka_rights.drop_user(admin, kafka_rights.USER)
+    ).told_as("not there any more")
 
 
 @permissions_as_archived.detects
@@ -103,7 +113,9 @@ def iterations_lowered(scratch: Scratch[LiveTopics], _rng: Random) -> Damage:
     """Made again in haste: a stolen hash is guessed sooner."""
     admin = kafka_live.admin(scratch)
     user = kafka_rights.USER
-    return _right(scratch, "scram_users", lambda: kafka_rights.add_user(admin, user, 4096))
+    return _right(scratch, "scram_users", lambda: kafka_rights.add_user(admin, user, 4096)).told_as(
+        "not in the archive"
+    )
 
 
 @check(
@@ -131,7 +143,7 @@ def no_hanging_transaction(live: LiveTopics) -> Iterator[Observation]:
 @no_hanging_transaction.detects
 def transaction_left_open(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     """Its producer is gone, and the coordinator does not know of it."""
-    return _hang(scratch, rng.randrange(1, 9))
+    return _hang(scratch, rng.randrange(1, 9)).told_as("has written nothing since")
 
 
 @no_hanging_transaction.detects
@@ -142,7 +154,7 @@ def open_before_many_others(scratch: Scratch[LiveTopics], rng: Random) -> Damage
     for _ in range(rng.randrange(1, 30)):
         plain.produce(archived_name(scratch, TRANSACTIONAL), b"behind it", "key", partition=0)
     flush(plain)
-    return damage
+    return damage.told_as("has written nothing since")
 
 
 def _hang(scratch: Scratch[LiveTopics], count: int) -> Damage:

@@ -84,7 +84,11 @@ def partitions_exchanged(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
         anew = [r._replace(offset=segment.first + each) for each, r in enumerate(taken)]
         one, at = one.rewrite(number, anew), at + many
     one.seal()
-    return Damage(one.where, f"its records are those of partition 1 ({rng.random():.3f})")
+    return Damage(
+        one.where,
+        f"its records are those of partition 1 ({rng.random():.3f})",
+        says="keys belong to partition",
+    )
 
 
 @keys_in_their_partition.detects
@@ -96,7 +100,11 @@ def stray_record(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     chosen = rng.randrange(len(records))
     records[chosen] = records[chosen]._replace(body=rng.choice(theirs).body)
     one.rewrite(number, records).seal()
-    return Damage(one.where, f"the record at {records[chosen].offset} is of partition 1")
+    return Damage(
+        one.where,
+        f"the record at {records[chosen].offset} is of partition 1",
+        says="belong to another partition",
+    )
 
 
 @check(
@@ -136,7 +144,9 @@ def tombstones_went_between_runs(scratch: Scratch[TopicArchive], rng: Random) ->
     noted = forgery.inventory(0)
     earlier = noted.decided - timedelta(days=rng.randrange(2, 40))
     forgery.note(0, noted.model_copy(update={"decided": earlier})).seal()
-    return Damage(forgery.where, f"its first segment is of {earlier}")
+    return Damage(
+        forgery.where, f"its first segment is of {earlier}", says="runs lay further apart"
+    )
 
 
 @compacted_state_known.detects
@@ -150,4 +160,8 @@ def record_without_a_key(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     without = b"\x01" + records[chosen].body[1 + len(old.key or b"") :]
     records[chosen] = records[chosen]._replace(body=without)
     forgery.rewrite(number, records).seal()
-    return Damage(forgery.where, f"the record at {records[chosen].offset} has no key")
+    return Damage(
+        forgery.where,
+        f"the record at {records[chosen].offset} has no key",
+        says="records without a key",
+    )

@@ -87,7 +87,7 @@ def newer_index(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     newer = forgery.index.model_copy(update={"format": segments.FORMAT + rng.randrange(1, 5)})
     Forgery(scratch, newer).seal()
     key = segments.folder(newest(scratch).prefix, newer.topic, newer.partition) + INDEX
-    return Damage(key, f"it says that it is of format {newer.format}")
+    return Damage(key, f"it says that it is of format {newer.format}", says="this version reads")
 
 
 @archive_format.detects
@@ -96,7 +96,9 @@ def inventory_with_a_word_too_many(scratch: Scratch[TopicArchive], rng: Random) 
     segment = Forgery.of(scratch, PLAIN).index.segments[rng.randrange(4)]
     content = scratch.path(segment.inventory_key).read_bytes()
     put(scratch, newest(scratch), segment.inventory_key, b'{"encrypted":true,' + content[1:])
-    return Damage(segment.inventory_key, "it has an unknown field")
+    return Damage(
+        segment.inventory_key, "it has an unknown field", says="validation error for Inventory"
+    )
 
 
 @archive_format.detects
@@ -107,7 +109,7 @@ def topic_without_its_id(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     name = rng.choice(sorted(OF_TOPIC.keys() - {"partitions"}))
     del facts["topics"][PLAIN][name]
     reseal(scratch, backup, facts=facts)
-    return Damage(f"{PLAIN}: {name}", "the manifest does not tell it")
+    return Damage(f"{PLAIN}: {name}", "the manifest does not tell it", says="found None")
 
 
 @archive_format.detects
@@ -119,7 +121,11 @@ def partition_left_out(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     part = f"/{PLAIN}/0/"
     kept = [one for one in backup.manifest.objects if part not in one.key]
     reseal(scratch, backup, facts=facts, objects=kept)
-    return Damage(f"{PLAIN}: partitions", f"partition 0 is in no list ({rng.random():.3f})")
+    return Damage(
+        f"{PLAIN}: partitions",
+        f"partition 0 is in no list ({rng.random():.3f})",
+        says="expected all from 0 on",
+    )
 
 
 @check(
@@ -192,7 +198,7 @@ def stale_index(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     older = index.segments[rng.randrange(3)].key.rpartition("/")[0]
     key = segments.folder(newer.prefix, index.topic, index.partition) + INDEX
     put(scratch, newer, key, scratch.path(f"{older}/{INDEX}").read_bytes())
-    return Damage(forgery.where, f"its index is that of {older}")
+    return Damage(forgery.where, f"its index is that of {older}", says="it is of (")
 
 
 @index_as_manifest.detects
@@ -201,7 +207,7 @@ def index_of_another_partition(scratch: Scratch[TopicArchive], rng: Random) -> D
     backup, one = newest(scratch), rng.randrange(2)
     keys = [segments.folder(backup.prefix, PLAIN, n) + INDEX for n in (one, 1 - one)]
     put(scratch, backup, keys[0], scratch.path(keys[1]).read_bytes())
-    return Damage(f"{PLAIN}[{one}]", f"its index is that of partition {1 - one}")
+    return Damage(f"{PLAIN}[{one}]", f"its index is that of partition {1 - one}", says="it is of (")
 
 
 @index_as_manifest.detects
@@ -209,7 +215,11 @@ def records_edited(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """A count that somebody set right by hand."""
     forgery = Forgery.of(scratch, COMPACTED)
     forgery.seal(facts={"records": forgery.index.records + rng.randrange(1, 100)})
-    return Damage(forgery.where, "the manifest counts more records than the index")
+    return Damage(
+        forgery.where,
+        "the manifest counts more records than the index",
+        says="records: its index says",
+    )
 
 
 @index_as_manifest.detects
@@ -217,7 +227,9 @@ def gap_hidden(scratch: Scratch[TopicArchive], _rng: Random) -> Damage:
     """A report without gaps looks better."""
     forgery = Forgery.of(scratch, TRANSACTIONAL)
     forgery.seal(facts={"gaps": {}})
-    return Damage(forgery.where, "the manifest says that it has no gap")
+    return Damage(
+        forgery.where, "the manifest says that it has no gap", says="gaps: its index says"
+    )
 
 
 @check(
@@ -248,7 +260,7 @@ def segment_beside(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     index = Forgery.of(scratch, PLAIN, rng.randrange(2)).index
     folder = segments.folder(newest(scratch).prefix, index.topic, index.partition)
     new = segments.segment_key(folder, index.end + rng.randrange(1, 99), packed=True)
-    return files.copy_as(scratch, index.segments[-1].key, new)
+    return files.copy_as(scratch, index.segments[-1].key, new).told_as("no manifest lists it")
 
 
 @no_strangers.detects
@@ -258,4 +270,4 @@ def object_of_no_partition(scratch: Scratch[TopicArchive], rng: Random) -> Damag
     key = f"{segments.folder(backup.prefix, PLAIN, 7)}{rng.randrange(100):020d}.batches"
     scratch.path(key).parent.mkdir()
     put(scratch, backup, key, rng.randbytes(50))
-    return Damage(key, "the manifest lists it, no index does")
+    return Damage(key, "the manifest lists it, no index does", says="belongs to no partition")

@@ -61,7 +61,9 @@ def group_left_out(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     def drop(all_: list[Any]) -> str:
         return str(all_.pop(rng.randrange(len(all_)))["name"])
 
-    return _edited(scratch, drop, "the group is not in the backup")
+    return _edited(scratch, drop, "the group is not in the backup").told_as(
+        "offsets were noted, None"
+    )
 
 
 @group_backup_whole.detects
@@ -73,7 +75,9 @@ def partition_left_out(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
         group["positions"].pop(rng.randrange(len(group["positions"])))
         return str(group["name"])
 
-    return _edited(scratch, drop_one, "one of its offsets is not in the backup")
+    return _edited(scratch, drop_one, "one of its offsets is not in the backup").told_as(
+        "offsets were noted,"
+    )
 
 
 @group_backup_whole.detects
@@ -112,20 +116,22 @@ def _damage(offsets: OffsetsBackup) -> str | None:
 def bit_flipped(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     """Bit rot in the committed offsets."""
     key = newest(scratch, groups.KIND).manifest.objects[0].key
-    return files.flip_bit(scratch, key, rng)
+    return files.flip_bit(scratch, key, rng).told_as("with sha256")
 
 
 @group_backup_intact.detects
 def truncated(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     """A copy that ended early."""
     key = newest(scratch, groups.KIND).manifest.objects[0].key
-    return files.truncate(scratch, key, rng)
+    return files.truncate(scratch, key, rng).told_as("with sha256")
 
 
 @group_backup_intact.detects
 def object_gone(scratch: Scratch[OffsetsBackup], _rng: Random) -> Damage:
     """A lifecycle rule that expired the object and not its manifest."""
-    return files.drop(scratch, newest(scratch, groups.KIND).manifest.objects[0].key)
+    return files.drop(scratch, newest(scratch, groups.KIND).manifest.objects[0].key).told_as(
+        "no object"
+    )
 
 
 @check(
@@ -162,13 +168,15 @@ def _shift(scratch: Scratch[OffsetsBackup], by: timedelta) -> Damage:
 @groups_beside_archive.detects
 def groups_taken_afterwards(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     """Topics first, groups an hour later: they stand beyond what was archived."""
-    return _shift(scratch, timedelta(minutes=rng.randrange(5, 500)))
+    return _shift(scratch, timedelta(minutes=rng.randrange(5, 500))).told_as(
+        "backups of groups are newer"
+    )
 
 
 @groups_beside_archive.detects
 def groups_of_last_week(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     """The last backup of groups before the archive is days old."""
-    return _shift(scratch, -timedelta(hours=27 + rng.randrange(100)))
+    return _shift(scratch, -timedelta(hours=27 + rng.randrange(100))).told_as(" older, at most")
 
 
 @groups_beside_archive.detects
@@ -177,7 +185,7 @@ def groups_of_another_cluster(scratch: Scratch[OffsetsBackup], rng: Random) -> D
     backup = newest(scratch, groups.KIND)
     facts = backup.manifest.facts | {"cluster_id": f"{rng.getrandbits(64):x}"}
     reseal(scratch, backup, facts=facts)
-    return Damage(backup.label, "its cluster is another")
+    return Damage(backup.label, "its cluster is another", says="its cluster is")
 
 
 @check(
@@ -233,13 +241,15 @@ def _named(group: dict[str, Any], position: dict[str, Any]) -> str:
 @group_offsets_in_archive.detects
 def beyond_the_end(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     """Brokers accept any offset, up to 2^63."""
-    return _move(scratch, rng, lambda _: rng.randrange(1_000, 10**9))
+    return _move(scratch, rng, lambda _: rng.randrange(1_000, 10**9)).told_as(
+        "offsets beyond the end"
+    )
 
 
 @group_offsets_in_archive.detects
 def before_the_start(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     """An offset that retention had overtaken."""
-    return _move(scratch, rng, lambda _: -rng.randrange(1, 9))
+    return _move(scratch, rng, lambda _: -rng.randrange(1, 9)).told_as("it lies before the start")
 
 
 @group_offsets_in_archive.detects
@@ -252,7 +262,7 @@ def topic_of_another_life(scratch: Scratch[OffsetsBackup], rng: Random) -> Damag
         position["around"]["topic_id"] = "00000000-0000-0000-0000-000000000001"
         return _named(one, position)
 
-    return _edited(scratch, other, "its topic id is another")
+    return _edited(scratch, other, "its topic id is another").told_as("it is of topic id")
 
 
 @check(
@@ -289,10 +299,14 @@ def _next_record(offsets: OffsetsBackup, where: str, position: Position) -> str 
 @group_offsets_at_their_records.detects
 def shifted(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     """A tool that counted records where offsets count, and forgot the markers."""
-    return _move(scratch, rng, lambda offset: offset + rng.randrange(1, 5))
+    return _move(scratch, rng, lambda offset: offset + rng.randrange(1, 5)).told_as(
+        "the next record is"
+    )
 
 
 @group_offsets_at_their_records.detects
 def shifted_back(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     """A sparse map of offsets that rounds down."""
-    return _move(scratch, rng, lambda offset: offset - rng.randrange(1, 3))
+    return _move(scratch, rng, lambda offset: offset - rng.randrange(1, 3)).told_as(
+        "the next record is"
+    )

@@ -69,7 +69,7 @@ def group_deleted(scratch: Scratch[LiveTopics], _rng: Random) -> Damage:
     name, _ = _group(scratch)
     admin = kafka_live.admin(scratch)
     admin.delete_consumer_groups([name])[name].result()
-    return Damage(name, "it was deleted")
+    return Damage(name, "it was deleted", says="there is no such group")
 
 
 @groups_as_backed_up.detects
@@ -78,7 +78,7 @@ def group_set_back(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     name, held = _group(scratch)
     place, offset = rng.choice(sorted(held.items()))
     commit(kafka_live.own(scratch), name, TopicPartition(*place, rng.randrange(offset)))
-    return Damage(f"{name}: {place[0]}[{place[1]}]", "it was set back")
+    return Damage(f"{name}: {place[0]}[{place[1]}]", "it was set back", says="it went back to")
 
 
 @check(
@@ -113,7 +113,9 @@ def beyond_the_end(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     name, held = _group(scratch)
     place = rng.choice(sorted(held))
     commit(kafka_live.own(scratch), name, TopicPartition(*place, rng.randrange(1_000, 10**9)))
-    return Damage(f"{name}: {place[0]}[{place[1]}]", "it lies beyond the end")
+    return Damage(
+        f"{name}: {place[0]}[{place[1]}]", "it lies beyond the end", says="beyond its end"
+    )
 
 
 @group_offsets_in_log.detects
@@ -123,7 +125,9 @@ def before_the_start(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     place, offset = rng.choice(sorted(held.items()))
     described = kafka_live.topic(scratch, place[0])
     kafka_live.delete_below(scratch, described.places[place[1]], offset + rng.randrange(1, 5))
-    return Damage(f"{name}: {place[0]}[{place[1]}]", "the log starts behind it")
+    return Damage(
+        f"{name}: {place[0]}[{place[1]}]", "the log starts behind it", says="lies before its start"
+    )
 
 
 @check(
@@ -176,7 +180,9 @@ def renumbered_topic(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     def dense(_number: int, records: list[Record]) -> list[Record]:
         return [record._replace(offset=record.offset - gone) for record in records[gone:]]
 
-    return _replayed(scratch, dense, f"all records stand {gone} offsets earlier")
+    return _replayed(scratch, dense, f"all records stand {gone} offsets earlier").told_as(
+        "the next record was"
+    )
 
 
 @group_reads_on.detects
@@ -187,4 +193,6 @@ def duplicate_before_it(scratch: Scratch[LiveTopics], _rng: Random) -> Damage:
         pushed = kafka_live.shifted(records, 0)
         return [pushed[0], pushed[0]._replace(offset=1), *pushed[1:]]
 
-    return _replayed(scratch, doubled, "all records stand an offset later")
+    return _replayed(scratch, doubled, "all records stand an offset later").told_as(
+        "the next record was"
+    )

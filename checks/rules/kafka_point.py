@@ -71,7 +71,7 @@ def slot_was_behind(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """The ends were taken before the connector had delivered what the snapshot sees."""
     lsn = Lsn(0x3000148 - rng.randrange(1, 0x3000000))
     _point(scratch, confirmed_flush_lsn=str(lsn))
-    return Damage("confirmed_flush_lsn", f"it is {lsn}")
+    return Damage("confirmed_flush_lsn", f"it is {lsn}", says="the slot had confirmed")
 
 
 @one_consistency_point.detects
@@ -80,7 +80,7 @@ def ends_before_the_point(scratch: Scratch[TopicArchive], rng: Random) -> Damage
     told = newest(scratch).manifest.facts
     later = datetime.fromisoformat(told["decided"]) + timedelta(seconds=rng.randrange(1, 999))
     _point(scratch, point={**told["consistency_point"]["point"], "time": later.isoformat()})
-    return Damage("decided", f"the point is of {later}")
+    return Damage("decided", f"the point is of {later}", says="ends were decided at")
 
 
 @one_consistency_point.detects
@@ -90,14 +90,14 @@ def topic_of_another_instant(scratch: Scratch[TopicArchive], rng: Random) -> Dam
     noted = forgery.inventory(3)
     earlier = noted.decided - timedelta(minutes=rng.randrange(1, 99))
     forgery.note(3, noted.model_copy(update={"decided": earlier})).seal()
-    return Damage(forgery.where, f"its end is of {earlier}")
+    return Damage(forgery.where, f"its end is of {earlier}", says="the others' at")
 
 
 @one_consistency_point.detects
 def no_point_at_all(scratch: Scratch[TopicArchive], _rng: Random) -> Damage:
     """PostgreSQL did not answer, and the run went on."""
     _point(scratch, point=None, reason="PostgreSQL does not answer: connection refused")
-    return Damage("consistency_point", "there is none")
+    return Damage("consistency_point", "there is none", says="there is none")
 
 
 @check(
@@ -137,7 +137,7 @@ def not_authorized(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """The archiver may read topics, and not who else may."""
     name, why = rng.choice(EXPORTS), "ClusterAuthorizationFailedError: denied"
     _exports(scratch, **{name: {"not_exported": why}})
-    return Damage(name, f"its export says {why}")
+    return Damage(name, f"its export says {why}", says="not exported")
 
 
 @permissions_exported.detects
@@ -145,4 +145,4 @@ def export_left_out(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """A manifest of a tool that never asked."""
     name = rng.choice((*EXPORTS, "never_exported"))
     _exports(scratch, **{name: None})
-    return Damage(name, "the manifest does not tell it")
+    return Damage(name, "the manifest does not tell it", says="nothing says why")

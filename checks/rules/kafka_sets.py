@@ -44,19 +44,25 @@ def _age(scratch: Scratch[KafkaBackups], kind: str, by: timedelta) -> Damage:
 @backups_recent.detects
 def week_was_skipped(scratch: Scratch[KafkaBackups], rng: Random) -> Damage:
     """The weekly job did not run."""
-    return _age(scratch, archive.KIND, timedelta(days=7, hours=2 + rng.randrange(1, 99)))
+    return _age(scratch, archive.KIND, timedelta(days=7, hours=2 + rng.randrange(1, 99))).told_as(
+        " old, planned are at most"
+    )
 
 
 @backups_recent.detects
 def night_was_skipped(scratch: Scratch[KafkaBackups], rng: Random) -> Damage:
     """The daily job of the groups did not run."""
-    return _age(scratch, groups.KIND, timedelta(hours=26 + rng.randrange(1, 99)))
+    return _age(scratch, groups.KIND, timedelta(hours=26 + rng.randrange(1, 99))).told_as(
+        " old, planned are at most"
+    )
 
 
 @backups_recent.detects
 def clock_was_wrong(scratch: Scratch[KafkaBackups], rng: Random) -> Damage:
     """An archive from the future stays the newest for ever."""
-    return _age(scratch, archive.KIND, -timedelta(minutes=rng.randrange(10, 600)))
+    return _age(scratch, archive.KIND, -timedelta(minutes=rng.randrange(10, 600))).told_as(
+        "a clock is wrong"
+    )
 
 
 @backups_recent.detects
@@ -75,7 +81,7 @@ def no_backup_of_groups(scratch: Scratch[KafkaBackups], _rng: Random) -> Damage:
     """Retention removed the last one, or it was never taken."""
     backup = newest(scratch, groups.KIND)
     files.drop(scratch, backup.prefix + MANIFEST)
-    return Damage(groups.KIND, "the only set lost its manifest")
+    return Damage(groups.KIND, "the only set lost its manifest", says="there is none")
 
 
 @check(
@@ -124,4 +130,8 @@ def older_manifest_replaced(scratch: Scratch[KafkaBackups], rng: Random) -> Dama
     label = rng.choice(scratch.copy.sets.labels(archive.KIND)[:-1])
     key = f"sets/{archive.KIND}/{label}/{MANIFEST}"
     newer = newest(scratch)
-    return Damage(label, files.swap(scratch, key, newer.prefix + MANIFEST).what)
+    return Damage(
+        label,
+        files.swap(scratch, key, newer.prefix + MANIFEST).what,
+        says="the manifest is that of",
+    )

@@ -72,20 +72,24 @@ def _set(scratch: Scratch[LiveTopics], start: str, key: str, value: str) -> Dama
 def cleanup_policy_changed(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     """A topic of state became one that forgets."""
     policy = rng.choice(("delete", "compact,delete"))
-    return _set(scratch, COMPACTED, "cleanup.policy", policy)
+    return _set(scratch, COMPACTED, "cleanup.policy", policy).told_as("archived was compact")
 
 
 @topics_as_archived.detects
 def retention_shortened(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     """Somebody needed room on the disk."""
-    return _set(scratch, PLAIN, "retention.ms", str(rng.randrange(8, 200) * 3_600_000))
+    return _set(scratch, PLAIN, "retention.ms", str(rng.randrange(8, 200) * 3_600_000)).told_as(
+        "archived was 864000000"
+    )
 
 
 @topics_as_archived.detects
 def time_of_append(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     """Producers' times are lost from now on."""
     start = rng.choice((PLAIN, TRANSACTIONAL))
-    return _set(scratch, start, "message.timestamp.type", "LogAppendTime")
+    return _set(scratch, start, "message.timestamp.type", "LogAppendTime").told_as(
+        "it is LogAppendTime"
+    )
 
 
 @topics_as_archived.detects
@@ -94,7 +98,7 @@ def topic_recreated(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     name = archived_name(scratch, rng.choice((PLAIN, COMPACTED)))
     old = kafka_live.topic(scratch, name)
     kafka_live.recreate(scratch, old, len(old.partitions))
-    return Damage(name, "it was deleted and made again")
+    return Damage(name, "it was deleted and made again", says="it was made anew")
 
 
 @topics_as_archived.detects
@@ -103,7 +107,7 @@ def partition_added(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     name, count = archived_name(scratch, PLAIN), rng.randrange(3, 5)
     admin = kafka_live.admin(scratch)
     admin.create_partitions([NewPartitions(name, count)])[name].result()
-    return Damage(f"{name}: partitions", f"there are {count}")
+    return Damage(f"{name}: partitions", f"there are {count}", says="keys lead elsewhere")
 
 
 @topics_as_archived.detects
@@ -112,7 +116,7 @@ def topic_deleted(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     name = archived_name(scratch, rng.choice((PLAIN, COMPACTED, TRANSACTIONAL)))
     admin = kafka_live.admin(scratch)
     admin.delete_topics([name])[name].result()
-    return Damage(name, "it was deleted")
+    return Damage(name, "it was deleted", says="the brokers do not have it")
 
 
 @check(
@@ -142,13 +146,17 @@ def topics_durable(live: LiveTopics) -> Iterator[Observation]:
 def unclean_leaders_allowed(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     """To be available again at any price, and never set back."""
     start = rng.choice((PLAIN, COMPACTED, TRANSACTIONAL))
-    return _set(scratch, start, "unclean.leader.election.enable", "true")
+    return _set(scratch, start, "unclean.leader.election.enable", "true").told_as(
+        "acknowledged records may vanish"
+    )
 
 
 @topics_durable.detects
 def more_replicas_asked_for_than_there_are(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     """Restored with one replica and the old min.insync.replicas: nobody can write."""
-    return _set(scratch, PLAIN, "min.insync.replicas", str(rng.randrange(2, 4)))
+    return _set(scratch, PLAIN, "min.insync.replicas", str(rng.randrange(2, 4))).told_as(
+        "acks=all is refused"
+    )
 
 
 @check(
@@ -206,7 +214,9 @@ def messages_grew_too_large(scratch: Scratch[LiveTopics], rng: Random) -> Damage
     """The limit was lowered after the large ones had been written."""
     name = archived_name(scratch, PLAIN)
     kafka_live.alter(scratch, name, {"max.message.bytes": str(rng.randrange(600, 900))})
-    return Damage(f"{name}[0]: max.message.bytes", "it was lowered")
+    return Damage(
+        f"{name}[0]: max.message.bytes", "it was lowered", says="the largest archived batch has"
+    )
 
 
 @replay_would_fit.detects
@@ -214,7 +224,11 @@ def old_times_refused(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     """A bound against wrong clocks, which refuses the past as well."""
     name, bound = archived_name(scratch, PLAIN), rng.randrange(1, 1_800_000)
     kafka_live.alter(scratch, name, {"message.timestamp.before.max.ms": str(bound)})
-    return Damage(f"{name}[0]: message.timestamp.before.max.ms", f"it is {bound}")
+    return Damage(
+        f"{name}[0]: message.timestamp.before.max.ms",
+        f"it is {bound}",
+        says="the newest archived record is",
+    )
 
 
 @replay_would_fit.detects
@@ -222,4 +236,4 @@ def retention_eats_what_is_restored(scratch: Scratch[LiveTopics], rng: Random) -
     """A count-perfect restore that is gone within minutes."""
     name, kept = archived_name(scratch, PLAIN), rng.randrange(60_000, 1_800_000)
     kafka_live.alter(scratch, name, {"retention.ms": str(kept), "segment.ms": "604800000"})
-    return Damage(f"{name}[0]: retention.ms", f"it is {kept}")
+    return Damage(f"{name}[0]: retention.ms", f"it is {kept}", says="all would go")

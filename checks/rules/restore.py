@@ -25,8 +25,8 @@ _TABLES = """
     "restore.base-backup-starts",
     on=TrialRestore,
     severity="blocker",
-    advice="Its server's own words tell why. What this machine lacks (memory, a library, a locale) "
-    "is mended here; otherwise this backup does not bring the data back. Read the same table at the "
+    advice="Its server's own words tell why. What this machine lacks (memory, a library) is "
+    "mended here; otherwise this backup does not bring the data back. Read the same table at the "
     "source (amcheck, pg_dump): where that fails too, a new backup holds the same damage: keep the "
     "older sets. Where it does not, take a new one, and prove it with this check.",
 )

@@ -82,7 +82,7 @@ def block_left_out_of_an_increment(scratch: Scratch[TrialRestore], rng: Random) 
         scratch, name, lambda content: increments.without_block(content, block)
     )
     told = f"block {block} of its table is that of {full.manifest.label}, all lists agree"
-    return Damage("shop.orders_pkey", told)
+    return Damage("shop.orders_pkey", told, says="index uniqueness is violated")
 
 
 def _most_corrected(scratch: Scratch[TrialRestore]) -> str:

@@ -63,7 +63,11 @@ def rows_that_the_index_never_saw(scratch: Scratch[TrialRestore], rng: Random) -
         sql.SQL("insert into shop.customers values ({}, 'unindexed')").format(first),
         sql.SQL(ready).format("true"),
     )
-    return Damage("shop.customers_pkey", f"it has no entry for customer {first}")
+    return Damage(
+        "shop.customers_pkey",
+        f"it has no entry for customer {first}",
+        says="lacks matching index tuple",
+    )
 
 
 @indexes_complete.detects
@@ -84,7 +88,7 @@ def lost_write_of_an_index_page(scratch: Scratch[TrialRestore], rng: Random) -> 
     sources.base_backup_of_changed_file(
         scratch, index, put_back, insert.format(first, first + rng.randrange(20))
     )
-    return Damage(index, f"block {leaf} is older than its table")
+    return Damage(index, f"block {leaf} is older than its table", says="lacks matching index tuple")
 
 
 @check(
@@ -188,7 +192,7 @@ def sequence_set_back(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
     number = rng.randrange(1, 100)
     restart = sql.SQL("select setval('shop.orders_id_seq', {})").format(number)
     sources.base_backup_after(scratch, restart)
-    return Damage("shop.orders_id_seq", f"it was set back to {number}")
+    return Damage("shop.orders_id_seq", f"it was set back to {number}", says="it stands at")
 
 
 @sequences_ahead.detects
@@ -197,7 +201,7 @@ def rows_beyond_the_sequence(scratch: Scratch[TrialRestore], rng: Random) -> Dam
     number = rng.randrange(100_000, 900_000)
     insert = "insert into shop.orders overriding system value values ({}, 1, 'loaded')"
     sources.base_backup_after(scratch, sql.SQL(insert).format(number))
-    return Damage("shop.orders_id_seq", f"an order has number {number}")
+    return Damage("shop.orders_id_seq", f"an order has number {number}", says="it stands at")
 
 
 @sequences_ahead.detects

@@ -43,7 +43,11 @@ def letter_changed_under_a_good_checksum(scratch: Scratch[DigestRestore], rng: R
         page[CHECKSUM] = next(page_checksums(bytes(page), number)).to_bytes(2, "little")
 
     pages.change_page(scratch, _file_of(scratch, "customers"), rng, change)
-    return Damage("shop.customers", "the name of a customer begins with another letter")
+    return Damage(
+        "shop.customers",
+        "the name of a customer begins with another letter",
+        says="rows with digest",
+    )
 
 
 @rows_as_digested.detects
@@ -62,7 +66,11 @@ def commit_forgotten_by_the_commit_log(scratch: Scratch[DigestRestore], rng: Ran
         return bytes(changed)
 
     backups.repack(scratch, forget, forged=True)
-    return Damage("shop.orders", f"the commit log says that transaction {xid} was rolled back")
+    return Damage(
+        "shop.orders",
+        f"the commit log says that transaction {xid} was rolled back",
+        says="rows with digest",
+    )
 
 
 @rows_as_digested.detects
@@ -78,7 +86,11 @@ def lost_write_of_a_table_page(scratch: Scratch[DigestRestore], rng: Random) -> 
         server.execute(scratch, change, "vacuum shop.customers", "checkpoint")
         path.write_bytes(old[:PAGE_SIZE] + path.read_bytes()[PAGE_SIZE:])
         sources.back_up_base(scratch, digests=True)
-    return Damage("shop.customers", f"the change of customer {customer} is not on the disk")
+    return Damage(
+        "shop.customers",
+        f"the change of customer {customer} is not on the disk",
+        says="rows with digest",
+    )
 
 
 @rows_as_digested.detects
@@ -96,7 +108,11 @@ def page_of_another_table(scratch: Scratch[DigestRestore], rng: Random) -> Damag
         page[:] = other[number * PAGE_SIZE :][:PAGE_SIZE]
 
     pages.change_page(scratch, _file_of(scratch, "customers"), rng, exchange)
-    return Damage("shop.customers", "one of its pages is the same block of shop.former")
+    return Damage(
+        "shop.customers",
+        "one of its pages is the same block of shop.former",
+        says="rows with digest",
+    )
 
 
 def _file_of(scratch: Scratch[Any], table: str) -> str:

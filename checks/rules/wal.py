@@ -47,14 +47,18 @@ def archive_complete(archive: WalArchive) -> Iterator[Observation]:
 def middle_segment_missing(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """archive_command said yes and the file never arrived."""
     segment = rng.choice(scratch.copy.required()[1:-2])
-    return replace(files.drop(scratch, f"wal/{segment}"), subject=segment)
+    return replace(files.drop(scratch, f"wal/{segment}"), subject=segment).told_as(
+        "not in the archive"
+    )
 
 
 @archive_complete.detects
 def first_segment_missing(scratch: Scratch[WalArchive], _rng: Random) -> Damage:
     """Retention by age removed WAL that the oldest base backup still needs."""
     segment = scratch.copy.required()[0]
-    return replace(files.drop(scratch, f"wal/{segment}"), subject=segment)
+    return replace(files.drop(scratch, f"wal/{segment}"), subject=segment).told_as(
+        "not in the archive"
+    )
 
 
 @archive_complete.detects
@@ -62,7 +66,7 @@ def newest_segments_missing(scratch: Scratch[WalArchive], rng: Random) -> Damage
     """Archiving stopped and the server went on: only the expected end knows that WAL is missing."""
     end, ahead = scratch.copy.end, rng.randrange(3, 20) * scratch.copy.segment_size
     replace(end, lsn=end.lsn + ahead).write(scratch.repository)
-    return Damage(scratch.copy.required()[-2], "it was never archived")
+    return Damage(scratch.copy.required()[-2], "it was never archived", says="not in the archive")
 
 
 @check(
@@ -83,13 +87,13 @@ def segment_sizes(archive: WalArchive) -> Iterator[Observation]:
 @segment_sizes.detects
 def segment_truncated(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """A full disk, and an archive_command that does not tell."""
-    return files.truncate(scratch, _segment(scratch, rng), rng)
+    return files.truncate(scratch, _segment(scratch, rng), rng).told_as(" bytes, found")
 
 
 @segment_sizes.detects
 def segment_longer(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """Two servers that archive under one name."""
-    return files.append(scratch, _segment(scratch, rng), rng)
+    return files.append(scratch, _segment(scratch, rng), rng).told_as(" bytes, found")
 
 
 def _segment(scratch: Scratch[WalArchive], rng: Random) -> str:
@@ -128,7 +132,9 @@ def page_headers(archive: WalArchive) -> Iterator[Observation]:
 def segment_zeroed(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """A file whose size was reserved and whose content never reached the disk."""
     key = _segment(scratch, rng)
-    return files.zero_fill(scratch, key, 0, scratch.copy.segment_size)
+    return files.zero_fill(scratch, key, 0, scratch.copy.segment_size).told_as(
+        "its first page is empty"
+    )
 
 
 @page_headers.detects
@@ -137,7 +143,9 @@ def pages_zeroed(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     pages = scratch.copy.segment_size // PAGE_SIZE
     first = rng.randrange(1, pages // 2)
     last = rng.randrange(first + 1, pages - 1)
-    return files.zero_fill(scratch, _segment(scratch, rng), first * PAGE_SIZE, last * PAGE_SIZE)
+    return files.zero_fill(
+        scratch, _segment(scratch, rng), first * PAGE_SIZE, last * PAGE_SIZE
+    ).told_as("and pages again at")
 
 
 @page_headers.detects
@@ -145,14 +153,18 @@ def content_of_another_segment(scratch: Scratch[WalArchive], rng: Random) -> Dam
     """Names and contents that were mixed up by a copy."""
     one = _segment(scratch, rng)
     names = [scratch.copy.key(path) for path in scratch.copy.segments()]
-    return files.swap(scratch, one, rng.choice([name for name in names if name != one]))
+    return files.swap(scratch, one, rng.choice([name for name in names if name != one])).told_as(
+        "the page is that of"
+    )
 
 
 @page_headers.detects
 def segment_of_another_server(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """Two servers share one archive."""
     start, stop = SYSTEM_ID.start, SYSTEM_ID.stop
-    return files.flip_bit(scratch, _segment(scratch, rng), rng, start=start, stop=stop)
+    return files.flip_bit(scratch, _segment(scratch, rng), rng, start=start, stop=stop).told_as(
+        "it is of server"
+    )
 
 
 @check(
@@ -190,7 +202,9 @@ def records_readable(archive: WalArchive) -> Iterator[Observation]:
 def record_bit_flipped(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """Bit rot in one record: PostgreSQL takes it for the end of the WAL."""
     key = _segment(scratch, rng)
-    return replace(flip_record_bit(scratch, key, rng), subject=Path(key).name)
+    return replace(flip_record_bit(scratch, key, rng), subject=Path(key).name).told_as(
+        "the WAL is damaged in"
+    )
 
 
 @records_readable.detects
@@ -199,7 +213,7 @@ def end_of_segment_lost(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     key, size = _segment(scratch, rng), scratch.copy.segment_size
     pages = rng.randrange(4, size // PAGE_SIZE // 2)
     done = files.zero_fill(scratch, key, size - pages * PAGE_SIZE, size)
-    return replace(done, subject=Path(key).name)
+    return replace(done, subject=Path(key).name).told_as("the WAL is damaged in")
 
 
 @records_readable.detects
@@ -223,4 +237,6 @@ def page_of_another_branch(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     page = rng.randrange(1, scratch.copy.segment_size // PAGE_SIZE)
     start = page * PAGE_SIZE + TIMELINE.start
     stop = page * PAGE_SIZE + TIMELINE.stop
-    return files.flip_bit(scratch, _segment(scratch, rng), rng, start=start, stop=stop)
+    return files.flip_bit(scratch, _segment(scratch, rng), rng, start=start, stop=stop).told_as(
+        "the page is of timeline"
+    )

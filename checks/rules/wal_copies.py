@@ -38,7 +38,7 @@ def streamed_copy_differs(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """The receiver's copy of a segment was damaged where nothing else reads it."""
     name = rng.choice(scratch.copy.required())
     copy = files.copy_as(scratch, f"wal/{name}", f"stream/{int(name[:8], 16)}/{name}")
-    return Damage(name, files.flip_bit(scratch, copy.subject, rng).what)
+    return Damage(name, files.flip_bit(scratch, copy.subject, rng).what, says=" differ")
 
 
 @copies_agree.detects
@@ -47,4 +47,4 @@ def another_history_of_that_number(scratch: Scratch[WalArchive], rng: Random) ->
     name = f"{scratch.copy.end.timeline:08X}.history"
     copy = files.copy_as(scratch, f"wal/{name}", f"stream/{scratch.copy.end.timeline}/{name}")
     scratch.path(copy.subject).write_text(f"1\t0/{rng.randrange(1 << 24):X}\tno target\n")
-    return Damage(name, "the streamed one names another place")
+    return Damage(name, "the streamed one names another place", says=" differ")

@@ -49,7 +49,7 @@ def _history_problem(timeline: int, archive: WalArchive) -> str | None:
 def history_missing(scratch: Scratch[WalArchive], _rng: Random) -> Damage:
     """A copy of the archive that took only what looks like a segment."""
     name = history_name(scratch.copy.end.timeline)
-    return replace(files.drop(scratch, f"wal/{name}"), subject=name)
+    return replace(files.drop(scratch, f"wal/{name}"), subject=name).told_as("timeline 2: no ")
 
 
 @timeline_histories.detects
@@ -57,7 +57,7 @@ def history_emptied(scratch: Scratch[WalArchive], _rng: Random) -> Damage:
     """A crash between the creation of the file and its content."""
     name = history_name(scratch.copy.end.timeline)
     scratch.path(f"wal/{name}").write_bytes(b"")
-    return Damage(name, "it is empty")
+    return Damage(name, "it is empty", says="does not say where the timeline began")
 
 
 @timeline_histories.detects
@@ -69,7 +69,7 @@ def history_of_a_test_restore(scratch: Scratch[WalArchive], rng: Random) -> Dama
     branch = f"{text}\n{end.timeline}\t{end.lsn}\tno recovery target specified\n"
     scratch.path(f"wal/{name}").write_text(branch)
     assert parse_history(branch, int(name[:8], 16))
-    return Damage(name, "it appeared")
+    return Damage(name, "it appeared", says="no WAL of that timeline")
 
 
 @check(
@@ -97,20 +97,24 @@ def expected_end_known(archive: WalArchive) -> Iterator[Observation]:
 @expected_end_known.detects
 def receiver_never_ran(scratch: Scratch[WalArchive], _rng: Random) -> Damage:
     """Only archive_command was set up."""
-    return files.drop(scratch, EXPECTED_END)
+    return files.drop(scratch, EXPECTED_END).told_as("no object")
 
 
 @expected_end_known.detects
 def receiver_stopped(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """The receiver died and nobody looked."""
     late = timedelta(minutes=5, seconds=rng.randrange(1, 86_400))
-    return _rewrite(scratch, EXPECTED_END, time=datetime.now(UTC) - late)
+    return _rewrite(scratch, EXPECTED_END, time=datetime.now(UTC) - late).told_as(
+        " old, the objective allows"
+    )
 
 
 @expected_end_known.detects
 def receiver_of_another_server(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """Two pipelines write into one repository."""
-    return _rewrite(scratch, "system_identifier", system_identifier=str(rng.randrange(1 << 62)))
+    return _rewrite(
+        scratch, "system_identifier", system_identifier=str(rng.randrange(1 << 62))
+    ).told_as("it is of server")
 
 
 def _rewrite(scratch: Scratch[WalArchive], subject: str, **changes: object) -> Damage:

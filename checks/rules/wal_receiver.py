@@ -56,21 +56,23 @@ def _behind(status: ReceiverStatus, allowed: int) -> str | None:
 @receiver_streams.detects
 def receiver_never_started(scratch: Scratch[WalArchive], _rng: Random) -> Damage:
     """Only archive_command was set up."""
-    return files.drop(scratch, STATUS)
+    return files.drop(scratch, STATUS).told_as("no receiver ever ran here")
 
 
 @receiver_streams.detects
 def receiver_killed(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """It was killed, and nothing starts it again; the last that it said was good."""
     late = SILENT + timedelta(seconds=rng.randrange(10, 86_400))
-    return _says(scratch, STATUS, time=datetime.now(UTC) - late)
+    return _says(scratch, STATUS, time=datetime.now(UTC) - late).told_as("for the last time")
 
 
 @receiver_streams.detects
 def receiver_turned_away(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """It lives and is turned away: a changed password, no free slot of the server."""
     reason = "too many connections: max_wal_senders is used up"
-    return _says(scratch, "stream", reason=reason, restarts=rng.randrange(2, 99))
+    return _says(scratch, "stream", reason=reason, restarts=rng.randrange(2, 99)).told_as(
+        "nothing is streamed"
+    )
 
 
 @receiver_streams.detects
@@ -78,7 +80,9 @@ def receiver_too_slow(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """It streams through a link that is slower than the server writes."""
     ahead = (SEGMENTS_BEHIND + rng.randrange(1, 50)) * scratch.copy.segment_size
     received = ReceiverStatus.read(scratch.repository).received or Lsn(0)
-    return _says(scratch, "received", written=Lsn(received + ahead + 1))
+    return _says(scratch, "received", written=Lsn(received + ahead + 1)).told_as(
+        "bytes behind the server"
+    )
 
 
 def _says(scratch: Scratch[WalArchive], subject: str, **changes: object) -> Damage:
