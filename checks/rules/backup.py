@@ -164,7 +164,7 @@ def manifest_bit_flipped(scratch: Scratch[BackupRepository], rng: Random) -> Dam
     content = scratch.path(backup.prefix + MANIFEST).read_bytes()
     start = content.index(b'"system_identifier"')
     done = files.flip_bit(scratch, backup.prefix + MANIFEST, rng, start=start, stop=start + 30)
-    return Damage(backup.label, done.what, says="manifest digest is")
+    return Damage(backup.label, done.what, says="manifest.json: ")
 
 
 @manifests_sealed.detects

@@ -124,7 +124,7 @@ def parent_that_does_not_tell(scratch: Scratch[BackupRepository], rng: Random) -
     return Damage(
         full.label,
         f"its manifest does not tell {name}, and every digest is right",
-        says="does not tell end_lsn",
+        says="does not tell",
     )
 
 

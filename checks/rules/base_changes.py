@@ -83,7 +83,9 @@ def _told(one: Brought) -> str | None:
 @increments_hold_every_change.detects_in_a_chain
 def changed_block_left_out(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """A change that the summary of WAL missed: every page, list and digest is right."""
-    return _leave_block_out(scratch, rng, backups.latest_base(scratch)).told_as("not here")
+    return _leave_block_out(scratch, rng, backups.latest_base(scratch)).told_as(
+        "by the WAL it changed in"
+    )
 
 
 @increments_hold_every_change.detects_in_a_chain
@@ -91,7 +93,7 @@ def changed_block_left_out_of_a_link(scratch: Scratch[WalArchive], rng: Random) 
     """The same in an increment below the newest one, with which a restore combines it."""
     _, middle, _ = backups.links(scratch)
     done = _leave_block_out(scratch, rng, middle)
-    return Damage(named(middle.label, done.subject), done.what, says="not here")
+    return Damage(named(middle.label, done.subject), done.what, says="by the WAL it changed in")
 
 
 @increments_hold_every_change.detects_in_a_chain
@@ -102,7 +104,7 @@ def changes_of_a_table_left_out(scratch: Scratch[WalArchive], _rng: Random) -> D
     return Damage(
         name,
         f"it says that nothing of {changed_file(name)} changed, all lists agree",
-        says="more: not here",
+        says="by the WAL it changed in",
     )
 
 

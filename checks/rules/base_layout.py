@@ -131,7 +131,7 @@ def built_with_other_pages(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
         forged=True,
     )
     return Damage(
-        "Database block size", f"the control file says {size}", says="expected 8192, found 16384"
+        "Database block size", f"the control file says {size}", says="expected 8192, found"
     )
 
 

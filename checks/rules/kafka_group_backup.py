@@ -299,14 +299,10 @@ def _next_record(offsets: OffsetsBackup, where: str, position: Position) -> str 
 @group_offsets_at_their_records.detects
 def shifted(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     """A tool that counted records where offsets count, and forgot the markers."""
-    return _move(scratch, rng, lambda offset: offset + rng.randrange(1, 5)).told_as(
-        "the next record is"
-    )
+    return _move(scratch, rng, lambda offset: offset + rng.randrange(1, 5)).told_as("noted was")
 
 
 @group_offsets_at_their_records.detects
 def shifted_back(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     """A sparse map of offsets that rounds down."""
-    return _move(scratch, rng, lambda offset: offset - rng.randrange(1, 3)).told_as(
-        "the next record is"
-    )
+    return _move(scratch, rng, lambda offset: offset - rng.randrange(1, 3)).told_as("noted was")

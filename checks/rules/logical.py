@@ -100,14 +100,14 @@ def stored_dump_was_cut(scratch: Scratch[LogicalBackup], rng: Random) -> Damage:
     """A full disk under pg_dump, in a script without pipefail: the digest is of what came."""
     return dumps.change(
         scratch, logical.DUMP, lambda content: content[: _later(content, rng)]
-    ).told_as("could not read from input file")
+    ).told_as("pg_restore: error")
 
 
 @dump_reads_to_its_end.detects
 def packed_rows_damaged(scratch: Scratch[LogicalBackup], _rng: Random) -> Damage:
     """Bad memory while the dump was packed: the digest is of the damaged bytes."""
     return dumps.change(scratch, logical.DUMP, dumps.break_a_packed_block).told_as(
-        "could not uncompress data"
+        "pg_restore: error"
     )
 
 

@@ -90,16 +90,14 @@ def closed_to_others(repository: BackupRepository) -> Iterator[Observation]:
 @closed_to_others.detects
 def repository_opened(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """Mode 755, because a job could not read something."""
-    return files.change_mode(scratch, ".", rng.choice((0o005, 0o001, 0o007))).told_as(
-        "its mode is 7"
-    )
+    return files.change_mode(scratch, ".", rng.choice((0o005, 0o001, 0o007))).told_as("its mode is")
 
 
 @closed_to_others.detects
 def object_writable_for_all(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     """A volume whose mount options set the modes."""
     keys = sorted(scratch.copy.sets.store.list())
-    return files.change_mode(scratch, rng.choice(keys), stat.S_IWOTH).told_as("its mode is 6")
+    return files.change_mode(scratch, rng.choice(keys), stat.S_IWOTH).told_as("its mode is")
 
 
 @check(

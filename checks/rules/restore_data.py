@@ -132,7 +132,7 @@ def frozen_page_damaged(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
     return Damage(
         "shop.customers",
         "a line pointer of its first, frozen page was moved",
-        says="is not maximally aligned",
+        says="line pointer",
     )
 
 

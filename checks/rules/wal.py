@@ -145,7 +145,7 @@ def pages_zeroed(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     last = rng.randrange(first + 1, pages - 1)
     return files.zero_fill(
         scratch, _segment(scratch, rng), first * PAGE_SIZE, last * PAGE_SIZE
-    ).told_as("and pages again at")
+    ).told_as("nothing at offset")
 
 
 @page_headers.detects
