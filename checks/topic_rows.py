@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from checks.connectors import Connectors
-from pipeline.cdc.keys import Key, KeyReader, keyed_table, primary_keys
-from pipeline.cdc.topics import live_keys
+from pipeline.cdc.keys import plain
+from pipeline.cdc.reconcile import compared
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
 from pipeline.kafka.topics import Topic, describe, extents
 from pipeline.postgres.lsn import Lsn
-from pipeline.registry.client import RegistryClient
 from pipeline.wait import wait_until
 
 ARRIVES = timedelta(seconds=10)
@@ -29,10 +28,10 @@ _SENT = """
 
 @dataclass(frozen=True)
 class Difference:
-    """What one side holds and the other does not, and records whose key is none of the table's."""
+    """Keys that one side holds and the other does not, as text, and records that are no events."""
 
-    missing: set[Key]
-    ghosts: set[Key]
+    missing: set[str]
+    ghosts: set[str]
     strangers: dict[str, str] = field(default_factory=dict)
 
     def also_in(self, later: "Difference") -> "Difference":
@@ -95,18 +94,13 @@ def difference(connectors: Connectors, table: str, topic: str) -> Difference:
 
 
 def _once(connectors: Connectors, table: str, topic: str) -> Difference:
-    config, living, strangers = connectors.source.config, set[Key](), dict[str, str]()
     with connectors.source.connection() as connection:
-        keyed = keyed_table(connection, table)
-        rows = set(primary_keys(connection, keyed))
-    with RegistryClient(config.registry.url) as registry:
-        read = KeyReader(registry, keyed)
-        for partition, raw, offset in live_keys(config.kafka, topic):
-            try:
-                living.add(read(raw))
-            except (ServerError, ValueError, LookupError, EOFError) as error:
-                strangers[f"{topic}[{partition}]@{offset}"] = f"it is no event of {table}: {error}"
-    return Difference(rows - living, living - rows, strangers)
+        found = compared(connectors.source.config, connection, table)
+    if found.trouble:
+        raise ServerError(f"{topic}: {found.trouble}")
+    ghosts = {plain(raw) for _, raw in found.ghosts}
+    missing = {", ".join(map(str, key)) for key in found.missing}
+    return Difference(missing, ghosts, {each.place: each.why for each in found.strangers})
 
 
 def _positions(connectors: Connectors) -> tuple[Lsn, Lsn | None]:
@@ -115,6 +109,5 @@ def _positions(connectors: Connectors) -> tuple[Lsn, Lsn | None]:
     return Lsn.parse(row["written"]), Lsn.parse(row["sent"]) if row["sent"] else None
 
 
-def _examples(keys: set[Key]) -> str:
-    some = sorted(", ".join(map(str, key)) for key in keys)[:EXAMPLES]
-    return "; ".join(some) + (", …" if len(keys) > EXAMPLES else "")
+def _examples(keys: set[str]) -> str:
+    return "; ".join(sorted(keys)[:EXAMPLES]) + ("; …" if len(keys) > EXAMPLES else "")

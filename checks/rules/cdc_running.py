@@ -13,10 +13,11 @@ from checks.connectors import Connectors
 from fixtures.connect_material import connector
 from fixtures.faults import connectors, server
 from fixtures.scratch import Damage, Scratch
-from pipeline.cdc.connectors import POLL, ConnectorMissing
+from pipeline.cdc.connectors import ConnectorMissing
 from pipeline.cdc.slots import find_slot
 from pipeline.wait import wait_until
 
+POLL = timedelta(milliseconds=200)
 SETTLES = timedelta(seconds=10)
 """A worker takes up a task, and a task its slot, within this; what takes longer is down."""
 FOR_GOOD = ("FAILED", "PAUSED", "STOPPED", "no such connector")

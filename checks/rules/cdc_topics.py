@@ -59,7 +59,7 @@ def message_that_is_no_event(scratch: Scratch[Connectors], _rng: Random) -> Dama
     """Somebody tried a producer on the topic: a recovery would stop at its key."""
     topic = f"{scratch.config.cdc.topic_prefix}.shop.orders"
     offset = kafka_live.produce(scratch, topic, b"hello", b"world")
-    return Damage(f"{topic}[0]@{offset}", "it was produced by hand", says="it is no event")
+    return Damage(f"{topic}[0]@{offset}", "it was produced by hand", says="its value is no event")
 
 
 def _unheard(scratch: Scratch[Connectors], *changes: Query) -> None:
@@ -85,4 +85,5 @@ def events_of_no_row(scratch: Scratch[Connectors], rng: Random) -> Damage:
     """A deletion that was skipped: consumers keep the row for ever."""
     number = rng.randrange(1, 2_000)
     _unheard(scratch, f"delete from shop.orders where id = {number}".encode())
-    return Damage("shop.orders", f"the deletion of {number} was skipped", says=f"row: {number}")
+    what = f"the deletion of {number} was skipped"
+    return Damage("shop.orders", what, says="1 events are of no row")
