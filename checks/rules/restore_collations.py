@@ -40,7 +40,11 @@ def collation_of_another_library(scratch: Scratch[TrialRestore], rng: Random) ->
             version
         ),
     )
-    return Damage("collation shop.words", f"the source sorted by version {version}")
+    return Damage(
+        "collation shop.words",
+        f"the source sorted by version {version}",
+        says="it sorted as version",
+    )
 
 
 @collations_as_sorted.detects
@@ -59,7 +63,11 @@ def collation_that_bounds_partitions(scratch: Scratch[TrialRestore], rng: Random
             change.format(version),
         )
         sources.back_up_base(scratch)
-    return Damage("beside: collation bounds", f"the source sorted by version {version}")
+    return Damage(
+        "beside: collation bounds",
+        f"the source sorted by version {version}",
+        says="it sorted as version",
+    )
 
 
 @collations_as_sorted.detects
@@ -69,4 +77,6 @@ def database_of_another_library(scratch: Scratch[TrialRestore], rng: Random) -> 
     name = scratch.config.postgres.dbname
     change = sql.SQL("update pg_database set datcollversion = {} where datname = {}")
     sources.base_backup_after(scratch, change.format(version, name))
-    return Damage(f"database {name}", f"the source sorted by version {version}")
+    return Damage(
+        f"database {name}", f"the source sorted by version {version}", says="it sorted as version"
+    )
