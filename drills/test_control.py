@@ -16,6 +16,7 @@ def test_control(drill: Drill) -> None:
     drill.write(acknowledged=2_000)
     drill.back_up()
     drill.write(acknowledged=1_000)
+    assert drill.wrong() == [], "every live check is green where nothing was broken"
     drill.verify()
     drill.finish()
 

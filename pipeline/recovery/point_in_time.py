@@ -149,8 +149,14 @@ class PointInTimeRecovery(Runbook):
     def fence(self) -> Facts:
         """Stop connectors and the old server, and see that clients are refused."""
         stopped = reconnect.stopped(self.config) if self.cdc else {}
-        address = stop_server(self.config.postgres, self._damaged, self.tools, self.server.log)
-        return {"connectors": [], "roles": [], "offsets": {}} | stopped | {"refused": address}
+        told = {"connectors": [], "roles": [], "offsets": {}} | stopped
+        return told | {"refused": self.stop_servers()}
+
+    def stop_servers(self) -> str:
+        """Stop the old server, and ours where an interrupted run had opened it; the address."""
+        if "restore" in self.done:
+            self.server.stop()
+        return stop_server(self.config.postgres, self._damaged, self.tools, self.server.log)
 
     def _fenced(self, facts: Facts) -> str | None:
         """Whether the old server is still down and no connector was started again."""

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from pipeline.errors import RestoreError
 from pipeline.postgres.targets import Target
-from pipeline.recovery.fencing import stop_server
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.live import answering
 from pipeline.recovery.point_in_time import PointInTimeRecovery
@@ -37,7 +36,7 @@ class WithoutConnect(PointInTimeRecovery):
         return [one for one in super().preconditions() if one.waiver != "--without-cdc"]
 
     def fence(self) -> Facts:
-        stop_server(self.config.postgres, self._damaged, self.tools, self.server.log)
+        self.stop_servers()
         return {}
 
     def reconnect(self) -> Facts:

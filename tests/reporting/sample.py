@@ -70,6 +70,7 @@ def recovered() -> DrillReport:
         versions={"PostgreSQL": "18.4", "Kafka": "4.3.1", "Debezium": "3.7.0", "Apicurio": "3.3.3"},
         commands=commands(),
         unverified=[],
+        gate=[],
         next_command="none: clients are in",
     )
 
@@ -133,6 +134,7 @@ def not_verified() -> DrillReport:
         writes=[],
         lag=lag()[:90],
         unverified=["the sink stopped reading at t8"],
+        gate=[],
     )
 
 

@@ -1,0 +1,14 @@
+"""Every drill is judged by every live check, beside the ledger."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from checks.gate import live_checks
+from fixtures.drill import Drill
+
+
+@pytest.fixture(autouse=True)
+def _judged_by_live_checks(drill: Drill, tmp_path: Path) -> None:
+    drill.checks = partial(live_checks, drill.service.config, tmp_path / "notes")
