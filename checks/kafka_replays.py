@@ -9,7 +9,7 @@ from checks.kafka_records import fields, seen
 from pipeline.config import KafkaConfig, PipelineConfig
 from pipeline.kafka import replay_wish
 from pipeline.kafka.batches import Marker, marker, walk
-from pipeline.kafka.brokers import Place
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import Fetched, RawReader
 from pipeline.kafka.reading import Archived
 from pipeline.kafka.records import Record, unpacked

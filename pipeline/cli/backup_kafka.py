@@ -1,6 +1,7 @@
 """`pipeline backup topics|offsets`: what the brokers hold, and how far its groups have read."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +9,7 @@ import typer
 from pipeline import config as configuration
 from pipeline.cli.shared import DEFAULT, Config, say, to_write
 from pipeline.config import PipelineConfig
-from pipeline.kafka import archive, groups, losses, replay_journal
+from pipeline.kafka import archive, consistency, groups, losses, replay_journal
 from pipeline.kafka.claims import HELD, claims, noted
 from pipeline.kinds import ACCEPTED, INCOMPLETE
 from pipeline.repository import BackupSet, Manifest, Note, Repository
@@ -61,6 +62,7 @@ def backup_topics(
         limit=limit,
         exclude=exclude or (),
         partly=True,
+        reach=partial(consistency.reach, loaded),
         note=note,
     )
     _end(taken, [*archive.lost(taken), *_told(taken)])

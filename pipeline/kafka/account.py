@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import BackupError
 from pipeline.kafka.batches import check_crc, marker, walk
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Aborted, Gap, Gaps, Reason, totals
+from pipeline.kafka.place import Place
 
 
 class Content(BaseModel):

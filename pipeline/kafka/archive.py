@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 from pipeline import kinds
 from pipeline.config import KafkaConfig, PipelineConfig
 from pipeline.errors import BackupError, ServerError
-from pipeline.kafka import consistency, exports, stored
-from pipeline.kafka.brokers import Place
+from pipeline.kafka import exports, stored
 from pipeline.kafka.gaps import Reason
 from pipeline.kafka.partition import Partition, Run
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import RawReader
 from pipeline.kafka.segments import Index
 from pipeline.kafka.stored import Pool
@@ -37,6 +37,14 @@ PARALLEL = 4
 NOT_ARCHIVED = ("consumer-group offsets: pipeline backup offsets",)
 
 
+Reach = Callable[[Callable[[str], None]], Mapping[str, Any]]
+"""Takes a consistency point, waits until its events were delivered, and tells both as JSON."""
+
+
+def _no_point(_say: Callable[[str], None]) -> dict[str, Any]:
+    return {"point": None, "reason": "it was not asked for"}
+
+
 def take(
     config: PipelineConfig,
     repository: Repository,
@@ -47,7 +55,7 @@ def take(
     limit: int | None = None,
     exclude: Sequence[str] = (),
     partly: bool = False,
-    patience: timedelta = consistency.WITHIN,
+    reach: Reach = _no_point,
     evidence: str | None = None,
     note: Note | None = None,
 ) -> BackupSet:
@@ -55,9 +63,9 @@ def take(
 
     What older runs have stored is not read again, unless `full`; nor is what an interrupted run
     has stored. `limit` takes at least that many records of each topic, from its log start, and no
-    more than a fetch beyond. `exclude` are names or patterns of topics that are left out. The
-    slot's consumer gets `patience` to reach the consistency point. Every partition ends where it
-    was decided after that: at its last stable offset. Memory holds a few fetches for each of
+    more than a fetch beyond. `exclude` are names or patterns of topics that are left out. `reach`
+    tells the consistency point once it was reached. Every partition ends where it was decided after
+    that: at its last stable offset. Memory holds a few fetches for each of
     PARALLEL partitions, whatever the topics' size. `evidence` names the recovery that salvages
     them: such a set is no backup. `note` adds facts that others know.
 
@@ -73,7 +81,7 @@ def take(
     # the reader first: who is refused learns it at once
     with telling(say), RawReader(config.kafka, FETCH, say) as reader:
         cluster = cluster_id(config.kafka)
-        point = consistency.reach(config, say, within=patience)
+        point = reach(say)
         # behind the wait: a connector makes a topic with its first event
         wished, excluded, internal = _wished(config.kafka, topics, exclude, say)
         trouble = Trouble(say, strict=not partly)

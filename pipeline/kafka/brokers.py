@@ -4,28 +4,16 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from kafka.protocol.metadata import MetadataRequest
 
 from pipeline.errors import ServerError
+from pipeline.kafka.place import Place
 from pipeline.kafka.wire import Disconnected, Refused, Wire
 
 QUOTA_TOLD_EVERY = 10.0
 """Seconds between two lines about a quota."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A partition of one life of a topic: made anew, a topic has another id."""
-
-    topic: str
-    topic_id: Any
-    partition: int
-
-    def __str__(self) -> str:
-        return f"{self.topic}[{self.partition}]"
 
 
 class Quota:

@@ -14,7 +14,7 @@ from kafka.net import KafkaConnectionManager, KafkaNetSocket, NetworkSelector
 from kafka.structs import TopicPartition
 
 from pipeline.errors import ServerError
-from pipeline.kafka.brokers import Place
+from pipeline.kafka.place import Place
 from pipeline.kafka.wire import LARGEST_FRAME
 
 TIMEOUT_MS = 30_000

@@ -20,7 +20,8 @@ from kafka.protocol.producer import (
 from pipeline.config import KafkaConfig
 from pipeline.errors import RestoreError, ServerError
 from pipeline.kafka import momentary
-from pipeline.kafka.brokers import Brokers, Place
+from pipeline.kafka.brokers import Brokers
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import settings
 from pipeline.kafka.raw_produce import Producer, RawWriter, Refused
 from pipeline.wait import wait_until

@@ -6,7 +6,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from pipeline.kafka.groups import Position
-from pipeline.kafka.surroundings import Seen, Spot, Surroundings
+from pipeline.kafka.place import Spot
+from pipeline.kafka.surroundings import Seen, Surroundings
 from pipeline.repository import BackupSet
 
 

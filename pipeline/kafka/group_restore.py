@@ -10,7 +10,8 @@ from pipeline.errors import RecoveryRefused, RestoreError, ServerError
 from pipeline.kafka.group_moves import Decided, Moves, judge
 from pipeline.kafka.groups import Group, client, committed, read
 from pipeline.kafka.momentary import SECONDS, ask_again
-from pipeline.kafka.surroundings import Spot, look
+from pipeline.kafka.place import Spot
+from pipeline.kafka.surroundings import look
 from pipeline.repository import BackupSet
 
 IDLE = frozenset({"empty", "dead"})

@@ -16,7 +16,8 @@ from pipeline import kinds
 from pipeline.config import KafkaConfig, PipelineConfig
 from pipeline.errors import RestoreError, ServerError
 from pipeline.kafka.momentary import SECONDS, ask_again, ask_each, reason
-from pipeline.kafka.surroundings import UNDECIDED, Spot, Surroundings, look
+from pipeline.kafka.place import Spot
+from pipeline.kafka.surroundings import UNDECIDED, Surroundings, look
 from pipeline.kafka.topics import Missing, cluster_id, listed
 from pipeline.repository import BackupSet, Note, Repository
 from pipeline.store import HashedStream

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from kafka.protocol.consumer import OffsetForLeaderEpochRequest
 
-from pipeline.kafka.brokers import Place
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import RawReader
 
 

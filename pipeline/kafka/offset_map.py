@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.errors import BackupError
-from pipeline.kafka.surroundings import Spot
+from pipeline.kafka.place import Spot
 from pipeline.store import Store, read
 
 FORMAT = 1

@@ -10,8 +10,8 @@ from pipeline import zstd
 from pipeline.errors import BackupError, StoreError
 from pipeline.kafka import reading, segments, stored
 from pipeline.kafka.account import Account
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.lineage import diverged
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import OffsetGone, RawReader
 from pipeline.kafka.segments import Index, Inventory, Segment
 from pipeline.kafka.stored import Pool

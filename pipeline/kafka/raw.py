@@ -15,9 +15,10 @@ from pipeline.config import KafkaConfig
 from pipeline.errors import ConfigError, ServerError
 from pipeline.kafka import momentary
 from pipeline.kafka.batches import walk
-from pipeline.kafka.brokers import Brokers, Place
+from pipeline.kafka.brokers import Brokers
 from pipeline.kafka.gaps import Aborted
 from pipeline.kafka.momentary import UNKNOWN
+from pipeline.kafka.place import Place
 from pipeline.kafka.wire import Disconnected
 from pipeline.wait import wait_until
 

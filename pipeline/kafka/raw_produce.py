@@ -17,8 +17,8 @@ from kafka.protocol.producer import (
 from pipeline.config import KafkaConfig
 from pipeline.errors import RestoreError, ServerError
 from pipeline.kafka import momentary
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.connections import Connections
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import RawReader
 from pipeline.wait import wait_until
 

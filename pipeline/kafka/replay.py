@@ -13,8 +13,8 @@ from typing import TypeVar
 from pipeline.config import PipelineConfig
 from pipeline.errors import PipelineError, RestoreError, TargetSpoilt
 from pipeline.kafka import preflight, target_topic
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.offset_map import Moved, OffsetMap
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw_produce import Producer, RawWriter
 from pipeline.kafka.replay_filling import means_to_fill, settled_end
 from pipeline.kafka.replay_journal import map_key

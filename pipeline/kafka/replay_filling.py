@@ -9,8 +9,8 @@ from kafka.errors import KafkaError
 
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.empty_transactions import EmptyTransactions
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw_produce import MARKERS, Producer, RawWriter, Refused, passing
 from pipeline.kafka.replay_plan import By
 from pipeline.wait import wait_until

@@ -10,7 +10,7 @@ from crc32c import crc32c
 
 from pipeline.errors import BackupError, TargetSpoilt
 from pipeline.kafka.batches import HEADER, Batch, check_crc, walk
-from pipeline.kafka.brokers import Place
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw_produce import RawWriter
 from pipeline.kafka.reading import Archived
 from pipeline.kafka.records import unpacked

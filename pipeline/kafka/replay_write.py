@@ -11,8 +11,8 @@ from kafka.errors import KafkaError
 
 from pipeline.errors import RestoreError, ServerError, TargetSpoilt
 from pipeline.kafka.batches import HEADER, Batch, Codec, packed, walk
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.offset_map import Moved
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw_produce import GONE, Appended, Producer, RawWriter, Refused, passing
 from pipeline.kafka.reading import Archived
 from pipeline.kafka.records import NO_TIMESTAMP, Record, encoded

@@ -25,8 +25,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from pipeline.errors import BackupError
 from pipeline.kafka.account import Content
 from pipeline.kafka.batches import Codec, walk
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Reason
+from pipeline.kafka.place import Place
 from pipeline.store import HashedStream
 
 FORMAT = 2

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from pipeline.errors import BackupError, StoreError
 from pipeline.kafka import reading, segments
-from pipeline.kafka.brokers import Place
+from pipeline.kafka.place import Place
 from pipeline.kafka.segments import Inventory, Segment
 from pipeline.kafka.topics import Extent, Topic
 from pipeline.repository import BackupSet, Repository

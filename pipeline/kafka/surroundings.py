@@ -6,7 +6,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
-from typing import NamedTuple
 from uuid import uuid4
 
 from confluent_kafka import (
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
 from pipeline.kafka.momentary import passes
+from pipeline.kafka.place import Spot
 from pipeline.kafka.topics import GONE, described, known_extents, listed
 
 BACK = 32
@@ -30,17 +30,6 @@ PATIENCE = 30.0  # seconds without anything from the brokers
 UNDECIDED = "it stands behind an open transaction, nobody can tell what it reads next"
 _EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 - its public name
 _LENGTH = struct.Struct(">i")
-
-
-class Spot(NamedTuple):
-    """An offset in a partition, where a consumer would go on."""
-
-    topic: str
-    partition: int
-    offset: int
-
-    def __str__(self) -> str:
-        return f"{self.topic}[{self.partition}]@{self.offset}"
 
 
 class Seen(BaseModel):

@@ -25,8 +25,8 @@ from confluent_kafka.admin import (
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
 from pipeline.kafka import momentary
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.momentary import UNKNOWN, ask_again, ask_each, code_of, reason
+from pipeline.kafka.place import Place
 from pipeline.kinds import CLUSTER
 
 SECONDS = momentary.SECONDS

@@ -15,8 +15,8 @@ from kafka.protocol.admin import (
     ListTransactionsRequest,
 )
 
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.momentary import ask_again
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import RawReader
 
 GRACE = timedelta(minutes=1)

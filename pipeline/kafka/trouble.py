@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from pipeline.errors import BackupError, PipelineError, ServerError
-from pipeline.kafka.brokers import Place
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import NobodyAnswers
 
 _NAMED = 3

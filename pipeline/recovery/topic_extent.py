@@ -13,7 +13,7 @@ from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError
 from pipeline.kafka import groups
 from pipeline.kafka.batches import check_crc, walk
-from pipeline.kafka.brokers import Place
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import RawReader
 from pipeline.kafka.reading import archived
 from pipeline.kafka.target_topic import existing

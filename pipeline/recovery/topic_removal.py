@@ -47,9 +47,7 @@ def keep(
     """Archive what these topics hold, as evidence of a recovery; it never counts as "latest"."""
     if not topics:
         return None, {}
-    kept = archive.take(
-        config, repository, topics, progress, patience=timedelta(0), evidence=recovery
-    )
+    kept = archive.take(config, repository, topics, progress, evidence=recovery)
     told = {
         name: Kept(
             facts["topic_id"],

@@ -1,5 +1,7 @@
 """The consistency point of a topic archive, with a connector that really reads the slot."""
 
+from functools import partial
+
 import pytest
 
 from fixtures.stacks.protocol import Stack
@@ -17,7 +19,8 @@ def test_an_archive_ends_behind_what_the_connector_has_delivered(stack: Stack) -
     with captured(stack, "point", "id int PRIMARY KEY", "SELECT generate_series(1, 100)") as source:
         source.run("INSERT INTO {} SELECT generate_series(101, 200)")
         repository = Repository(FolderStore(source.config.repository.path))
-        backup = archive.take(source.config, repository, [source.topic])
+        reach = partial(consistency.reach, source.config)
+        backup = archive.take(source.config, repository, [source.topic], reach=reach)
         told = backup.manifest.facts["consistency_point"]
         assert told["caught_up"] is True, told
         assert Lsn.parse(told["confirmed_flush_lsn"]) >= Lsn.parse(told["point"]["lsn"])

@@ -14,8 +14,8 @@ from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
 from pipeline.kafka import archive
 from pipeline.kafka.batches import walk
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Gap, Reason
+from pipeline.kafka.place import Place
 from pipeline.kafka.topics import known_extents
 from pipeline.kinds import newest
 from pipeline.repository import BackupSet, Repository

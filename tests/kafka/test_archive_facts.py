@@ -18,8 +18,8 @@ from pipeline import marker
 from pipeline.cli import app
 from pipeline.kafka import archive, consistency, exports
 from pipeline.kafka.batches import walk
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Reason
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import Fetched, RawReader
 from pipeline.kinds import newest
 from pipeline.repository import Repository

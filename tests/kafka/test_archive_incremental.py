@@ -8,9 +8,9 @@ from fixtures.stacks.protocol import Stack
 from pipeline.config import KafkaConfig
 from pipeline.errors import BackupError
 from pipeline.kafka import archive, lineage
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Reason
 from pipeline.kafka.partition import Partition
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import RawReader
 from pipeline.kafka.reading import archived
 from pipeline.repository import BackupSet, Repository

@@ -17,7 +17,7 @@ from pipeline.cli import app
 from pipeline.config import KafkaConfig, PipelineConfig, PostgresConfig, RepositoryConfig
 from pipeline.errors import BackupError, ServerError
 from pipeline.kafka import archive, groups, momentary, segments
-from pipeline.kafka.brokers import Place
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import Fetched, RawReader
 from pipeline.kafka.reading import archived
 from pipeline.kafka.segments import FORMAT, INDEX, Index

@@ -12,8 +12,8 @@ from kafka.errors import KafkaConnectionError, for_code
 
 from pipeline.errors import ServerError
 from pipeline.kafka import momentary, topics
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.momentary import ask_again, ask_each, passes
+from pipeline.kafka.place import Place
 from pipeline.kafka.wire import Disconnected, Refused
 
 SOON = timedelta(milliseconds=300)

@@ -12,9 +12,9 @@ from fixtures.stacks.protocol import Stack
 from pipeline.config import KafkaConfig
 from pipeline.errors import ConfigError, ServerError
 from pipeline.kafka.batches import Codec, check_crc, walk
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.connections import _Direct
 from pipeline.kafka.gaps import Aborted
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import OffsetGone, RawReader, settings
 from pipeline.kafka.topics import describe
 from tests.kafka import topics

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import ConfigError, RecoveryRefused, RestoreError
 from pipeline.kafka import replay_journal
-from pipeline.kafka.brokers import Place
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw_produce import RawWriter
 from tests.kafka import topics
 from tests.kafka.replayed import Site, batches, consumed, delete, place_extent

@@ -15,8 +15,8 @@ from pipeline.config import KafkaConfig
 from pipeline.errors import BackupError, ConfigError, NoBackup, RecoveryRefused
 from pipeline.kafka import replay_journal
 from pipeline.kafka.offset_map import OffsetMap
+from pipeline.kafka.place import Spot
 from pipeline.kafka.replay_plan import Mode, Range
-from pipeline.kafka.surroundings import Spot
 from pipeline.kafka.target_topic import RETENTION, configure
 from pipeline.kafka.topics import describe
 from pipeline.repository import MANIFEST

@@ -16,8 +16,8 @@ from kafka.protocol.admin import ListTransactionsRequest
 from pipeline.config import KafkaConfig
 from pipeline.errors import RestoreError
 from pipeline.kafka import empty_transactions, replay_journal
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.empty_transactions import _Transactional
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw_produce import RawWriter
 from pipeline.kafka.replay_plan import By
 from tests.kafka import topics

@@ -243,9 +243,7 @@ def test_nothing_is_touched_from_a_damaged_archive(shop: Shop, seed: int) -> Non
     assert set(OWN_TOPICS) <= set(topics.admin(shop.config.kafka).list_topics(timeout=10).topics)
 
 
-def test_a_topic_made_while_the_point_is_waited_for_is_archived(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_topic_made_while_the_point_is_waited_for_is_archived(shop: Shop) -> None:
     """As a connector does with a table's first event; without its topic the point is a lie."""
     kafka, made = shop.config.kafka, []
 
@@ -253,8 +251,7 @@ def test_a_topic_made_while_the_point_is_waited_for_is_archived(
         made.append(topics.create(kafka, "late"))
         return {"point": None}
 
-    monkeypatch.setattr("pipeline.kafka.consistency.reach", reach)
-    backup = archive.take(shop.config, shop.repository)
+    backup = archive.take(shop.config, shop.repository, reach=reach)
     assert made[0] in backup.manifest.facts["topics"]
 
 
