@@ -1,6 +1,6 @@
 """Live topics beside their newest archive: what drifted, and what would refuse or eat a replay."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -12,7 +12,10 @@ from checks.kafka_subjects import LiveTopics
 from fixtures.faults import kafka_live
 from fixtures.kafka_story import COMPACTED, PLAIN, TRANSACTIONAL
 from fixtures.scratch import Damage, Scratch
+from pipeline.kafka import replay_journal
+from pipeline.kafka.claims import claims
 from pipeline.kafka.preflight import RECODED
+from pipeline.kafka.target_topic import RETENTION
 from pipeline.kafka.topics import Topic
 
 FOREVER_MS = 2**63 - 1
@@ -27,29 +30,39 @@ FOREVER_MS = 2**63 - 1
 )
 def topics_as_archived(live: LiveTopics) -> Iterator[Observation]:
     """Every archived topic is there as it was: id, partitions, replicas, its own configuration."""
+    brought_back = replay_journal.made(live.config.repository.path)
+    claimed = claims(live.config)
     for name, told in live.archive.topics.items():
         topic = live.topics.get(name)
         if topic is None:
             yield Observation(name, "the brokers do not have it")
             continue
         again = f"it was made anew: its id is {topic.topic_id}, archived was {told['topic_id']}"
-        yield Observation(name, None if str(topic.topic_id) == told["topic_id"] else again)
+        sound = str(topic.topic_id) in {told["topic_id"], *brought_back}
+        yield Observation(name, None if sound else again)
         count, was = len(topic.partitions), len(told["partitions"])
         other = f"{count} partitions, archived were {was}: keys lead elsewhere"
         yield Observation(f"{name}: partitions", None if count == was else other)
         fewer = f"{topic.replication} replicas, archived were {told['replication']}"
         sound = topic.replication >= told["replication"]
         yield Observation(f"{name}: replication", None if sound else fewer)
-        yield from _configuration(name, topic, told)
+        claim = claimed.get(name)
+        held = claim is not None and claim.held and claim.topic_id == str(topic.topic_id)
+        yield from _configuration(name, topic, told, RETENTION if held else ())
 
 
-def _configuration(name: str, topic: Topic, told: dict[str, Any]) -> Iterator[Observation]:
-    """Its own settings, and the brokers' defaults that stand for those it does not have."""
+def _configuration(
+    name: str, topic: Topic, told: dict[str, Any], held: Collection[str]
+) -> Iterator[Observation]:
+    """Its own settings, and the brokers' defaults that stand for those it does not have.
+
+    What a replay holds until it is told to give it back, `held`, is as it said.
+    """
     for key in sorted(topic.overrides.keys() | told["overrides"].keys()):
         now, then = topic.overrides.get(key), told["overrides"].get(key)
         was = then or f"{told['defaults'].get(key)} by default"
         found = now or f"{topic.defaults.get(key)} by default"
-        same = now == then
+        same = now == then or key in held
         yield Observation(f"{name}: {key}", None if same else f"it is {found}, archived was {was}")
     for key in sorted(topic.defaults.keys() & told["defaults"].keys()):
         now, then = topic.defaults[key], told["defaults"][key]

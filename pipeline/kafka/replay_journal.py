@@ -48,9 +48,11 @@ def unfinished(config: PipelineConfig) -> Iterator[tuple[str, str]]:
 
 
 def made(repository: Path) -> set[str]:
-    """Ids of the topics that replays brought back, and proved."""
-    each = (journal.done() for journal in journals(repository))
-    return {done["target"]["topic_id"] for done in each if "target" in done and "replay" in done}
+    """Ids of the topics that replays brought back and proved, and that recoveries made anew."""
+    each = [Journal(path.parent).done() for path in (repository / FOLDER).glob(f"*/{FILE}")]
+    proven = (done["target"]["topic_id"] for done in each if "target" in done and "replay" in done)
+    targets = (done.get("replay", {}).get("targets", {}).values() for done in each)
+    return {*proven, *(topic_id for ids in targets for topic_id in ids)}
 
 
 def map_key(name: str) -> str:
