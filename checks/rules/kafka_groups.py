@@ -1,6 +1,6 @@
 """Live consumer groups beside their backup: where they stand, and what they would read next."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from random import Random
 
 from confluent_kafka import TopicPartition
@@ -10,6 +10,7 @@ from checks.kafka_subjects import LiveTopics
 from fixtures.faults import kafka_live
 from fixtures.kafka_story import PLAIN, commit
 from fixtures.scratch import Damage, Scratch
+from pipeline.kafka import replay_journal
 from pipeline.kafka.groups import Group, Position
 from pipeline.kafka.records import Record
 from pipeline.kafka.surroundings import look
@@ -24,15 +25,21 @@ from pipeline.kafka.surroundings import look
 )
 def groups_as_backed_up(live: LiveTopics) -> Iterator[Observation]:
     """Every group that was backed up is there, and none of its offsets is missing or went back."""
-    there = live.groups
+    there, empty = live.groups, replay_journal.made_empty(live.config.repository.path)
+    anew = {name for name, topic in live.topics.items() if str(topic.topic_id) in empty}
     yield Observation(live.offsets.chosen.label, None)
     for group in live.offsets.groups:
-        yield from since_backup(group, there.get(group.name))
+        yield from since_backup(group, there.get(group.name), anew)
 
 
-def since_backup(then: Group, now: Group | None) -> Iterator[Observation]:
-    """What became of a group; one that had nothing to go on from comes and goes as it likes."""
-    standing = [position for position in then.positions if position.around is not None]
+def since_backup(
+    then: Group, now: Group | None, anew: Collection[str] = ()
+) -> Iterator[Observation]:
+    """What became of a group; one that had nothing to go on from comes and goes as it likes.
+
+    In topics that CDC filled `anew` offsets mean other records: there a group begins again.
+    """
+    standing = [p for p in then.positions if p.around is not None and p.topic not in anew]
     gone = now is None and bool(standing)
     yield Observation(then.name, "there is no such group any more" if gone else None)
     if now is not None:

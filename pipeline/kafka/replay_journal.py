@@ -55,6 +55,15 @@ def made(repository: Path) -> set[str]:
     return {*proven, *(topic_id for ids in targets for topic_id in ids)}
 
 
+def made_empty(repository: Path) -> set[str]:
+    """Ids of the topics that recoveries made without records: CDC filled them at other offsets."""
+    found = set[str]()
+    for path in (repository / FOLDER).glob(f"*/{FILE}"):
+        told = Journal(path.parent).done().get("replay", {})
+        found |= {told["targets"][name] for name in told.get("made_empty", ()) if "targets" in told}
+    return found
+
+
 def map_key(name: str) -> str:
     """Key of the offset map that a replay wrote."""
     return f"{FOLDER}/{name}/{OBJECT}"
