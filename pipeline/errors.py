@@ -77,7 +77,12 @@ class TargetUnreachable(RestoreError):
 
 
 class LossNotAccepted(RestoreError):
-    """Reaching less than the expected end needs the operator's word, by name."""
+    """Reaching less than the expected end needs the operator's word, by name: `option`."""
+
+    def __init__(self, told: str, option: str = "") -> None:
+        all_the_same = f". To end there all the same, say so by name: {option}" if option else ""
+        super().__init__(f"{told}{all_the_same}")
+        self.option = option
 
 
 class RecoveryRefused(PipelineError):

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.errors import RestoreError
 from pipeline.postgres.changes import RMGRS, Changelog
+from pipeline.postgres.irrevocable import Removal, Removals
 from pipeline.postgres.lsn import Lsn, segment_name
 from pipeline.postgres.segments import MergedWal, reading_view, wal_folders
 from pipeline.postgres.tablefiles import Effect, Table, TableFiles
@@ -28,7 +29,10 @@ MUCH = 0.10
 
 @dataclass(frozen=True)
 class Suspect:
-    """One kind of change by one transaction; `lsn` is the start of its commit record."""
+    """One kind of change by one transaction; `lsn` is the start of its commit record.
+
+    `removal` is told where files go before that, as those of a dropped database do.
+    """
 
     xid: int
     lsn: Lsn
@@ -36,11 +40,12 @@ class Suspect:
     what: str
     rows: int | None
     tables: tuple[str, ...]
+    removal: Removal | None = None
 
     @property
     def before(self) -> str:
         """The recovery target that keeps everything up to this transaction, and not it."""
-        return f"before:xid:{self.xid}"
+        return self.removal.keeping if self.removal else f"before:xid:{self.xid}"
 
 
 @dataclass(frozen=True)
@@ -139,24 +144,29 @@ def _start(wal: MergedWal, facts: Mapping[str, Any]) -> Lsn:
 
 def _suspects(reading: Reading, watch: _Watch, database: int) -> list[Suspect]:
     suspects = []
-    changelog = Changelog(database, watch.files.files)
+    changelog, removals = Changelog(database, watch.files.files), Removals()
     for record in reading:
         if record.rmgr != b"Transaction":
             changelog.note(record)
-        elif (ending := Ending.of(record, reading.wal.segment_size)) is None:
+            removals.note(record)
+            continue
+        if (ending := Ending.of(record, reading.wal.segment_size)) is None:
             continue  # it goes on
-        elif not ending.committed:
+        removal = removals.ended(ending)
+        if not ending.committed:
             changelog.aborted(ending.xid, ending.subxacts)
         else:
             done = changelog.committed(ending.xid, ending.subxacts, record.rest)
             much = watch.much()
-            suspects += _judged(ending, watch.files.commit(done), watch, much)
+            suspects += _judged(ending, watch.files.commit(done), watch, much, removal)
             lost = [table for table in watch.files.lost if watch.watched(table.oid)]
             watch.unseen += [_lost(table, ending) for table in lost]
     return suspects
 
 
-def _judged(commit: Ending, effects: list[Effect], watch: _Watch, much: int) -> list[Suspect]:
+def _judged(
+    commit: Ending, effects: list[Effect], watch: _Watch, much: int, removal: Removal | None
+) -> list[Suspect]:
     """Group a transaction's effects by kind and keep those that are drastic or many."""
     rows: Counter[str] = Counter()
     tables: dict[str, dict[str, None]] = {}
@@ -176,6 +186,7 @@ def _judged(commit: Ending, effects: list[Effect], watch: _Watch, much: int) -> 
             kind,
             None if kind in unknown and not rows[kind] else rows[kind],
             tuple(names),
+            removal,
         )
         for kind, names in tables.items()
         if kind in ALWAYS_TOLD or rows[kind] >= much

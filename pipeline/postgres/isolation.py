@@ -71,6 +71,7 @@ _ALONE = {
     "log_destination": "stderr",
     "log_min_messages": "warning",
     "log_statement": "none",
+    "update_process_title": "on",  # it names the segment that is replayed
     "logging_collector": "off",
 }
 # of settings that not every version has

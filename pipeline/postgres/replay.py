@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import psycopg
 
 from pipeline.config import PostgresConfig
 from pipeline.errors import RestoreError, ServerError
-from pipeline.postgres import isolation
+from pipeline.postgres import asking, isolation
+from pipeline.postgres.asking import Connect, Silence, anywhere, refuse_without_database
 from pipeline.postgres.control import system_identifier
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.segments import MergedWal
@@ -27,7 +28,6 @@ from pipeline.postgres.targets import Target, TargetKind
 from pipeline.session import connect
 from pipeline.wait import wait_until
 
-STALLED = timedelta(seconds=60)
 _SUPERUSER = """
     select rolname from pg_roles where rolsuper and rolcanlogin
      order by rolname <> current_user, oid limit 1
@@ -71,7 +71,7 @@ def private_server(
     port: int,
     settings: dict[str, str],
     dbname: str = "postgres",
-) -> Iterator[Callable[[], psycopg.Connection[Any]]]:
+) -> Iterator[Connect]:
     """Run a server that only this process can reach, with archiving off; stop it at the end.
 
     Gives a function that connects as `user`, or as a superuser of this server where `user` is none.
@@ -93,15 +93,17 @@ def private_server(
             @cache
             def account() -> str:
                 # it trusts whom it lets in; a role that only checks could not read every row
-                with connect(place, autocommit=True) as connection:
+                here = partial(connect, place, autocommit=True, user=user)
+                with anywhere(lambda name=dbname: here(dbname=name)) as connection:
                     row = connection.execute(_SUPERUSER).fetchone()
                 if row is None:
                     return user
-                with connect(place, autocommit=True, user=row[0]) as connection:
+                here = partial(connect, place, autocommit=True, user=row[0])
+                with anywhere(lambda name=dbname: here(dbname=name)) as connection:
                     _refuse_another(server, connection)
                 return str(row[0])
 
-            yield lambda: connect(place, autocommit=True, user=account())
+            yield lambda name=dbname: connect(place, autocommit=True, user=account(), dbname=name)
         finally:
             server.stop()
 
@@ -121,16 +123,17 @@ def _refuse_another(server: LocalServer, connection: psycopg.Connection[Any]) ->
 def replay(
     server: LocalServer,
     order: ReplayOrder,
-    connect: Callable[[], psycopg.Connection[Any]],
+    connect: Connect,
     progress: Callable[[Lsn], None],
 ) -> Replayed:
     """Wait until replay stands at its target, and prove it. Nothing is promoted.
 
-    Raises RestoreError with the server's own words when it ended, stalled or stands elsewhere.
+    Raises RestoreError with the server's own words when it ended, stalled or stands elsewhere, and
+    BeginAgain where the database that is wanted is not there at the target.
     """
     begun = last_change = time.monotonic()
     position = server.log.stat().st_size
-    seen = Lsn(0)
+    seen, silence = Lsn(0), Silence(server, position)
     connection: psycopg.Connection[Any] | None = None
     opened = ExitStack()
 
@@ -142,10 +145,10 @@ def replay(
             raise kind(f"the server gave up before {order.target}:\n{told}")
         try:
             if connection is None or connection.closed:  # a new one for each look slows replay
-                connection = opened.enter_context(connect())
+                connection = opened.enter_context(anywhere(connect))
             lsn, paused = _standing(connection)
         except psycopg.OperationalError as error:
-            return f"not yet consistent: {str(error).strip()}"
+            return silence.told(str(error).strip())
         if lsn != seen:
             seen, last_change = lsn, time.monotonic()
             progress(lsn)
@@ -154,16 +157,18 @@ def replay(
             raise SettingsTooLow(f"replay cannot go on from {lsn}:\n{told}")
         if paused or (order.target.kind is TargetKind.LATEST and lsn >= (order.stop or lsn)):
             return None
-        if time.monotonic() - last_change > STALLED.total_seconds():
+        if time.monotonic() - last_change > asking.STALLED.total_seconds():
             raise RestoreError(
-                f"replay stands at {lsn} for {STALLED.total_seconds():g} s and not at "
-                f"{order.stop or order.target}:\n{server.told(position)}"
+                f"replay stands at {lsn} for {asking.STALLED.total_seconds():g} s and not at "
+                f"{order.stop or order.target}:\n{server.told(position)}\nits log: {server.log}"
             )
-        return f"replayed to {lsn}"
+        return f"replayed to {lsn} of {order.stop or order.target}"
 
     with opened:
         wait_until(f"replay to {order.target}", reached, within=timedelta(days=7), log=server.log)
-        return _proven(opened.enter_context(connect()), order, time.monotonic() - begun)
+        proven = _proven(opened.enter_context(anywhere(connect)), order, time.monotonic() - begun)
+        refuse_without_database(connect, f"{order.target} stands at {proven.lsn}")
+        return proven
 
 
 def _too_low(told: str) -> bool:

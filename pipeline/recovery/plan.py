@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,12 +19,14 @@ from pipeline.errors import (
 )
 from pipeline.postgres import chain
 from pipeline.postgres.base_backup import KIND
+from pipeline.postgres.irrevocable import FOLDERS, Removals, seen_whole
 from pipeline.postgres.lsn import Lsn, as_record_end, is_segment
-from pipeline.postgres.receiver import NO_WORD, ExpectedEnd
+from pipeline.postgres.receiver import ExpectedEnd
 from pipeline.postgres.segments import reading_view, segment_header
 from pipeline.postgres.targets import Target, TargetKind
 from pipeline.postgres.tools import Tools
 from pipeline.postgres.waldump import Ending, ReadableEnd, Reading, Record
+from pipeline.recovery import expected_end
 from pipeline.repository import BackupSet, Repository
 from pipeline.store import FolderStore
 
@@ -171,6 +173,8 @@ class _Way:
         self._start = Lsn.parse(facts["start_lsn"])
         self._repository, self._tools = config.repository.path, Tools.of(config.postgres)
         self._data = config.postgres.data
+        wanted = config.postgres.dbname == facts.get("database")
+        self._database = facts.get("database_oid") if wanted else None
 
     def plan(self) -> Plan | str:
         """Return the plan, or why this set does not lead to the target."""
@@ -181,16 +185,21 @@ class _Way:
         live = _still_held(self._data, self.system_identifier)
         with reading_view(self._repository, self.timeline, self._tools, live=live) as wal:
             points = ("XLOG",) if self.target.kind is TargetKind.NAME else ()
-            rmgrs = ("Transaction", *points)
+            rmgrs = ("Transaction", *FOLDERS, *points)
             reading = Reading(wal, self._tools, start=self._start, rmgrs=rmgrs)
-            stop = _stop(self.target, reading, self.consistent)
+            removals = Removals()
+            stop = _stop(self.target, reading, self.consistent, removals)
             readable, spans = reading.end, wal.spans
+            to_end = stop is None and self.target.kind in {TargetKind.LATEST, TargetKind.TIME}
+            if (stands := readable.lsn if to_end else stop) is not None and [*removals]:
+                whole = seen_whole(removals, wal, self._tools, self._start)
+                if told := whole.refusal(stands, self._database, replays_next=self._replays_next):
+                    raise TargetUnreachable(f"{self.target}: {told}")
         # nothing was committed after the moment that was asked for: its state is the end itself
         at_end = self.target.kind is TargetKind.LSN and stop == readable.lsn
-        to_end = stop is None and self.target.kind in {TargetKind.LATEST, TargetKind.TIME}
-        if refusal := self._refusal(readable.lsn if to_end else stop, readable, to_end=to_end):
+        if refusal := self._refusal(stands, readable, to_end=to_end):
             return refusal
-        stands = readable.lsn if to_end or stop is None else stop
+        stands = readable.lsn if stands is None else stands
         return Plan(
             target=str(self.target),
             # no record starts where the WAL ends: PostgreSQL would look for one in vain
@@ -203,9 +212,16 @@ class _Way:
             stop=str(stands),
             readable_end=str(readable.lsn),
             readable_reason=readable.reason,
-            expected_end=_told(self.expected),
-            shortfall=_shortfall(readable, self.expected, self.timeline) if to_end else "",
+            expected_end=expected_end.told(self.expected),
+            shortfall=expected_end.shortfall(readable, self.expected, self.timeline)
+            if to_end
+            else "",
         )
+
+    @property
+    def _replays_next(self) -> bool:
+        """Whether PostgreSQL replays the record that starts where the target stands."""
+        return self.target.kind is TargetKind.LSN and self.target.inclusive
 
     def _refusal(self, stop: Lsn | None, readable: ReadableEnd, *, to_end: bool) -> str | None:
         if stop is None:
@@ -217,7 +233,7 @@ class _Way:
         if stop > readable.lsn:
             return f"the WAL ends at {readable.lsn}, before {stop}: {readable.reason}"
         if to_end and self.target.kind is TargetKind.TIME:
-            return _beyond(self.target, self.expected, self.timeline)
+            return expected_end.beyond(self.target, self.expected, self.timeline)
         return None
 
     def _too_early(self, stop: Lsn) -> str | None:
@@ -242,15 +258,18 @@ def _still_held(data: Path | None, system_identifier: str) -> Path | None:
     return folder if system_identifier in known else None
 
 
-def _stop(target: Target, reading: Reading, consistent: Lsn) -> Lsn | None:
+def _stop(target: Target, reading: Reading, consistent: Lsn, removals: Removals) -> Lsn | None:
     """Find where replay will stand. Reads to the end: only then it is known where that lies."""
     stop = None
     if target.kind is TargetKind.IMMEDIATE:
         stop = consistent
-    elif target.kind is TargetKind.LSN:
-        stop = Lsn.parse(target.value)
     size = reading.wal.segment_size
+    if target.kind is TargetKind.LSN:
+        # stopped before a record, replay stands where the one before it ends
+        stop = Lsn.parse(target.value)
+        stop = stop if target.inclusive else as_record_end(stop, size)
     for record in reading:
+        removals.take(record, size)
         if stop is None:
             stop = _stop_at(record, target, size)
     return stop
@@ -273,42 +292,11 @@ def _stop_at(record: Record, target: Target, size: int) -> Lsn | None:
     return None
 
 
-def _told(expected: ExpectedEnd | None) -> str:
-    if expected is None:
-        return "unknown: no receiver wrote one"
-    return f"{expected.lsn} at {expected.time:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _beyond(target: Target, expected: ExpectedEnd | None, timeline: int) -> str | None:
-    """Tell why a moment after the last commit cannot be believed, or None when it can."""
-    if expected is None:
-        return "no commit follows that moment, and no receiver wrote how far the server had come"
-    if unknown := expected.silent_on(timeline):
-        return f"no commit follows that moment, and how far {unknown}"
-    if target.time > expected.time + timedelta(seconds=1):
-        return f"lies beyond the archive, which knows the server until {expected.time}"
-    return None
-
-
-def _shortfall(readable: ReadableEnd, expected: ExpectedEnd | None, timeline: int) -> str:
-    unknown = expected.silent_on(timeline) if expected else NO_WORD
-    if expected is None or unknown:
-        return f"the WAL can be read to {readable.lsn}, but how far {unknown}"
-    if readable.lsn >= expected.lsn:
-        return ""
-    return (
-        f"the WAL can be read to {readable.lsn} ({readable.reason}); the server had come to "
-        f"{_told(expected)}: {expected.lsn - readable.lsn:,} bytes of WAL are missing"
-    )
-
-
 def _refuse_loss(plan: Plan, accept_end: Lsn | None) -> None:
     ends = Lsn.parse(plan.readable_end)
     # or later: what the server wrote when it was stopped is only seen when it was saved
     if not plan.shortfall or (accept_end is not None and accept_end <= ends):
         return
     said = f"; {accept_end} was accepted, which lies behind it" if accept_end else ""
-    raise LossNotAccepted(
-        f"{plan.target}: {plan.shortfall}{said}. To end there all the same, say so by name: "
-        f"--accept-end {plan.readable_end}"
-    )
+    told = f"{plan.target}: {plan.shortfall}{said}"
+    raise LossNotAccepted(told, f"--accept-end {plan.readable_end}")

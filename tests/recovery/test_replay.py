@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError
-from pipeline.postgres import replay as replaying
+from pipeline.postgres import asking
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.replay import private_server, promote
 from pipeline.postgres.restore import unpack
@@ -205,7 +205,7 @@ def test_a_record_that_rots_after_the_plan_was_made_ends_the_replay_unopened(
 def test_latest_never_opens_below_the_end_that_the_plan_named(
     history: History, damageable: Trial, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr(replaying, "STALLED", timedelta(seconds=1.5))
+    monkeypatch.setattr(asking, "STALLED", timedelta(seconds=1.5))
     last = history.source.commits["last"]
     recovery = damageable.planned("latest")
     segment = _segment_of(damageable, last.after)
