@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.cli.resumable import resumable
-from pipeline.errors import ConfigError, RestoreError
+from pipeline.cli.resumable import finished, resumable
+from pipeline.errors import BeginAgain, ConfigError, LossNotAccepted, RecoveryRefused, RestoreError
 from pipeline.kinds import LATEST, chosen
 from pipeline.recovery.journal import Journal
 from pipeline.repository import BackupSet, Repository
@@ -85,3 +85,30 @@ def test_what_ended_names_its_journal(tmp_path: Path, capsys: pytest.CaptureFixt
     with resumable(journal, "plan", AGAIN):
         journal.write("plan", "done")
     assert capsys.readouterr().out == f"journal: {journal.path}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (BeginAgain("begin a new one"), []),
+        (RecoveryRefused("another identity"), []),
+        (LossNotAccepted("less", "--accept-end 0/5"), [f"{AGAIN} --accept-end 0/5"]),
+    ],
+)
+def test_how_to_go_on_is_told_only_where_it_can_help(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, told: list[str]
+) -> None:
+    journal = Journal(tmp_path / "one")
+    journal.write("plan", "done")
+    with pytest.raises(type(error)), resumable(journal, "plan", AGAIN):
+        raise error
+    assert capsys.readouterr().out.splitlines() == told
+
+
+def test_what_came_to_its_end_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = Journal(tmp_path / "one")
+    journal.write("plan", "done")
+    assert not finished(journal, "serve")
+    journal.write("serve", "done")
+    assert finished(journal, "serve")
+    assert capsys.readouterr().out.startswith("one came to its end at ")

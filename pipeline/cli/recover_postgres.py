@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.resumable import refuse_as_things_stand, resumable
+from pipeline.cli.resumable import finished, refuse_as_things_stand, resumable
 from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, Without, WithoutTopic, accepted_end, say
 from pipeline.errors import ConfigError
 from pipeline.postgres.targets import SPELLINGS, Target
@@ -27,23 +27,23 @@ def recover_postgres(
     ] = None,
     resume: Annotated[str | None, typer.Option(help="name of an interrupted recovery")] = None,
     structure: Annotated[
-        bool,
+        bool | None,
         typer.Option("--amcheck/--no-amcheck", help="read every table and index before opening"),
-    ] = True,
+    ] = None,
     digests: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--digests/--no-digests",
             help="stop replay where the backup's digests were taken, if it has any, and compare",
         ),
-    ] = True,
+    ] = None,
     cdc: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--cdc/--without-cdc",
             help="leave connectors and topics alone now; --resume brings CDC back later",
         ),
-    ] = True,
+    ] = None,
     prepared: Annotated[
         str | None,
         typer.Option(help="commit or rollback: how prepared transactions at the target end"),
@@ -65,6 +65,8 @@ def recover_postgres(
     if resume is not None:
         journal = Journal.named(loaded.repository.path, PointInTimeRecovery.kind, resume)
         target = _target_of(journal)
+        if not _left_to_do(journal) and finished(journal, PointInTimeRecovery.last):
+            return
     typed = identity or ""
     if not plan and identity is None:
         typed = typer.prompt("System identifier of the server that will be replaced")
@@ -86,19 +88,17 @@ def recover_postgres(
     if plan:
         refuse_as_things_stand(recovery)
         return
-    again = "".join(
-        (
-            f" --accept-end {accepted}" if accepted else "",
-            "" if structure else " --no-amcheck",
-            "" if digests else " --no-digests",
-        )
-    )
     told = f"pipeline recover postgres --resume {journal.recovery} --identity {typed}"
-    with resumable(journal, PointInTimeRecovery.first, f"to go on: {told}{again}"):
+    with resumable(journal, PointInTimeRecovery.first, f"to go on: {told}"):
         recovery.run()
-    if "left_out" in journal.done()["reconnect"]:
+    if _left_to_do(journal):
         say(f"left to do: {told}")
     say("next: pipeline backup base")
+
+
+def _left_to_do(journal: Journal) -> bool:
+    """Whether CDC was left out."""
+    return "left_out" in journal.done().get("reconnect", {})
 
 
 def _target_of(journal: Journal) -> Target:

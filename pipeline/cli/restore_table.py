@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.resumable import resumable
+from pipeline.cli.resumable import finished, resumable
 from pipeline.cli.shared import (
     DEFAULT,
     AcceptEnd,
@@ -64,6 +64,8 @@ def restore_table(
     journal = new_restore(loaded)
     if resume is not None:
         journal = Journal.named(loaded.repository.path, TableRecovery.kind, resume)
+        if finished(journal, TableRecovery.last):
+            return
         table, to, label = _asked(journal)
     elif label is not None:
         source = partial(origin_of_server, loaded.postgres)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.cli.shared import say
-from pipeline.errors import BeginAgain, RecoveryRefused
+from pipeline.errors import BeginAgain, LossNotAccepted, RecoveryRefused
 from pipeline.recovery.journal import Journal
 from pipeline.recovery.runbook import Runbook
 
@@ -14,16 +14,27 @@ def resumable(journal: Journal, first: str, *told: str) -> Iterator[None]:
     """Name the journal at the end; say how to go on where it breaks off after the step `first`.
 
     Before that step is done nothing was touched: there is nothing to go on with. Nor is there where
-    the error says that another recovery must begin.
+    the error says that another recovery must begin, or that this one is refused as it was typed.
     """
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, BeginAgain) and journal.path.exists() and first in journal.done():
-            for line in told:
+        no_use = isinstance(error, (BeginAgain, RecoveryRefused))
+        if not no_use and journal.path.exists() and first in journal.done():
+            on, *others = told
+            say(f"{on} {error.option}" if isinstance(error, LossNotAccepted) else on)
+            for line in others:
                 say(line)
         raise
     say(f"journal: {journal.path}")
+
+
+def finished(journal: Journal, last: str) -> bool:
+    """Say of a recovery that came to its step `last` that nothing is left to go on with."""
+    if (done := journal.done().get(last)) is None:
+        return False
+    say(f"{journal.recovery} came to its end at {done['utc']}: nothing is left to do")
+    return True
 
 
 def refuse_as_things_stand(runbook: Runbook) -> None:

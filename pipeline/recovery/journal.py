@@ -68,7 +68,8 @@ class Journal:
 
         Results are `started`, `done` and `failed`, and within a step `stands`, where replay does
         before it is promoted, `subscriptions`, before they are disabled, and `sent`, before rows
-        are committed. Of the first step it can be `refused`, of a recovery as a whole `abandoned`.
+        are committed. Of the first step it can be `refused`, or `asked`, with what the operator
+        said; of a recovery as a whole `abandoned`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         line = {"utc": datetime.now(UTC).isoformat(), "step": step, "result": result, **facts}

@@ -45,6 +45,8 @@ Gate = Callable[[], Sequence[str]]
 """Looks at the recovered pipeline before clients are let in; answers what is wrong, in words."""
 
 
+ASKED = ("accept_end", "structure", "digests", "cdc", "prepared", "without_topics")
+"""What the operator need not say again when the recovery is resumed."""
 LEFT_OUT = "CDC is NOT brought back: connectors, offsets and topics were left out"
 
 
@@ -66,6 +68,8 @@ class PointInTimeRecovery(Runbook):
     `without_topics` are not compared with their tables, and nothing is buried in them.
     `shown` is the plan that was before the operator's eyes: it is not made again before the
     salvage, for it reads all WAL since the base backup.
+
+    What is None was not said: then an earlier run's word counts, which the journal has, else yes.
     """
 
     kind: ClassVar[str] = "point-in-time"
@@ -77,9 +81,9 @@ class PointInTimeRecovery(Runbook):
     identity: str
     accept_end: Lsn | None = None
     without: Sequence[str] = ()
-    structure: bool = True
-    digests: bool = True
-    cdc: bool = True
+    structure: bool | None = None
+    digests: bool | None = None
+    cdc: bool | None = None
     prepared: str | None = None
     without_topics: Sequence[str] = ()
     shown: Plan | None = None
@@ -102,6 +106,7 @@ class PointInTimeRecovery(Runbook):
 
     def identify(self) -> None:
         """Refuse unless the operator typed the identity of what will be replaced."""
+        self._recall()
         begun = self.done.get("check_identity")
         if begun is None:
             self.shown = self.shown or self._made()
@@ -117,8 +122,26 @@ class PointInTimeRecovery(Runbook):
                     "nothing was touched"
                 )
 
+    def _recall(self) -> None:
+        """Take what an earlier run was told where this one was told nothing, and keep it."""
+        before = self.journal.last("asked") if self.journal.path.exists() else None
+        kept = before or {}
+        if self.accept_end is None and kept.get("accept_end"):
+            self.accept_end = Lsn.parse(kept["accept_end"])
+        self.prepared = self.prepared or kept.get("prepared")
+        self.without_topics = sorted({*self.without_topics, *kept.get("without_topics", ())})
+        self.structure = _said(self.structure, kept.get("structure"))
+        self.digests = _said(self.digests, kept.get("digests"))
+        # once clients are in, all that is left to do is to bring CDC back
+        self.cdc = _said(self.cdc, None if self.last in self.done else kept.get("cdc"))
+        asked = {name: getattr(self, name) for name in ASKED}
+        asked["accept_end"] = str(self.accept_end) if self.accept_end else None
+        if asked != {name: kept.get(name) for name in ASKED}:
+            self.journal.write(self.first, "asked", **asked)
+
     def preconditions(self) -> Sequence[Precondition]:
-        return postgres_preconditions.listed(self.config, self.shown or self._made(), cdc=self.cdc)
+        wanted = self.cdc is not False
+        return postgres_preconditions.listed(self.config, self.shown or self._made(), cdc=wanted)
 
     def steps(self) -> Sequence[Step]:
         return (
@@ -392,3 +415,8 @@ class PointInTimeRecovery(Runbook):
         if self.plan is None:
             raise PipelineError("a step ran before the plan was made")
         return self.plan
+
+
+def _said(*words: bool | None) -> bool:
+    """What counts of a question: the word of this run, else of an earlier one, else yes."""
+    return next((word for word in words if word is not None), True)

@@ -5,6 +5,7 @@ import pytest
 
 from fixtures.stacks.protocol import Component
 from pipeline.errors import ConfigError, RecoveryRefused, RestoreError
+from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.server import LocalServer, private_socket
 from pipeline.recovery import opened
 from pipeline.recovery.journal import Journal
@@ -96,6 +97,45 @@ def test_a_prepared_transaction_at_the_target_is_decided_by_the_operator(
     again.prepared = decision
     again.run()
     assert source.run("select string_agg(note, ',' order by id) from notes") == rows
+
+
+def test_what_was_said_once_need_not_be_said_again(source: Source) -> None:
+    """Whoever resumes it at night types an identity and nothing else; a waiver may be added."""
+    source.back_up("one")
+    source.expect(source.write("kept").after)
+    journal = new_recovery(source.config)
+    first = recovery(source, journal, "latest")
+    first.structure, first.prepared, first.accept_end, first.cut_after = (
+        *(False, "rollback", Lsn.parse("0/1")),
+        "fence",
+    )
+    with pytest.raises(Power):
+        first.run()
+    second = recovery(source, journal, "latest")
+    second.digests, second.cut_after = False, "salvage"
+    with pytest.raises(Power):
+        second.run()
+    third = recovery(source, journal, "latest")
+    third.run()
+    said = third.structure, third.digests, third.cdc, third.prepared, third.accept_end
+    assert said == (False, False, True, "rollback", Lsn.parse("0/1"))
+    assert journal.done()["compare_digests"]["not_examined"] == ["rows: not wanted"]
+    assert "amcheck was not wanted" in journal.done()["examine"]["not_examined"][0]
+
+
+def test_cdc_is_left_out_until_clients_are_in_and_brought_back_then(source: Source) -> None:
+    source.back_up("one")
+    journal = new_recovery(source.config)
+    for said, expected in ((False, False), (None, False), (True, True), (False, False)):
+        running = recovery(source, journal, "latest")
+        running.cdc = said
+        running.identify()
+        assert running.cdc is expected
+    journal.write("let_clients_in", "done")
+    running = recovery(source, journal, "latest")
+    journal.write("check_identity", "done", system_identifier=running.identity)
+    running.identify()
+    assert running.cdc is True
 
 
 def test_a_place_without_room_is_found_before_the_fence(source: Source) -> None:
