@@ -1,0 +1,106 @@
+"""A plug that is pulled at the nth outside call of a step: what a recovery does to the world.
+
+From then on every further call fails as well, those of `finally` included: a process that is killed
+tidies nothing up, and leaves the servers running that it had started.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pipeline.postgres.tools import Tools
+from pipeline.recovery.journal import Journal
+from pipeline.store import FolderStore
+from tests.recovery.interrupted import Power
+
+_OUTSIDE: tuple[tuple[Any, str], ...] = (
+    (psycopg, "connect"),
+    (psycopg.Cursor, "execute"),
+    (psycopg.Cursor, "copy"),
+    (Tools, "run"),
+    (Tools, "popen"),
+    (FolderStore, "put"),
+    (FolderStore, "open"),
+    (os, "kill"),
+    *((Path, name) for name in ("mkdir", "rename", "replace", "rmdir", "symlink_to")),
+    *((Path, name) for name in ("touch", "unlink", "write_bytes", "write_text")),
+)
+_ENDED = {"done", "failed"}
+
+
+@dataclass
+class Plug:
+    """Pulled before the call number `at` of a step, or behind it; `calls` were made in it."""
+
+    step: str
+    at: int
+    calls: list[str] = field(default_factory=list)
+    pulled: bool = False
+    ended: bool = False
+    _inside: bool = False
+    _thread: int = field(default_factory=threading.get_ident)
+
+    def passes(self, name: str) -> None:
+        """Raise Power where the current is gone, or ends with this call."""
+        if threading.get_ident() != self._thread:
+            return
+        if self._inside and not self.pulled:
+            self.calls.append(name)
+            self.pulled = len(self.calls) == self.at
+        if self.pulled or self.ended:
+            raise Power
+
+    def turn(self, step: str, result: str) -> None:
+        """Take in what the journal has just got; behind the step the plug is pulled in any case."""
+        if step == self.step:
+            self._inside = result not in _ENDED
+            if result == "done":
+                self.ended = True
+                raise Power
+
+    @contextmanager
+    def plugged(self) -> Iterator[None]:
+        """Have every outside call ask the plug until the block ends."""
+        with pytest.MonkeyPatch.context() as patch:
+            for owner, name in _OUTSIDE:
+                patch.setattr(owner, name, self._asking(name, getattr(owner, name)))
+            patch.setattr(Journal, "write", self._writing(Journal.write))
+            yield
+
+    def _asking(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - passed on
+            self.passes(name)
+            return function(*arguments, **keywords)
+
+        return call
+
+    def _writing(self, write: Callable[..., None]) -> Callable[..., None]:
+        def call(journal: Journal, step: str, result: str, **facts: object) -> None:
+            self.passes(f"journal: {result}")
+            write(journal, step, result, **facts)
+            self.turn(step, result)
+
+        return call
+
+
+def struck(step: str, at: int, run: Callable[[], None]) -> str | None:
+    """Run until the plug is pulled; the call before which it was, or None where the step ended."""
+    plug = Plug(step, at)
+    with pytest.raises(Power), plug.plugged():
+        run()
+    return plug.calls[-1] if plug.pulled else None
+
+
+def strikes_everywhere(step: str, run: Callable[[], None]) -> list[str]:
+    """Strike at the first call of a step, then the second, until it comes to its end."""
+    told = list[str]()
+    while (call := struck(step, len(told) + 1, run)) is not None:
+        told.append(call)
+    return told
