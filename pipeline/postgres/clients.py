@@ -6,7 +6,7 @@ the data folder, which holds for whoever starts it, and believed only when it re
 
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,19 +15,29 @@ import psycopg
 from pipeline.config import PostgresConfig
 from pipeline.durable import sync_folders
 from pipeline.errors import RestoreError
+from pipeline.postgres import hba
 from pipeline.postgres.isolation import WRITTEN_BY_ALTER_SYSTEM
 from pipeline.postgres.server import LocalServer
 from pipeline.wait import wait_until
 
 RULES = "pg_hba.recovery.conf"
 """Our rules; once clients are let in it is a link to the server's own, until its next start."""
+_UNFINISHED = "# a recovery is not finished: clients are kept out until it lets them in"
+_OWN = "# the rules of this server are in "
 _REFUSED = "pg_hba.conf"  # stands in what a server says of its rules, in every language
 
 
-def keep_out(server: LocalServer, users: Iterable[str]) -> None:
-    """Have the server start with rules by which only `users` get in. Can be repeated."""
+def keep_out(
+    server: LocalServer, users: Collection[str], settings: Mapping[str, str] | None = None
+) -> None:
+    """Have the server start with rules by which only `users` get in. Can be repeated.
+
+    They come by what the server's own rules say of them (peer, a certificate), else by password.
+    `settings` are those that it is started with.
+    """
+    own = _kept(server.data / RULES) or _own_rules(server, settings)
+    lines = [_UNFINISHED, f"{_OWN}{own}", *hba.narrowed(own, users)]
     # md5 takes SCRAM secrets as well (manual, 20.5), so it fits whatever the role has
-    lines = ["# a recovery is not finished: clients are kept out until it lets them in"]
     for user in sorted(users):
         lines += [f'local all "{user}" md5', f'host all,replication "{user}" all md5']
     _write(server, server.data / RULES, lines)
@@ -59,10 +69,7 @@ def let_in(server: LocalServer, settings: Mapping[str, str] | None = None) -> Pa
     Raises RestoreError where it has none: it would go on with ours, and tell only its log.
     """
     _write(server, _settings_of(server), _settings_without_ours(server))
-    given = {"data_directory": str(server.data), **(settings or {})}
-    words = [word for name, value in given.items() for word in ("-c", f"{name}={value}")]
-    asked = server.tools.run("postgres", "-C", "hba_file", "-D", server.data, *words)
-    own = Path(asked.splitlines()[-1])
+    own = _own_rules(server, settings)
     if not _holds_rules(own):
         _write(server, _settings_of(server), [*_settings_without_ours(server), *_ours(server)])
         raise RestoreError(
@@ -76,6 +83,22 @@ def let_in(server: LocalServer, settings: Mapping[str, str] | None = None) -> Pa
     if server.pid() is not None:
         server.reload()
     return own
+
+
+def _own_rules(server: LocalServer, settings: Mapping[str, str] | None) -> Path:
+    """Where the server's configuration has its access rules."""
+    given = {"data_directory": str(server.data), **(settings or {})}
+    words = [word for name, value in given.items() for word in ("-c", f"{name}={value}")]
+    asked = server.tools.run("postgres", "-C", "hba_file", "-D", server.data, *words)
+    return Path(asked.splitlines()[-1])
+
+
+def _kept(rules: Path) -> Path | None:
+    """Where the server's own rules are, by rules of ours: its configuration leads to ours now."""
+    if rules.is_symlink() or not rules.exists():
+        return None
+    found = (line for line in rules.read_text().splitlines() if line.startswith(_OWN))
+    return next((Path(line.removeprefix(_OWN)) for line in found), None)
 
 
 def _holds_rules(path: Path) -> bool:

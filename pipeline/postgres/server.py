@@ -113,11 +113,30 @@ def private_socket(tools: Tools) -> Iterator[Path]:
 
 
 def not_refused(host: str, port: int) -> str | None:
-    """Answer None only where connections are refused: a time-out or a password proves nothing."""
+    """Answer None only where connections are refused: a time-out or a password proves nothing.
+
+    `host` may be the folder of a socket, as for every client of PostgreSQL.
+    """
     try:
-        with socket.create_connection((host, port), timeout=2):
+        with _connected(host, port):
             return "still accepts connections"
     except ConnectionRefusedError:
         return None
     except OSError as error:
         return f"cannot tell: {error}"
+
+
+def _connected(host: str, port: int) -> socket.socket:
+    if not host.startswith("/"):
+        return socket.create_connection((host, port), timeout=2)
+    path = Path(host) / f".s.PGSQL.{port}"
+    if not path.exists():
+        raise ConnectionRefusedError
+    opened = socket.socket(socket.AF_UNIX)
+    opened.settimeout(2)
+    try:
+        opened.connect(str(path))
+    except OSError:
+        opened.close()
+        raise
+    return opened
