@@ -68,9 +68,10 @@ def prepare_source(
     publication: Publication,
     slot: str,
     *,
+    like: Slot | None = None,
     within: timedelta = RELEASES,
 ) -> PreparedSource:
-    """Give the restored server the publication as it was, and a new slot after it.
+    """Give the restored server the publication as it was, and a new slot after it, flagged `like`.
 
     A base backup carries no slots, so one that is here is left from an earlier attempt; nobody may
     be using it. The reader of a connector that has just stopped is waited for.
@@ -86,7 +87,8 @@ def prepare_source(
 
         wait_until(f"slot {slot!r} to be free", read, within=within, every=POLL)
         drop_slot(connection, slot)
-    return PreparedSource(create_slot(connection, slot), mended)
+    flags = {flag: bool(like and getattr(like, flag)) for flag in ("failover", "two_phase")}
+    return PreparedSource(create_slot(connection, slot, **flags), mended)
 
 
 def resnapshot(

@@ -77,13 +77,17 @@ def find_slot(connection: Connection, name: str) -> Slot | None:
     return next((slot for slot in logical_slots(connection) if slot.name == name), None)
 
 
-def create_slot(connection: Connection, name: str, *, failover: bool = False) -> Slot:
+def create_slot(
+    connection: Connection, name: str, *, failover: bool = False, two_phase: bool = False
+) -> Slot:
     """Create it in the connection's database; what commits from now on is kept for it.
 
     The publication must stand already: pgoutput looks it up as of the change that it decodes, and
     a slot that begins before its publication fails at the first one.
     """
     arguments: list[sql.Composable] = [sql.Literal(name), sql.Literal(PLUGIN)]
+    if two_phase:
+        arguments.append(sql.SQL("twophase => true"))
     if failover:  # PostgreSQL 17; left out otherwise, so that 15 and 16 understand the call
         arguments.append(sql.SQL("failover => true"))
     call = sql.SQL("SELECT pg_create_logical_replication_slot({})")

@@ -49,6 +49,10 @@ def recover_postgres(
         typer.Option(help="commit or rollback: how prepared transactions at the target end"),
     ] = None,
     without_topic: WithoutTopic = None,
+    without_slot: Annotated[
+        list[str] | None,
+        typer.Option(help="leave this slot, or standby, behind; again for each"),
+    ] = None,
 ) -> None:
     """Recover the database to a target, and CDC with it; clients get in last."""
     loaded = configuration.load(config)
@@ -82,6 +86,7 @@ def recover_postgres(
         cdc=cdc,
         prepared=decided(prepared),
         without_topics=without_topic or (),
+        without_slots=without_slot or (),
         shown=shown,
         progress=say,
     )
@@ -93,6 +98,8 @@ def recover_postgres(
         recovery.run()
     if _left_to_do(journal):
         say(f"left to do: {told}")
+    for one in journal.done()[PointInTimeRecovery.first].get("left_behind", ()):
+        say(f"NOT brought back: {one}")
     say("next: pipeline backup base")
 
 

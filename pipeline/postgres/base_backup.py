@@ -18,7 +18,14 @@ from pipeline.cdc.publications import find_publication
 from pipeline.cdc.slots import logical_slots
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, ToolError
-from pipeline.postgres import chain, configuration, row_digests, server_manifest, tablespaces
+from pipeline.postgres import (
+    chain,
+    configuration,
+    readers,
+    row_digests,
+    server_manifest,
+    tablespaces,
+)
 from pipeline.postgres.held_wal import held_wal
 from pipeline.postgres.inventory import table_inventory
 from pipeline.postgres.prepared import prepared_transactions
@@ -163,6 +170,7 @@ def _server_facts(config: PipelineConfig) -> dict[str, Any]:
             "tables": table_inventory(connection),
             "publication": None if found is None else found.facts(),
             "slots": [slot.facts() for slot in logical_slots(connection)],
+            readers.FACT: readers.facts(connection),
             PREPARED: {one.gid: one.xid for one in prepared_transactions(connection)},
         }
 

@@ -23,10 +23,17 @@ def stop_server(postgres: PostgresConfig, folder: Path, tools: Tools, log: Path)
     return address
 
 
-def running(postgres: PostgresConfig, folder: Path, tools: Tools) -> str | None:
-    """Tell that the old server runs again, or that its address answers, else None."""
+def running(
+    postgres: PostgresConfig, folder: Path, tools: Tools, restored: LocalServer | None = None
+) -> str | None:
+    """Tell that the old server runs again, or that its address answers, else None.
+
+    Who was killed while it opened the `restored` server finds that one at the address.
+    """
     if (pid := LocalServer(folder, tools, folder).pid()) is not None:
         return f"a server runs in {folder}, process {pid}"
+    if restored is not None and restored.pid() is not None:
+        return None
     told = not_refused(postgres.host, postgres.port)
     return f"{postgres.host}:{postgres.port} {told}" if told else None
 

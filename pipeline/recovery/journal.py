@@ -102,6 +102,11 @@ class Journal:
         """Find the newest line with that result, if there is one."""
         return next((line for line in reversed([*self.lines()]) if line["result"] == result), None)
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the operator has said so far; nothing where nothing was written yet."""
+        return (self.last("asked") or {}) if self.path.exists() else {}
+
     def count(self, step: str, result: str) -> int:
         """Count the lines of a step with that result; none where nothing was written yet."""
         if not self.path.exists():

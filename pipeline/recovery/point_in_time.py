@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import BeginAgain, ConfigError, PipelineError, RecoveryRefused, RestoreError
-from pipeline.postgres import archiving, clients, configuration, place, tablespaces
+from pipeline.errors import ConfigError, RecoveryRefused
+from pipeline.postgres import configuration, place, tablespaces
 from pipeline.postgres.control import system_identifier
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.replay import private_server
@@ -26,28 +26,20 @@ from pipeline.recovery import (
     held_subscriptions,
     postgres_preconditions,
     reconnect,
-    reread,
-    structure,
 )
 from pipeline.recovery.base_restore import restore_base
 from pipeline.recovery.fencing import as_it_lay, running, stop_server
 from pipeline.recovery.journal import Journal
-from pipeline.recovery.live import answering, archive_mode_and_timeline
-from pipeline.recovery.opened import prove_commit, settle_prepared
 from pipeline.recovery.plan import Plan, make
+from pipeline.recovery.reopening import Gate, Reopening
 from pipeline.recovery.replaying import Connect, branch_off, compare_digests, order_of, replayed
-from pipeline.recovery.runbook import Facts, Observe, Phase, Precondition, Runbook, Step
+from pipeline.recovery.runbook import Facts, Observe, Phase, Precondition, Step
 from pipeline.recovery.salvage import salvage
-from pipeline.repository import BackupSet, Repository
+from pipeline.repository import Repository
 from pipeline.store import FolderStore
 
-Gate = Callable[[], Sequence[str]]
-"""Looks at the recovered pipeline before clients are let in; answers what is wrong, in words."""
-
-
-ASKED = ("accept_end", "structure", "digests", "cdc", "prepared", "without_topics")
+ASKED = ("accept_end", "structure", "digests", "cdc", "prepared", "without_topics", "without_slots")
 """What the operator need not say again when the recovery is resumed."""
-LEFT_OUT = "CDC is NOT brought back: connectors, offsets and topics were left out"
 
 
 def new_recovery(config: PipelineConfig) -> Journal:
@@ -56,7 +48,7 @@ def new_recovery(config: PipelineConfig) -> Journal:
 
 
 @dataclass
-class PointInTimeRecovery(Runbook):
+class PointInTimeRecovery(Reopening):
     """One recovery. `observe` hears of each step when it is done, with what was read back.
 
     `identity` is what the operator typed: the system identifier of what will be replaced. With
@@ -65,7 +57,8 @@ class PointInTimeRecovery(Runbook):
     `without` names base backups to pass over; a recovery that is resumed has it from its journal.
     Without `cdc` connectors are left alone, and a later run of the same recovery brings CDC back.
     `prepared` says how prepared transactions end that stand open at the target. Topics named in
-    `without_topics` are not compared with their tables, and nothing is buried in them.
+    `without_topics` are not compared with their tables, and nothing is buried in them. Slots and
+    standbys named in `without_slots` read the server, and are not brought back.
     `shown` is the plan that was before the operator's eyes: it is not made again before the
     salvage, for it reads all WAL since the base backup.
 
@@ -86,6 +79,7 @@ class PointInTimeRecovery(Runbook):
     cdc: bool | None = None
     prepared: str | None = None
     without_topics: Sequence[str] = ()
+    without_slots: Sequence[str] = ()
     shown: Plan | None = None
     observe: Observe = lambda _step, _facts: None
     gate: Gate = list
@@ -106,7 +100,7 @@ class PointInTimeRecovery(Runbook):
 
     def identify(self) -> None:
         """Refuse unless the operator typed the identity of what will be replaced."""
-        self._recall()
+        asked = self._recall()
         begun = self.done.get("check_identity")
         if begun is None:
             self.shown = self.shown or self._made()
@@ -121,27 +115,29 @@ class PointInTimeRecovery(Runbook):
                     f"typed {self.identity!r}, but {where} has the system identifier {identifier}: "
                     "nothing was touched"
                 )
+        kept = self.journal.asked
+        if asked != {name: kept.get(name) for name in ASKED}:
+            self.journal.write(self.first, "asked", **asked)
 
-    def _recall(self) -> None:
-        """Take what an earlier run was told where this one was told nothing, and keep it."""
-        before = self.journal.last("asked") if self.journal.path.exists() else None
-        kept = before or {}
+    def _recall(self) -> Facts:
+        """Take what an earlier run was told where this one was told nothing, and answer it all."""
+        kept = self.journal.asked
         if self.accept_end is None and kept.get("accept_end"):
             self.accept_end = Lsn.parse(kept["accept_end"])
         self.prepared = self.prepared or kept.get("prepared")
         self.without_topics = sorted({*self.without_topics, *kept.get("without_topics", ())})
+        self.without_slots = sorted({*self.without_slots, *kept.get("without_slots", ())})
         self.structure = _said(self.structure, kept.get("structure"))
         self.digests = _said(self.digests, kept.get("digests"))
         # once clients are in, all that is left to do is to bring CDC back
         self.cdc = _said(self.cdc, None if self.last in self.done else kept.get("cdc"))
-        asked = {name: getattr(self, name) for name in ASKED}
-        asked["accept_end"] = str(self.accept_end) if self.accept_end else None
-        if asked != {name: kept.get(name) for name in ASKED}:
-            self.journal.write(self.first, "asked", **asked)
+        asked: Facts = {name: getattr(self, name) for name in ASKED}
+        return asked | {"accept_end": str(self.accept_end) if self.accept_end else None}
 
     def preconditions(self) -> Sequence[Precondition]:
         wanted = self.cdc is not False
-        return postgres_preconditions.listed(self.config, self.shown or self._made(), cdc=wanted)
+        plan, slots = self.shown or self._made(), self.without_slots
+        return postgres_preconditions.listed(self.config, plan, cdc=wanted, without_slots=slots)
 
     def steps(self) -> Sequence[Step]:
         return (
@@ -161,13 +157,17 @@ class PointInTimeRecovery(Runbook):
 
     def check_identity(self) -> Facts:
         """Write down what was asked for, before anything is touched."""
-        backup = Repository(self.store).get((self.shown or self._made()).backup)
+        plan = self.shown or self._made()
+        left = [str(one) for one in postgres_preconditions.left_behind(self.config, plan)]
+        for one in left:
+            self.progress(f"  NOT brought back: {one}")
+        backup = Repository(self.store).get(plan.backup)
         places, facts = tablespaces.original_places(backup), backup.manifest.facts
         tablespaces.refuse_misplaced(places, self.data, facts["server_version_num"] // 10_000)
         for name in configuration.lacking(backup):
             self.progress(f"  {backup.label} brings no {name}: have it ready for the end")
         asked = {"target": str(self.target), "without": list(self.without)}
-        return {"system_identifier": self.identity, **asked}
+        return {"system_identifier": self.identity, "left_behind": left, **asked}
 
     def fence(self) -> Facts:
         """Stop connectors and the old server, and see that clients are refused."""
@@ -183,7 +183,8 @@ class PointInTimeRecovery(Runbook):
 
     def _fenced(self, facts: Facts) -> str | None:
         """Whether the old server is still down and no connector was started again."""
-        if told := running(self.config.postgres, self._damaged, self.tools):
+        restored = self.server if "replay" in self.done else None
+        if told := running(self.config.postgres, self._damaged, self.tools, restored):
             return told
         return reconnect.not_stopped(self.config, facts.get("connectors", []))
 
@@ -285,7 +286,10 @@ class PointInTimeRecovery(Runbook):
                 return {"timeline": newest, **self._hold(connect)}
         postgres = self.config.postgres
         order = order_of(self.config, plan, self.journal.folder / "wal")
-        with replayed(self.server, order, postgres, self._stands_at) as (stood, connect):
+        with replayed(self.server, order, postgres, lambda lsn: self.progress(f"  {lsn}")) as (
+            stood,
+            connect,
+        ):
             facts: Facts = {"lsn": str(stood.lsn), "last_commit": stood.last_commit}
             self.observe("replayed", facts)
             self.journal.write("replay", "stands", lsn=facts["lsn"])
@@ -299,122 +303,9 @@ class PointInTimeRecovery(Runbook):
         with connect() as connection:
             return held_subscriptions.hold(self.journal, connection, self.progress)
 
-    def _stands_at(self, lsn: Lsn) -> None:
-        self.progress(f"  {lsn}")
-
-    def open(self) -> Facts:
-        """Start at the public address, for this package and CDC only, with archiving back on."""
-        connecting = self.journal.done()["fence"].get("roles", [])
-        placed = configuration.put_back(self._backup, self.tools)
-        for name in placed["differing"]:
-            self.progress(f"  {name} is not what the backup has: it stays as it is")
-        clients.keep_out(self.server, {self.config.postgres.user, *connecting})
-        if self.server.pid() is None:
-            self.server.start(self._started_by)
-        promoted = self.journal.done()["replay"]["timeline"]
-        with answering(self.config.postgres, self.server.log) as connection:
-            mode, timeline = archive_mode_and_timeline(connection)
-        if timeline != promoted:
-            self.server.stop()  # what it would write is of a history that nobody wants
-            raise BeginAgain(
-                f"the opened server is on timeline {timeline}, expected {promoted}, to which it "
-                "was promoted: that did not last, and it may have replayed past the target. Begin "
-                "a new recovery"
-            )
-        clients.refuse_unless_kept_out(self.config.postgres)
-        archiving.hand_over_history(self.config, self.data, timeline)
-        with answering(self.config.postgres, self.server.log) as connection:
-            prove_commit(connection)
-            settled = settle_prepared(
-                connection, self.config.postgres, self.prepared, self.progress
-            )
-        address = f"{self.config.postgres.host}"
-        return {"archive_mode": mode, "address": address, "prepared": settled, **placed}
-
-    def _opened(self, _facts: Facts) -> str | None:
-        return None if self.server.pid() is not None else "the server went down"
-
-    def examine(self) -> Facts:
-        """Have amcheck read every database; say what it did not read."""
-        if not self.structure:
-            facts: Facts = {"not_examined": ["tables and indexes: amcheck was not wanted"]}
-        else:
-            with answering(self.config.postgres) as connection:
-                facts = structure.examine(connection, self.config.postgres, self.progress)
-        for one in facts["not_examined"]:
-            self.progress(f"  NOT examined: {one}")
-        return facts
-
-    def reconnect(self) -> Facts:
-        """Publication and slot, connectors from the first row on, topics equal to tables."""
-        facts = Repository(self.store).get(self._plan.backup).manifest.facts
-        with answering(self.config.postgres) as connection:
-            if not self.cdc:
-                slot = reconnect.source_only(self.config, connection, facts)
-                self.progress(f"  {LEFT_OUT}")
-                return slot | {"left_out": LEFT_OUT}
-            if self.last in self.done:  # clients have been let in without CDC
-                found = reread.every_row(
-                    self.config, self.journal.recovery, self.progress, self.without_topics
-                )
-                return {"reconciliation": found.facts()}
-            done, found = reconnect.after_restore(
-                self.config,
-                connection,
-                facts,
-                self.journal.recovery,
-                self.progress,
-                left_out=self.without_topics,
-            )
-        return {**done, "reconciliation": found.facts()}
-
-    def _reconnected(self, facts: Facts) -> str | None:
-        return LEFT_OUT if self.cdc and "left_out" in facts else None
-
-    def verify(self) -> Facts:
-        """Ask the pipeline and the gate; clients stay out while either names a problem."""
-        reconnected = self.done["reconnect"]
-        told = {"problems": 0, "of": reconnected.get("utc")}
-        problems = list[str]()
-        if "left_out" not in reconnected:
-            with answering(self.config.postgres) as connection:
-                problems = reconnect.problems(self.config, connection)
-        problems += self.gate()
-        if problems:
-            raise RestoreError("the gate is closed: " + "; ".join(problems))
-        return told
-
-    def _verified(self, facts: Facts) -> str | None:
-        now = self.done["reconnect"].get("utc")
-        return None if facts.get("of", now) == now else "CDC was brought back since"
-
-    def let_clients_in(self) -> Facts:
-        """Give the server its own access rules back."""
-        rules = clients.let_in(self.server, self._started_by)
-        with answering(self.config.postgres) as connection:
-            held = held_subscriptions.release(self.journal, connection, self.progress)
-        left = self.done["reconnect"].get("left_out")
-        return {"next": "pipeline backup base", "rules": str(rules), **held} | (
-            {"left": left} if left else {}
-        )
-
-    @property
-    def _backup(self) -> BackupSet:
-        return Repository(self.store).get(self._plan.backup)
-
-    @property
-    def _started_by(self) -> dict[str, str]:
-        return configuration.start_settings(self._backup, self.data)
-
     def _made(self, damaged: Collection[str] = ()) -> Plan:
         without = (*self.without, *damaged)
         return make(self.config, self.target, accept_end=self.accept_end, without=without)
-
-    @property
-    def _plan(self) -> Plan:
-        if self.plan is None:
-            raise PipelineError("a step ran before the plan was made")
-        return self.plan
 
 
 def _said(*words: bool | None) -> bool:

@@ -1,13 +1,21 @@
 """What must hold before a point-in-time recovery stops or moves anything."""
 
+import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import psycopg
+
+from pipeline import session
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import own_connectors
 from pipeline.config import PipelineConfig
+from pipeline.errors import BackupError
 from pipeline.kafka.topics import cluster_id
+from pipeline.kinds import newest
+from pipeline.postgres import base_backup, readers
 from pipeline.postgres.tools import Tools
 from pipeline.recovery.plan import Plan
 from pipeline.recovery.runbook import Precondition
@@ -16,12 +24,27 @@ from pipeline.repository import Repository
 from pipeline.store import FolderStore
 
 _LATER = "Start it; or recover without CDC now, and bring CDC back by --resume later"
+_KEPT_OUT = re.compile("authentication failed|no password supplied|no pg_hba.conf entry")
 _WAIVER = "--without-cdc"
 
 
-def listed(config: PipelineConfig, plan: Plan, *, cdc: bool) -> Sequence[Precondition]:
+def listed(
+    config: PipelineConfig, plan: Plan, *, cdc: bool, without_slots: Collection[str] = ()
+) -> Sequence[Precondition]:
     """List them in the order in which their steps come."""
     return (
+        Precondition(
+            "readers",
+            lambda: map(str, left_behind(config, plan, without_slots)),
+            "It will not be there on the recovered server, and whoever reads by it begins anew",
+            "--without-slot with its name",
+        ),
+        Precondition(
+            "login",
+            lambda: _login(config),
+            "The recovered server will let in postgres.user by the same rules: mend its password, "
+            "or the rules; where only this server refuses it, stop this one first",
+        ),
         Precondition(
             "programs",
             lambda: _programs(config, plan),
@@ -30,6 +53,39 @@ def listed(config: PipelineConfig, plan: Plan, *, cdc: bool) -> Sequence[Precond
         Precondition("room", lambda: _room(config, plan), "Make room"),
         *(_of_cdc(config) if cdc else ()),
     )
+
+
+def left_behind(
+    config: PipelineConfig, plan: Plan, without: Collection[str] = ()
+) -> list[readers.Reader]:
+    """Who reads the server, is none of ours, and is not named in `without`.
+
+    The server itself is asked, and where it does not answer the newest base backup.
+    """
+    own = {config.cdc.slot, config.repository.receiver_slot, *without}
+    return readers.others(_readers(config, plan), own)
+
+
+def _readers(config: PipelineConfig, plan: Plan) -> list[readers.Reader]:
+    with suppress(psycopg.Error), session.connect(config.postgres) as live:
+        row = live.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
+        if row == (plan.system_identifier,):
+            return readers.readers(live)
+    backups = Repository(FolderStore(config.repository.path))
+    known = backups.get(plan.backup)
+    with suppress(BackupError):  # of a newer one that is passed over nobody knows what it holds
+        origin = {"system_identifier": plan.system_identifier}
+        known = newest(backups, base_backup.KIND, origin=lambda: origin)
+    return readers.of_facts(known.manifest.facts)
+
+
+def _login(config: PipelineConfig) -> Iterator[str]:
+    """A server that answers lets the account in by which all is asked, also once it is restored."""
+    try:
+        session.connect(config.postgres).close()
+    except psycopg.OperationalError as error:
+        if _KEPT_OUT.search(str(error)):  # whatever else is wrong with it may be why it is replaced
+            yield str(error).strip()
 
 
 def _programs(config: PipelineConfig, plan: Plan) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pipeline.cdc.debezium import other_connectors, own_connectors
 from pipeline.cdc.publications import Publication, find_publication
 from pipeline.cdc.reconcile import Reconciliation, reconcile, topic_ends
 from pipeline.cdc.resnapshot import prepare_source, resnapshot, stop_connectors
-from pipeline.cdc.slots import find_slot
+from pipeline.cdc.slots import Slot, find_slot
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, ServerError
 from pipeline.registry.client import RegistryClient
@@ -52,7 +52,9 @@ def source_only(
     if facts.get("publication") is None and not published(connection, config.cdc.publication):
         return {"connectors": []}  # a database that no connector reads
     publication = _publication(config, connection, facts)
-    prepared = prepare_source(connection, publication, config.cdc.slot)
+    prepared = prepare_source(
+        connection, publication, config.cdc.slot, like=_slot_of(config, facts)
+    )
     return {"slot": prepared.slot.facts(), "mended": prepared.mended, "connectors": []}
 
 
@@ -76,7 +78,12 @@ def after_restore(
         stop_connectors(connect, names)
         for name, reads in other_connectors(config, connect).items():
             progress(f"  {name} is left alone: it reads {reads}")
-    prepared = prepare_source(connection, _publication(config, connection, facts), config.cdc.slot)
+    prepared = prepare_source(
+        connection,
+        _publication(config, connection, facts),
+        config.cdc.slot,
+        like=_slot_of(config, facts),
+    )
     tables = [str(table) for table in published(connection, config.cdc.publication)]
     since = topic_ends(config, tables)
     with ConnectClient(config.connect) as connect:
@@ -90,6 +97,12 @@ def after_restore(
             + "; ".join(f"{t.table}: {t.missing_examples}" for t in found.topics if t.missing)
         )
     return {"slot": prepared.slot.facts(), "mended": prepared.mended, "connectors": names}, found
+
+
+def _slot_of(config: PipelineConfig, facts: dict[str, Any]) -> Slot | None:
+    """Our slot as the backup knew it, for its flags."""
+    known = (Slot.of(one) for one in facts.get("slots", ()))
+    return next((slot for slot in known if slot.name == config.cdc.slot), None)
 
 
 def _publication(

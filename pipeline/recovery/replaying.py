@@ -15,7 +15,7 @@ import psycopg
 
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import RestoreError
-from pipeline.postgres import archiving
+from pipeline.postgres import archiving, asking
 from pipeline.postgres.isolation import SIGNALS, required, shared_buffers
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.prefetch import prefetched
@@ -95,7 +95,10 @@ def replayed(
 
 
 def _stands(
-    server: LocalServer, order: ReplayOrder, connect: Connect, progress: Callable[[Lsn], None]
+    server: LocalServer,
+    order: ReplayOrder,
+    connect: asking.Connect,
+    progress: Callable[[Lsn], None],
 ) -> Replayed:
     with prefetched(order.wal, order.start, server.data / "pg_wal", server.tools) as ahead_of:
 

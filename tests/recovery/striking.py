@@ -98,9 +98,9 @@ def struck(step: str, at: int, run: Callable[[], None]) -> str | None:
     return plug.calls[-1] if plug.pulled else None
 
 
-def strikes_everywhere(step: str, run: Callable[[], None]) -> list[str]:
-    """Strike at the first call of a step, then the second, until it comes to its end."""
+def strikes_everywhere(step: str, run: Callable[[], None], *, every: int = 1) -> list[str]:
+    """Strike at the first call of a step, then at a later one, until it comes to its end."""
     told = list[str]()
-    while (call := struck(step, len(told) + 1, run)) is not None:
+    while (call := struck(step, every * len(told) + 1, run)) is not None:
         told.append(call)
     return told

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from fixtures.stacks.protocol import Component
 from pipeline.config import PipelineConfig
 from pipeline.errors import BeginAgain, TargetUnreachable
 from pipeline.postgres import asking, base_backup
@@ -146,6 +147,7 @@ def test_what_cannot_connect_is_told_after_a_while(
     monkeypatch.setattr(asking, "STALLED", timedelta(seconds=1))
     source.back_up("one")
     source.expect(source.write("kept").after)
+    source.stack.kill(Component.POSTGRES)  # or it says so beforehand
     running = recovery(source, new_recovery(source.config), "latest")
     nobody = source.config.postgres.model_copy(update={"user": "nobody_here"})
     running.config = source.config.model_copy(update={"postgres": nobody})

@@ -2,9 +2,11 @@
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from fixtures.stacks.protocol import Component
 from pipeline.errors import ConfigError, RecoveryRefused, RestoreError
+from pipeline.postgres import archiving
 from pipeline.postgres.lsn import Lsn
 from pipeline.postgres.server import LocalServer, private_socket
 from pipeline.recovery import opened
@@ -99,6 +101,27 @@ def test_a_prepared_transaction_at_the_target_is_decided_by_the_operator(
     assert source.run("select string_agg(note, ',' order by id) from notes") == rows
 
 
+def test_who_was_killed_once_the_restored_server_answered_goes_on(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for the old one, which would have to be stopped first."""
+
+    def die(*_: object) -> None:
+        raise Power
+
+    source.back_up("one")
+    source.expect(source.write("kept").after)
+    journal = new_recovery(source.config)
+    with monkeypatch.context() as patched:
+        patched.setattr(archiving, "hand_over_history", die)
+        with pytest.raises(Power):
+            recovery(source, journal, "latest").run()
+    assert "open" not in journal.done()
+    recovery(source, journal, "latest").run()
+    assert source.run("select note from notes") == "kept"
+    assert journal.count("fence", "done") == 1
+
+
 def test_what_was_said_once_need_not_be_said_again(source: Source) -> None:
     """Whoever resumes it at night types an identity and nothing else; a waiver may be added."""
     source.back_up("one")
@@ -125,6 +148,7 @@ def test_what_was_said_once_need_not_be_said_again(source: Source) -> None:
 
 def test_cdc_is_left_out_until_clients_are_in_and_brought_back_then(source: Source) -> None:
     source.back_up("one")
+    source.expect(source.flushed())
     journal = new_recovery(source.config)
     for said, expected in ((False, False), (None, False), (True, True), (False, False)):
         running = recovery(source, journal, "latest")
@@ -147,6 +171,20 @@ def test_a_place_without_room_is_found_before_the_fence(source: Source) -> None:
     path.write_bytes(backup.manifest.sealed())
     with pytest.raises(RecoveryRefused, match=r"nothing was touched:\n  room: .*bytes free"):
         recovery(source, new_recovery(source.config), "latest").run()
+    assert source.run("select note from notes") == "kept"
+
+
+def test_an_account_that_is_kept_out_is_found_before_the_fence(source: Source) -> None:
+    source.back_up("one")
+    source.expect(source.write("kept").after)
+    running = recovery(source, new_recovery(source.config), "latest")
+    wrong = {"password": SecretStr("not this"), "password_file": None}
+    postgres = source.config.postgres.model_copy(update=wrong)
+    running.config = source.config.model_copy(update={"postgres": postgres})
+    with pytest.raises(
+        RecoveryRefused, match=r"nothing was touched:[\s\S]*  login: .*authentication"
+    ):
+        running.run()
     assert source.run("select note from notes") == "kept"
 
 
