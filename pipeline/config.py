@@ -78,6 +78,9 @@ class KafkaConfig(Section):
 
     bootstrap_servers: str = "127.0.0.1:9092"
     client: dict[str, str] = Field({}, repr=False)  # it may hold sasl.password
+    reread_bytes: int = Field(
+        256 << 20, ge=1 << 20, description="of archived topics, compared with them by one `check`"
+    )
 
     def librdkafka(self, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Settings of a client. What fails is told by us: librdkafka's lines need a log_level."""
