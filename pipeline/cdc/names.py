@@ -39,6 +39,11 @@ def is_key_of(name: str, schema: str, table: str, topic: str) -> bool:
     return told.endswith(_plain(f".{schema}.{table}")) or told == _plain(topic)
 
 
+def same_name(one: str, other: str) -> bool:
+    """Whether two names of schemas differ in schema.name.adjustment.mode at most."""
+    return _plain(one) == _plain(other)
+
+
 def _plain(name: str) -> str:
     """Reduce a name to what every adjustment keeps of it."""
     unescaped = re.sub(r"_u([0-9a-f]{4})", lambda c: chr(int(c[1], 16)), name)

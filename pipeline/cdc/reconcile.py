@@ -170,6 +170,13 @@ def compared(config: PipelineConfig, connection: Connection, table: str) -> Comp
         return sides.look(keyed_table(connection, table), {})[1]
 
 
+def topics_of(
+    config: PipelineConfig, tables: Iterable[str], left_out: Collection[str] = ()
+) -> list[str]:
+    """Name the topics of these tables, without those that are left out by any of their names."""
+    return [_topic(config, table) for table in _wanted(config, tables, left_out)]
+
+
 class NotRecognised(ServerError):
     """Keys of topics could not be compared with their tables: nothing was written anywhere."""
 

@@ -99,6 +99,25 @@ def live_keys(
     return fold.live()
 
 
+def sampled(config: KafkaConfig, topic: str, count: int) -> Iterator[Any]:
+    """Committed records of the first and the last `count` offsets of every partition."""
+    consumer = _consumer(config)
+    try:
+        ends = _ends(consumer, topic)
+        starts = {
+            one: consumer.get_watermark_offsets(TopicPartition(topic, one), SECONDS)[0]
+            for one in ends
+        }
+        middles = {one: min(starts[one] + count, end) for one, end in ends.items()}
+        lasts = {one: max(middles[one], end - count) for one, end in ends.items()}
+        yield from _between(consumer, topic, starts, middles)
+        yield from _between(consumer, topic, lasts, ends)
+    except KafkaException as error:
+        raise ServerError(f"topic {topic} on {config.bootstrap_servers}: {error}") from error
+    finally:
+        consumer.close()
+
+
 class _Fold:
     """The newest event of each key; a record that is no event neither gives nor takes one."""
 
@@ -198,6 +217,30 @@ def _ends_now(consumer: Consumer, topic: str) -> Ends:
         partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), SECONDS)[1]
         for partition in found.partitions
     }
+
+
+def _between(consumer: Consumer, topic: str, starts: Ends, ends: Ends) -> Iterator[Any]:
+    """Committed records of these offsets alone; what lies between them may be compacted away."""
+    left = {one: end for one, end in ends.items() if starts[one] < end}
+    consumer.assign([TopicPartition(topic, one, starts[one]) for one in left])
+    silence = 0.0
+    while left:
+        batch = consumer.consume(BATCH, POLL)
+        silence = 0.0 if batch else silence + POLL
+        if silence >= SECONDS:
+            raise ServerError(f"{topic}: no record for {SECONDS:g} s, {set(left)} unfinished")
+        for message in batch:
+            if (error := message.error()) is not None:
+                if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+                    raise KafkaException(error)
+                left.pop(message.partition() or 0, None)
+            elif (end := left.get(message.partition() or 0)) is not None:
+                offset = message.offset() or 0
+                if offset < end:
+                    yield message
+                if offset >= end - 1:
+                    del left[message.partition() or 0]
+                    consumer.incremental_unassign([TopicPartition(topic, message.partition() or 0)])
 
 
 def _records(consumer: Consumer, topic: str, ends: Ends) -> Iterator[Any]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import psycopg
 
+from pipeline.cdc import schema_ids
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import other_connectors, own_connectors
 from pipeline.cdc.publications import Publication, find_publication
-from pipeline.cdc.reconcile import Reconciliation, reconcile, topic_ends
+from pipeline.cdc.reconcile import Reconciliation, reconcile, topic_ends, topics_of
 from pipeline.cdc.resnapshot import prepare_source, resnapshot, stop_connectors
 from pipeline.cdc.slots import Slot, find_slot
 from pipeline.config import PipelineConfig
@@ -129,8 +130,12 @@ def published(connection: Connection, publication: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-def problems(config: PipelineConfig, connection: Connection) -> list[str]:
+def problems(
+    config: PipelineConfig, connection: Connection, left_out: Collection[str] = ()
+) -> list[str]:
     """Ask the pipeline whether clients may be let in; one sentence for each thing that is wrong.
+
+    Records of topics in `left_out` are not held against the registry.
 
     That the slot's reader confirmed the end of the WAL is not asked: where nobody writes to a
     published table it never does, and `reconcile` has compared every key already.
@@ -147,7 +152,7 @@ def problems(config: PipelineConfig, connection: Connection) -> list[str]:
             for name in own_connectors(config, connect)
             if (trouble := connect.status(name).trouble)
         ]
+    topics = topics_of(config, published(connection, config.cdc.publication), left_out)
     with RegistryClient(config.registry) as registry:
-        ids = {s.id for s in registry.inventory().schemas if s.id is not None}
-        told += [f"the registry does not answer schema {one}" for one in registry.missing_ids(ids)]
+        told += schema_ids.problems(config, registry, topics)
     return told

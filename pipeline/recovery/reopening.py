@@ -118,7 +118,7 @@ class Reopening(Runbook):
         problems = list[str]()
         if "left_out" not in reconnected:
             with answering(self.config.postgres) as connection:
-                problems = reconnect.problems(self.config, connection)
+                problems = reconnect.problems(self.config, connection, self.without_topics)
         problems += self.gate()
         if problems:
             raise RestoreError("the gate is closed: " + "; ".join(problems))

@@ -284,7 +284,7 @@ class TopicRecovery(Runbook):
             wrong += missing_groups(self.config, self._repository.get(offsets), self.topics)
         if self._fed:
             with connect(self.config.postgres, autocommit=True) as connection:
-                wrong += problems(self.config, connection)
+                wrong += problems(self.config, connection, self.asked.without_topics)
         wrong += self.gate()
         if wrong:
             raise RestoreError("not recovered: " + "; ".join(wrong))
