@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from checks.kafka_order import Order
 from fixtures import cache
 from pipeline.errors import BackupError, ObjectMissing
 from pipeline.kafka import segments
@@ -39,6 +40,7 @@ class SegmentFound(BaseModel):
     trouble: str | None = None
     content: Content | None = None
     bad: tuple[Bad, ...] = ()
+    disordered: tuple[Bad, ...] = ()
 
 
 class Found(BaseModel):
@@ -54,10 +56,12 @@ class Found(BaseModel):
 def read(backup: BackupSet, indexes: dict[str, Index]) -> Found:
     """Read every object of the set once."""
     found: dict[str, tuple[int, str]] = {}
-    walked = {
-        where: tuple(_segment(backup.store, index, each, found) for each in index.segments)
-        for where, index in indexes.items()
-    }
+    walked = {}
+    for where, index in indexes.items():
+        order = Order(index.start)
+        walked[where] = tuple(
+            _segment(backup.store, index, each, found, order) for each in index.segments
+        )
     for entry in backup.manifest.objects:
         if entry.key not in found:
             _hash(backup.store, entry.key, found)
@@ -85,9 +89,10 @@ def _hash(store: Store, key: str, found: dict[str, tuple[int, str]]) -> None:
 
 
 def _segment(
-    store: Store, index: Index, segment: Segment, found: dict[str, tuple[int, str]]
+    store: Store, index: Index, segment: Segment, found: dict[str, tuple[int, str]], order: Order
 ) -> SegmentFound:
-    noted, trouble, bad = _noted(store, index, segment), None, list[Bad]()
+    noted, trouble = _noted(store, index, segment), None
+    bad, disordered = list[Bad](), list[Bad]()
     account = Account(index.place, segment.first, compacted=segment.compacted, noted=noted)
     try:
         with store.open(segment.key) as stored:
@@ -95,6 +100,7 @@ def _segment(
             try:
                 for block in segments.blocks(stream, segment.key):
                     bad += _bad(block, str(index), compacted=segment.compacted)
+                    disordered += _disordered(block, segment, order)
                     account.take(block)
             except BackupError as error:
                 trouble = str(error)
@@ -103,7 +109,13 @@ def _segment(
         content = None if trouble else account.cut(segment.end)
     except ObjectMissing:
         trouble, content = "missing", None
-    return SegmentFound(key=segment.key, trouble=trouble, content=content, bad=tuple(bad[:AT_MOST]))
+    return SegmentFound(
+        key=segment.key,
+        trouble=trouble,
+        content=content,
+        bad=tuple(bad[:AT_MOST]),
+        disordered=tuple(disordered[:AT_MOST]),
+    )
 
 
 def _noted(store: Store, index: Index, segment: Segment) -> Content | None:
@@ -121,6 +133,12 @@ def _bad(block: bytes, where: str, *, compacted: bool) -> Iterator[Bad]:
         except BackupError as error:
             yield Bad(batch.base_offset, str(error))
         if problem := _odd(batch, compacted=compacted):
+            yield Bad(batch.base_offset, problem)
+
+
+def _disordered(block: bytes, segment: Segment, order: Order) -> Iterator[Bad]:
+    for batch, _ in walk(block, segment.key):
+        for problem in order.problems(batch, compacted=segment.compacted):
             yield Bad(batch.base_offset, problem)
 
 

@@ -6,11 +6,11 @@ from random import Random
 from checks.check import Observation, check
 from checks.kafka_subjects import TopicArchive
 from fixtures.faults import files
-from fixtures.faults.kafka_archive import Forgery, changed, joined
+from fixtures.faults.kafka_archive import Forgery, changed, joined, outcome
 from fixtures.kafka_story import PLAIN, TRANSACTIONAL
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import PipelineError
-from pipeline.kafka.batches import HEADER, Batch, packed
+from pipeline.kafka.batches import HEADER, Batch, Marker, marker, packed
 from pipeline.kafka.reading import inventory
 
 
@@ -137,7 +137,10 @@ def delete_horizon_in_a_plain_topic(scratch: Scratch[TopicArchive], rng: Random)
     "set, or run `pipeline backup topics --full` while the brokers still have its offsets.",
 )
 def segments_hold_what_they_say(topics: TopicArchive) -> Iterator[Observation]:
-    """A segment's batches add up to its inventory: offsets, records, batches, bytes, every gap."""
+    """A segment's batches add up to its inventory: offsets, records, bytes, gaps, outcomes.
+
+    A transaction's marker says what the list of aborted transactions says of it.
+    """
     for where, index in topics.indexes.items():
         for segment, found in zip(index.segments, topics.found.segments[where], strict=True):
             try:
@@ -226,3 +229,32 @@ def records_miscounted(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
         "its inventory counts two records more",
         says="records: its batches say",
     )
+
+
+def _other_outcome(scratch: Scratch[TopicArchive], rng: Random, was: Marker, now: Marker) -> Damage:
+    """Turn a marker, in the segment that holds its transaction; nothing else changes in it."""
+    forgery = Forgery.of(scratch, TRANSACTIONAL)
+    number = forgery.middle(rng)
+    batches = forgery.batches(number)
+    fit = [
+        each
+        for each, (batch, view) in enumerate(batches)
+        if batch.control and marker(batch, memoryview(view), forgery.where) is was
+    ]
+    chosen = rng.choice(fit)
+    content = changed(batches, chosen, lambda batch, view: outcome(batch, view, now))
+    forgery.hold(number, content, counted=False).seal()
+    what = f"the marker at {batches[chosen][0].base_offset} says {now.name}"
+    return Damage(forgery.index.segments[number].key, what)
+
+
+@segments_hold_what_they_say.detects
+def abort_became_commit(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """Records that a replay leaves out as aborted had been committed, if the marker is right."""
+    return _other_outcome(scratch, rng, Marker.ABORT, Marker.COMMIT)
+
+
+@segments_hold_what_they_say.detects
+def commit_became_abort(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """Records that a replay brings were rolled back, if the marker is right."""
+    return _other_outcome(scratch, rng, Marker.COMMIT, Marker.ABORT)

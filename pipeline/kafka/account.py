@@ -85,7 +85,9 @@ class Account:
                     f"{self.position}"
                 )
             self._inside = True
-            self._gaps.see(batch, marker(batch, view, where) if batch.control else None)
+            ended = marker(batch, view, where) if batch.control else None
+            if contradiction := self._gaps.see(batch, ended):
+                raise BackupError(f"{where}: {contradiction}")
             if not self._epochs or self._epochs[-1][0] != batch.leader_epoch:
                 self._epochs.append((batch.leader_epoch, batch.base_offset))
             self._batches += 1

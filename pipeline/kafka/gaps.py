@@ -1,7 +1,7 @@
 """Offsets that hold no record a consumer sees, each with the reason why."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from heapq import heappop, heappush
 from typing import NamedTuple
@@ -38,13 +38,14 @@ class Gap(NamedTuple):
 class Gaps:
     """Classifies the offsets of one partition while its batches pass, in order."""
 
-    def __init__(self, first: int, *, compacted: bool, aborted: Iterable[Aborted] = ()) -> None:
+    def __init__(self, first: int, *, compacted: bool, aborted: Collection[Aborted] = ()) -> None:
         self.found: list[Gap] = []
         self.position = first
         self._hole = Reason.COMPACTED if compacted else Reason.LOST
         self._undecided: list[tuple[int, int]] = []
         self._aborting: dict[int, int] = {}
         self._touched: set[Aborted] = set()
+        self._writing = {each.producer_id for each in aborted if each.first_offset < first}
         self.learn(aborted)
 
     def learn(self, aborted: Iterable[Aborted]) -> None:
@@ -56,23 +57,48 @@ class Gaps:
         """Retention was faster than the reader: the log begins later now."""
         self._add(self.position, log_start, Reason.DELETED)
         self.position = log_start
+        self._writing.clear()  # their markers may have gone
 
-    def see(self, batch: Batch, ended: Marker | None) -> None:
-        """Account for a batch; `ended` tells what a control batch says."""
+    def see(self, batch: Batch, ended: Marker | None) -> str | None:
+        """Account for a batch; `ended` tells what a control batch says.
+
+        Returns how that contradicts the list of aborted transactions, or None.
+        """
         if batch.base_offset > self.position:
             self._add(self.position, batch.base_offset, self._hole)
+            if self._hole is Reason.LOST:
+                self._writing.clear()
         if self._undecided:
             self._begin_until(batch.next_offset - 1)
         first = max(batch.base_offset, self.position)  # DeleteRecords may cut into a batch
+        self.position = batch.next_offset
         if batch.control:
             self._add(first, batch.next_offset, Reason.MARKER)
-            if ended is Marker.ABORT:
-                self._aborting.pop(batch.producer_id, None)
-        elif batch.transactional and batch.producer_id in self._aborting:
+            return self._end(batch, ended)
+        if batch.transactional:
+            self._writing.add(batch.producer_id)
+        if batch.transactional and batch.producer_id in self._aborting:
             self._add(first, batch.next_offset, Reason.ABORTED)
         elif batch.missing:  # brokers refuse such a batch from a producer: the cleaner made it
             self._add(first, batch.next_offset, Reason.COMPACTED, batch.missing)
-        self.position = batch.next_offset
+        return None
+
+    def _end(self, batch: Batch, ended: Marker | None) -> str | None:
+        """End a transaction. One without a batch here is in no list; the cleaner leaves its marker.
+
+        As long as it leaves a batch of it, the marker stays and is as the list says.
+        """
+        if ended is None:
+            return None
+        aborted = self._aborting.pop(batch.producer_id, None) is not None
+        began = batch.producer_id in self._writing
+        self._writing.discard(batch.producer_id)
+        if not began or aborted == (ended is Marker.ABORT):
+            return None
+        return (
+            f"the marker at {batch.base_offset} says {ended.name} of a transaction of producer "
+            f"{batch.producer_id} that {'is' if aborted else 'is not'} listed as aborted"
+        )
 
     def cut(self, end: int) -> tuple[tuple[Gap, ...], tuple[Aborted, ...]]:
         """All gaps since the last cut, and the aborted transactions that had a part in them.

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,3 +102,33 @@ def test_a_cut_inside_an_aborted_transaction_keeps_what_is_needed_to_judge_each_
     assert alone.cut(5) == (gaps, aborted)
     assert gaps == (Gap(2, 4, Reason.ABORTED, 2), Gap(4, 5, Reason.MARKER, 1))
     assert whole.cut(5) == ((), ())
+
+
+@pytest.mark.parametrize("ended_by", Marker)
+def test_a_marker_that_contradicts_the_list_of_aborted_transactions_is_told(
+    ended_by: Marker,
+) -> None:
+    """Whoever believes the list leaves records out that the marker commits, or the other way."""
+    listed = [Aborted(7, 4)] if ended_by is Marker.COMMIT else []
+    gaps = Gaps(0, compacted=False, aborted=listed)
+    assert gaps.see(data(4, 2, producer=7), None) is None
+    told = gaps.see(ended(6, 7), ended_by)
+    assert told is not None
+    assert told.startswith(f"the marker at 6 says {ended_by.name} of a transaction of producer 7")
+    later = Gaps(6, compacted=False, aborted=[Aborted(7, 4)])  # it begins in the segment before
+    assert later.see(ended(6, 7), Marker.COMMIT) is not None
+
+
+def test_a_marker_of_a_transaction_without_batches_contradicts_nothing() -> None:
+    """An aborted one that wrote elsewhere is in no list; nor is one whose batches have gone."""
+    gaps = Gaps(0, compacted=False)
+    assert gaps.see(ended(0, 7), Marker.ABORT) is None
+    assert gaps.see(data(1, 2, producer=7), None) is None
+    gaps.deleted_until(20)
+    assert gaps.see(ended(20, 7), Marker.ABORT) is None
+    assert gaps.see(data(21, 2, producer=7), None) is None
+    assert gaps.see(ended(30, 7), Marker.ABORT) is None, "what is LOST may have been its marker"
+    cleaned = Gaps(0, compacted=True, aborted=[Aborted(7, 4)])
+    assert cleaned.see(ended(9, 7), Marker.COMMIT) is None
+    assert cleaned.see(data(10, 1, producer=7), None) is None
+    assert cleaned.see(ended(11, 7), Marker.COMMIT) is None

@@ -13,9 +13,13 @@ from confluent_kafka.admin import (
 )
 from kafka.protocol.admin import ListTransactionsRequest
 
+from checks.kafka_subjects import TopicArchive
+from fixtures.faults.kafka_archive import Forgery, changed, outcome
+from fixtures.scratch import Scratch
 from pipeline.config import KafkaConfig
-from pipeline.errors import RestoreError
+from pipeline.errors import BackupError, RestoreError
 from pipeline.kafka import empty_transactions, replay_journal
+from pipeline.kafka.batches import Marker, marker
 from pipeline.kafka.empty_transactions import _Transactional
 from pipeline.kafka.place import Place
 from pipeline.kafka.raw_produce import RawWriter
@@ -50,6 +54,25 @@ def test_empty_transactions_fill_the_same_offsets(here: Site) -> None:
     equal(here, topic)
     assert consumed(here.kafka, f"{topic}-back", 1) == consumed(here.kafka, topic, 1)
     assert done.run.journal.done()["plan"]["by"] == "empty transactions"
+
+
+def test_what_marker_and_list_do_not_agree_on_is_not_brought_back(here: Site) -> None:
+    """An abort that became a commit: all digests agree, and six of its records would stay away."""
+    topic = topics.create(here.kafka, "contradicted")
+    topics.transactions(here.kafka, topic, "cac", size=6)
+    here.archive(topic)
+    scratch = Scratch(TopicArchive, here.config.repository.path, here.config, "")
+    forgery = Forgery.of(scratch, topic)
+    batches = forgery.batches(0)
+    aborted = next(
+        number
+        for number, (batch, view) in enumerate(batches)
+        if batch.control and marker(batch, memoryview(view), topic) is Marker.ABORT
+    )
+    content = changed(batches, aborted, lambda *batch: outcome(*batch, Marker.COMMIT))
+    forgery.hold(0, content, counted=False).seal()
+    with pytest.raises(BackupError, match=r"says COMMIT of a transaction .* listed as aborted"):
+        here.bring(topic)
 
 
 def ongoing(kafka: KafkaConfig, name: str) -> list[str]:
