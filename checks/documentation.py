@@ -5,7 +5,7 @@ from typing import Any
 
 from checks import rules
 from checks.check import Check
-from checks.losses import CDC_LOSSES, LOSSES, Loss
+from checks.losses import CDC_LOSSES, LOSSES, TOPIC_LOSSES, Loss
 from checks.procedures import WRITTEN
 from checks.proof import Injection
 
@@ -77,6 +77,7 @@ def detection() -> Iterator[str]:
     yield "were added since."
     yield from ("", "## PostgreSQL's backups", "", *_losses(LOSSES))
     yield from ("", "## Between PostgreSQL and its consumers", "", *_losses(CDC_LOSSES))
+    yield from ("", "## Archives of topics, where digests agree", "", *_losses(TOPIC_LOSSES))
 
 
 def _losses(losses: tuple[Loss, ...]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from checks import rules
 from checks.documentation import catalogue, generated, injections
-from checks.losses import CDC_LOSSES, LOSSES, Loss
+from checks.losses import CDC_LOSSES, LOSSES, TOPIC_LOSSES, Loss
 from checks.procedures import WRITTEN
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def test_the_twenty_written_tests_point_to_checks_or_say_why_not() -> None:
 
 def test_every_class_of_loss_is_injected_or_says_why_not() -> None:
     known = {injection.id for injection in injections()}
-    for losses, letter in ((LOSSES, ""), (CDC_LOSSES, "C")):
+    for losses, letter in ((LOSSES, ""), (CDC_LOSSES, "C"), (TOPIC_LOSSES, "T")):
         numbers = [int(loss.number.removeprefix(letter)) for loss in losses]
         assert numbers == sorted(set(numbers))
         for loss in losses:
@@ -45,7 +45,9 @@ def test_every_class_of_loss_is_injected_or_says_why_not() -> None:
             assert loss.faults or loss.why, loss.number
 
 
-@pytest.mark.parametrize("loss", [*LOSSES, *CDC_LOSSES], ids=lambda loss: loss.number)
+@pytest.mark.parametrize(
+    "loss", [*LOSSES, *CDC_LOSSES, *TOPIC_LOSSES], ids=lambda loss: loss.number
+)
 def test_what_is_held_elsewhere_is_there(loss: Loss) -> None:
     """A file of tests that `why` names exists, and so does the test, where it names one."""
     for path, name in re.findall(r"((?:tests|drills)/[\w/]+\.py)(?:::(\w+))?", loss.why):

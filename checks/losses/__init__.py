@@ -7,7 +7,8 @@ from checks.losses.cdc import CDC_LOSSES
 from checks.losses.loss import Loss
 from checks.losses.restored import RESTORED
 from checks.losses.stored import STORED
+from checks.losses.topics import TOPIC_LOSSES
 
 LOSSES = STORED + RESTORED
 
-__all__ = ["CDC_LOSSES", "LOSSES", "Loss"]
+__all__ = ["CDC_LOSSES", "LOSSES", "TOPIC_LOSSES", "Loss"]

@@ -6,10 +6,15 @@ from random import Random
 
 from checks.check import Observation, check
 from checks.kafka_subjects import TopicArchive
-from fixtures.faults.kafka_archive import Forgery
+from fixtures.faults.kafka_archive import Forgery, repacked
 from fixtures.kafka_story import PLAIN
 from fixtures.scratch import Damage, Scratch
 from pipeline.kafka.batches import HEADER, Batch, packed
+from pipeline.kafka.records import Record
+
+CLOCKS = 300_000
+"""Milliseconds that the clocks of brokers and of the archiver may differ."""
+FOREVER = 1 << 63
 
 
 @check(
@@ -85,3 +90,52 @@ def leader_of_later(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
         return one._replace(leader_epoch=one.leader_epoch + later), two
 
     return _neighbours(scratch, rng, elected, f"the one before it is {later} epochs later")
+
+
+@check(
+    "kafka.times-not-ahead",
+    on=TopicArchive,
+    severity="normal",
+    advice="Retention by time keeps such records for too long, and a replay is refused by "
+    "message.timestamp.after.max.ms: compare with the topic, and with the producers' clocks. Times "
+    "that were moved back, or by less, are seen in the topic alone.",
+)
+def times_not_ahead(topics: TopicArchive) -> Iterator[Observation]:
+    """No record is of later than its broker would have taken when its segment was archived."""
+    for index in topics.indexes.values():
+        told = topics.topics[index.topic]
+        config = told["defaults"] | told["overrides"]
+        bound = int(config.get("message.timestamp.after.max.ms", FOREVER))
+        if config.get("message.timestamp.type") == "LogAppendTime":
+            bound = 0
+        for segment in index.segments:
+            decided = int(segment.decided.timestamp() * 1000)
+            ahead = segment.newest - decided
+            late = f"its newest record is {ahead} ms later than its run, allowed are {bound}"
+            yield Observation(segment.key, late if ahead > bound + CLOCKS else None)
+
+
+def _moved(scratch: Scratch[TopicArchive], rng: Random, time: Callable[[int], int]) -> Damage:
+    """Give the records of a segment other times, and make all lists agree."""
+    forgery = Forgery.of(scratch, PLAIN, rng.randrange(2))
+    number = rng.randrange(len(forgery.index.segments))
+
+    def moved(record: Record) -> Record:
+        return record._replace(timestamp=time(record.timestamp))
+
+    content = b"".join(repacked(*held, moved) for held in forgery.batches(number))
+    forgery.hold(number, content, counted=True).seal()
+    return Damage(forgery.index.segments[number].key, "its records are of another time")
+
+
+@times_not_ahead.detects
+def times_moved_ahead(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """A copy that took local time for UTC."""
+    by = rng.randrange(4, 13) * 3_600_000
+    return _moved(scratch, rng, lambda time: time + by)
+
+
+@times_not_ahead.detects
+def times_in_another_unit(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
+    """Microseconds where milliseconds belong."""
+    return _moved(scratch, rng, lambda time: time * 1000 + rng.randrange(1000))

@@ -174,8 +174,8 @@ def batches_in_another_order(scratch: Scratch[LiveTopics], rng: Random) -> Damag
 
 
 @archived_as_in_topic.detects
-def null_key_became_empty(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
-    """A client that knows no null: a tombstone that is a value now deletes nothing."""
+def tombstone_became_empty(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
+    """A client that knows no null: as an empty value a tombstone deletes nothing."""
 
     def empty(record: Record) -> Record:
         was = fields(record.body)

@@ -42,9 +42,7 @@ def group_backup_whole(offsets: OffsetsBackup) -> Iterator[Observation]:
         yield Observation(name, missing.get(name) if same else other)
 
 
-def _edited(
-    scratch: Scratch[OffsetsBackup], change: Callable[[list[Any]], str], what: str
-) -> Damage:
+def edited(scratch: Scratch[Any], change: Callable[[list[Any]], str], what: str) -> Damage:
     """Rewrite the groups, and their manifest's digest; `change` tells whom it harms."""
     backup = newest(scratch, groups.KIND)
     key = backup.manifest.objects[0].key
@@ -61,7 +59,7 @@ def group_left_out(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
     def drop(all_: list[Any]) -> str:
         return str(all_.pop(rng.randrange(len(all_)))["name"])
 
-    return _edited(scratch, drop, "the group is not in the backup").told_as(
+    return edited(scratch, drop, "the group is not in the backup").told_as(
         "offsets were noted, None"
     )
 
@@ -75,7 +73,7 @@ def partition_left_out(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
         group["positions"].pop(rng.randrange(len(group["positions"])))
         return str(group["name"])
 
-    return _edited(scratch, drop_one, "one of its offsets is not in the backup").told_as(
+    return edited(scratch, drop_one, "one of its offsets is not in the backup").told_as(
         "offsets were noted,"
     )
 
@@ -196,12 +194,18 @@ def groups_of_another_cluster(scratch: Scratch[OffsetsBackup], rng: Random) -> D
     "offsets` clamps such an offset and counts it. Find out which of the two backups is wrong.",
 )
 def group_offsets_in_archive(offsets: OffsetsBackup) -> Iterator[Observation]:
-    """Every backed up offset lies in the range that the topic archive holds."""
+    """Every backed up offset lies in the range that the topic archive holds.
+
+    One of a topic that was gone tells nothing of where it stood: the archive does not hold it.
+    """
     for group, position in _positions(offsets):
         where = f"{position.topic}[{position.partition}]"
         index = offsets.archive.indexes.get(where)
-        if position.around is None or position.around.unseen:
-            problem = None  # the topic was gone already, or nobody could look at it
+        if position.around is None:
+            here = f"it was backed up as of a topic that was gone, and the archive holds {where}"
+            problem = here if index else None
+        elif position.around.unseen:
+            problem = None  # nobody could look at it, and `kafka.group-backup-whole` says so
         elif index is None:
             problem = f"the archive does not hold {where}"
         elif position.around.topic_id != index.topic_id:
@@ -230,7 +234,7 @@ def _move(scratch: Scratch[OffsetsBackup], rng: Random, to: Callable[[int], int]
         one["offset"] = to(one["offset"])
         return _named(group, one)
 
-    return _edited(scratch, move, "it is another offset than was committed")
+    return edited(scratch, move, "it is another offset than was committed")
 
 
 def _named(group: dict[str, Any], position: dict[str, Any]) -> str:
@@ -262,7 +266,20 @@ def topic_of_another_life(scratch: Scratch[OffsetsBackup], rng: Random) -> Damag
         position["around"]["topic_id"] = "00000000-0000-0000-0000-000000000001"
         return _named(one, position)
 
-    return _edited(scratch, other, "its topic id is another").told_as("it is of topic id")
+    return edited(scratch, other, "its topic id is another").told_as("it is of topic id")
+
+
+@group_offsets_in_archive.detects
+def surroundings_left_out(scratch: Scratch[OffsetsBackup], rng: Random) -> Damage:
+    """What would prove the offset is gone, and nothing would be compared any more."""
+
+    def alone(all_: list[Any]) -> str:
+        one = rng.choice(all_)
+        position = rng.choice(one["positions"])
+        position["around"] = None
+        return _named(one, position)
+
+    return edited(scratch, alone, "the record that stands there was not noted")
 
 
 @check(

@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Iterator
 from random import Random
+from typing import Any
 
 from confluent_kafka import TopicPartition
 
 from checks.check import Observation, check
 from checks.kafka_subjects import LiveTopics
+from checks.rules.kafka_group_backup import edited
 from fixtures.faults import kafka_live
 from fixtures.kafka_story import PLAIN, commit
 from fixtures.scratch import Damage, Scratch
@@ -24,7 +26,10 @@ from pipeline.kafka.surroundings import look
     "offsets a consumer starts at auto.offset.reset. Was the group given up? Then back up anew.",
 )
 def groups_as_backed_up(live: LiveTopics) -> Iterator[Observation]:
-    """Every group that was backed up is there, and none of its offsets is missing or went back."""
+    """Every group that was backed up is there, and none of its offsets is missing or went back.
+
+    Where a group still stands, the backup has the metadata and leader epoch that it committed.
+    """
     there, empty = live.groups, replay_journal.made_empty(live.config.repository.path)
     anew = {name for name, topic in live.topics.items() if str(topic.topic_id) in empty}
     yield Observation(live.offsets.chosen.label, None)
@@ -43,7 +48,7 @@ def since_backup(
     gone = now is None and bool(standing)
     yield Observation(then.name, "there is no such group any more" if gone else None)
     if now is not None:
-        held = {p.spot[:2]: p.offset for p in now.positions}
+        held = {p.spot[:2]: p for p in now.positions}
         for position in standing:
             yield Observation(_spot(then.name, position), _moved(position, held))
 
@@ -52,12 +57,23 @@ def _spot(group: str, position: Position) -> str:
     return f"{group}: {position.topic}[{position.partition}]"
 
 
-def _moved(position: Position, held: dict[tuple[str, int], int]) -> str | None:
+def _moved(position: Position, held: dict[tuple[str, int], Position]) -> str | None:
     found = held.get((position.topic, position.partition))
     if found is None:
         return f"nothing is committed, it was {position.offset}"
-    back = f"it went back to {found} from {position.offset}: records would be read again"
-    return back if found < position.offset else None
+    if found.offset < position.offset:
+        return f"it went back to {found.offset} from {position.offset}: records would be read again"
+    return _left_out(position, found) if found.offset == position.offset else None
+
+
+def _left_out(position: Position, found: Position) -> str | None:
+    """What was committed with the offset, and the backup does not have."""
+    if found.metadata and found.metadata != position.metadata:
+        return f"its metadata is {found.metadata!r}, backed up was {position.metadata!r}"
+    epoch, kept = found.leader_epoch, position.leader_epoch
+    if epoch is not None and epoch >= 0 and epoch != kept:
+        return f"its leader epoch is {epoch}, backed up was {kept}"
+    return None
 
 
 def _group(scratch: Scratch[LiveTopics]) -> tuple[str, dict[tuple[str, int], int]]:
@@ -86,6 +102,30 @@ def group_set_back(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     place, offset = rng.choice(sorted(held.items()))
     commit(kafka_live.own(scratch), name, TopicPartition(*place, rng.randrange(offset)))
     return Damage(f"{name}: {place[0]}[{place[1]}]", "it was set back", says="it went back to")
+
+
+def _left_out_of_the_backup(scratch: Scratch[LiveTopics], field: str, value: object) -> Damage:
+    name, _ = _group(scratch)
+
+    def forget(all_: list[Any]) -> str:
+        group = next(each for each in all_ if each["name"] == name)
+        one = next(each for each in group["positions"] if each["metadata"])
+        one[field] = value
+        return f"{name}: {one['topic']}[{one['partition']}]"
+
+    return edited(scratch, forget, f"its {field} is not in the backup")
+
+
+@groups_as_backed_up.detects
+def metadata_left_out(scratch: Scratch[LiveTopics], _rng: Random) -> Damage:
+    """Applications keep in it how far they are with what they have read."""
+    return _left_out_of_the_backup(scratch, "metadata", "")
+
+
+@groups_as_backed_up.detects
+def leader_epoch_left_out(scratch: Scratch[LiveTopics], _rng: Random) -> Damage:
+    """Without it a consumer does not notice that the log was cut below it."""
+    return _left_out_of_the_backup(scratch, "leader_epoch", None)
 
 
 @check(

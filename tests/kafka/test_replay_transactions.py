@@ -69,7 +69,7 @@ def test_what_marker_and_list_do_not_agree_on_is_not_brought_back(here: Site) ->
         for number, (batch, view) in enumerate(batches)
         if batch.control and marker(batch, memoryview(view), topic) is Marker.ABORT
     )
-    content = changed(batches, aborted, lambda *batch: outcome(*batch, Marker.COMMIT))
+    content = changed(batches, aborted, lambda batch, view: outcome(batch, view, Marker.COMMIT))
     forgery.hold(0, content, counted=False).seal()
     with pytest.raises(BackupError, match=r"says COMMIT of a transaction .* listed as aborted"):
         here.bring(topic)
