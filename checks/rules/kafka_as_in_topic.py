@@ -15,7 +15,7 @@ from fixtures.faults.kafka_live import body
 from fixtures.kafka_story import COMPACTED, PLAIN, TRANSACTIONAL
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError, StoreError
-from pipeline.kafka.batches import Batch, Marker, marker, packed
+from pipeline.kafka.batches import HEADER, Batch, Marker, marker, packed
 from pipeline.kafka.raw import OffsetGone, RawReader
 from pipeline.kafka.reading import inventory
 from pipeline.kafka.records import Record
@@ -54,7 +54,10 @@ def archived_as_in_topic(live: LiveTopics) -> Iterator[Observation]:
             compared += 1
             yield from _compared(live, reader, each)
     if not compared:
-        raise NothingLeft("of the ranges whose turn it is the topics hold nothing any more")
+        raise NothingLeft(
+            "the topics hold nothing of the ranges whose turn it is: made anew or outlived by the "
+            "archive, they are compared again after `pipeline backup topics`"
+        )
 
 
 def _gone(live: LiveTopics, each: Range) -> str | None:
@@ -152,7 +155,7 @@ def leader_epoch_rewritten(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     epoch = rng.randrange(5, 500)
 
     def anew(batch: Batch, view: bytes) -> bytes:
-        return packed(batch._replace(leader_epoch=epoch), view[61:])
+        return packed(batch._replace(leader_epoch=epoch), view[HEADER.size :])
 
     return _forged(scratch, PLAIN, _one(_data, rng, anew), f"leader epoch {epoch}")
 
@@ -164,9 +167,9 @@ def batches_in_another_order(scratch: Scratch[LiveTopics], rng: Random) -> Damag
     def change(batches: Batches) -> tuple[int, bytes]:
         number = rng.randrange(len(batches) - 1)
         (one, ours), (other, theirs) = batches[number : number + 2]
-        first = packed(other._replace(base_offset=one.base_offset), theirs[61:])
+        first = packed(other._replace(base_offset=one.base_offset), theirs[HEADER.size :])
         later = one.base_offset + other.last_offset_delta + 1
-        second = packed(one._replace(base_offset=later), ours[61:])
+        second = packed(one._replace(base_offset=later), ours[HEADER.size :])
         rest = joined(batches[:number]), joined(batches[number + 2 :])
         return one.base_offset, rest[0] + first + second + rest[1]
 

@@ -5,7 +5,7 @@ the ids in the records, which outlive it. Format: a zero, and the id in four byt
 (https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/).
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,33 +27,33 @@ class _Said:
     newest: tuple[int, str] = (-1, "")
     first: dict[str, tuple[str, int]] = field(default_factory=dict)
 
+    def add(self, stem: str, moment: int, place: str, number: int) -> None:
+        """Take in a record's; what is no struct has none."""
+        if stem:
+            self.first.setdefault(stem, (place, number))
+            self.newest = max(self.newest, (moment, stem))
+
 
 def problems(config: PipelineConfig, registry: RegistryClient, topics: Iterable[str]) -> list[str]:
     """Say which ids the registry does not know, or knows as the id of another schema."""
     decoder = Decoder(registry.schema_by_id)
     unknown = cache(lambda number: bool(registry.missing_ids([number])))
-    first, times = dict[tuple[str, str, int], str](), Counter[tuple[str, str, int]]()
-    found = list[str]()
+    wrong, renamed = defaultdict[tuple[str, str, int], list[str]](list), list[str]()
     for topic in topics:
         said = {"key": _Said(), "value": _Said()}
         for place, moment, part, raw in _framed(config, topic):
             number = int.from_bytes(raw[1:PREFIX], "big")
-            why = None
             try:
                 name = decoder.message(raw).name
             except Undecodable as error:
                 why = f"is of another schema: cannot decode the {part}: {error}"
                 if unknown(number):
                     why = f"is unknown to the registry, and a {part} has it"
-            if why is not None:
-                told = (topic, part, number)
-                first.setdefault(told, f"{place}: schema id {number} {why}")
-                times[told] += 1
-            elif name:
-                said[part].first.setdefault(_stem(name), (place, number))
-                said[part].newest = max(said[part].newest, (moment, _stem(name)))
-        found += _renamed(said)
-    return [f"{text}{_more(times[told])}" for told, text in first.items()] + found
+                wrong[topic, part, number].append(f"{place}: schema id {number} {why}")
+            else:
+                said[part].add(_stem(name), moment, place, number)
+        renamed += _renamed(said)
+    return [f"{told[0]}{_more(len(told))}" for told in wrong.values()] + renamed
 
 
 def _framed(config: PipelineConfig, topic: str) -> Iterator[tuple[str, int, str, bytes]]:
