@@ -245,7 +245,9 @@ def _other_outcome(scratch: Scratch[TopicArchive], rng: Random, was: Marker, now
     content = changed(batches, chosen, lambda batch, view: outcome(batch, view, now))
     forgery.hold(number, content, counted=False).seal()
     what = f"the marker at {batches[chosen][0].base_offset} says {now.name}"
-    return Damage(forgery.index.segments[number].key, what)
+    return Damage(
+        forgery.index.segments[number].key, what, says=f"says {now.name} of a transaction"
+    )
 
 
 @segments_hold_what_they_say.detects

@@ -41,7 +41,9 @@ Pair = Callable[[Batch, Batch], tuple[Batch, Batch]]
 """Two neighbours of a producer to what their headers are to be."""
 
 
-def _neighbours(scratch: Scratch[TopicArchive], rng: Random, change: Pair, what: str) -> Damage:
+def _neighbours(
+    scratch: Scratch[TopicArchive], rng: Random, change: Pair, what: str, says: str
+) -> Damage:
     """Change two batches that follow each other; all lists agree, and the second shows it."""
     pairs = [
         (partition, number, at)
@@ -62,13 +64,19 @@ def _neighbours(scratch: Scratch[TopicArchive], rng: Random, change: Pair, what:
     views = [view for _, view in batches]
     forgery.hold(number, b"".join([*views[:at], *anew, *views[at + 2 :]]), counted=True).seal()
     at_offset = batches[at][0].base_offset + first.last_offset_delta + 1
-    return Damage(f"{forgery.where}@{at_offset}", what)
+    return Damage(f"{forgery.where}@{at_offset}", what, says)
 
 
 @batches_in_order.detects
 def batches_changed_places(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """An update lies before what it updates: no count, no offset and no digest tells."""
-    return _neighbours(scratch, rng, lambda one, two: (two, one), "it stood before the other")
+    return _neighbours(
+        scratch,
+        rng,
+        lambda one, two: (two, one),
+        "it stood before the other",
+        "goes on at sequence",
+    )
 
 
 @batches_in_order.detects
@@ -78,7 +86,9 @@ def sequence_ran_back(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     def back(one: Batch, two: Batch) -> tuple[Batch, Batch]:
         return one, two._replace(base_sequence=one.base_sequence)
 
-    return _neighbours(scratch, rng, back, "it begins at its neighbour's sequence")
+    return _neighbours(
+        scratch, rng, back, "it begins at its neighbour's sequence", "goes on at sequence"
+    )
 
 
 @batches_in_order.detects
@@ -89,7 +99,9 @@ def leader_of_later(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     def elected(one: Batch, two: Batch) -> tuple[Batch, Batch]:
         return one._replace(leader_epoch=one.leader_epoch + later), two
 
-    return _neighbours(scratch, rng, elected, f"the one before it is {later} epochs later")
+    return _neighbours(
+        scratch, rng, elected, f"the one before it is {later} epochs later", "of two histories"
+    )
 
 
 @check(
@@ -125,7 +137,9 @@ def _moved(scratch: Scratch[TopicArchive], rng: Random, time: Callable[[int], in
 
     content = b"".join(repacked(*held, moved) for held in forgery.batches(number))
     forgery.hold(number, content, counted=True).seal()
-    return Damage(forgery.index.segments[number].key, "its records are of another time")
+    return Damage(
+        forgery.index.segments[number].key, "its records are of another time", "later than its run"
+    )
 
 
 @times_not_ahead.detects

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from random import Random
 
-from checks.check import Observation, check
+from checks.check import CouldNotLook, Observation, check
 from checks.kafka_ranges import Comparison, Range, archived, chosen
 from checks.kafka_records import fields
 from checks.kafka_subjects import LiveTopics
@@ -23,10 +23,6 @@ from pipeline.kafka.topics import extents
 
 AT_MOST = 20
 """Differences that are named of one range."""
-
-
-class NothingLeft(Exception):
-    """The topics hold nothing of what was archived: there is nothing to compare with."""
 
 
 @check(
@@ -54,9 +50,9 @@ def archived_as_in_topic(live: LiveTopics) -> Iterator[Observation]:
             compared += 1
             yield from _compared(live, reader, each)
     if not compared:
-        raise NothingLeft(
-            "the topics hold nothing of the ranges whose turn it is: made anew or outlived by the "
-            "archive, they are compared again after `pipeline backup topics`"
+        raise CouldNotLook(
+            "the topics hold nothing of the ranges whose turn it is: made anew, or shorter now",
+            "Run `pipeline backup topics`, if that is meant: its ranges can be compared again.",
         )
 
 
@@ -102,14 +98,13 @@ def _forged(
     start: str,
     change: Callable[[Batches], tuple[int, bytes]],
     what: str,
-    *,
-    counted: bool = True,
+    says: str,
 ) -> Damage:
     """Change a segment's batches, and make all lists agree; `change` tells the damaged offset."""
     forgery = Forgery.of(scratch, archived_name(scratch, start))
     offset, content = change(forgery.batches(0))
-    forgery.hold(0, content, counted=counted).seal()
-    return Damage(f"{forgery.where}@{offset}", what)
+    forgery.hold(0, content, counted=True).seal()
+    return Damage(f"{forgery.where}@{offset}", what, says)
 
 
 def _one(
@@ -157,7 +152,9 @@ def leader_epoch_rewritten(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     def anew(batch: Batch, view: bytes) -> bytes:
         return packed(batch._replace(leader_epoch=epoch), view[HEADER.size :])
 
-    return _forged(scratch, PLAIN, _one(_data, rng, anew), f"leader epoch {epoch}")
+    return _forged(
+        scratch, PLAIN, _one(_data, rng, anew), f"leader epoch {epoch}", "leader epoch: archived is"
+    )
 
 
 @archived_as_in_topic.detects
@@ -173,7 +170,9 @@ def batches_in_another_order(scratch: Scratch[LiveTopics], rng: Random) -> Damag
         rest = joined(batches[:number]), joined(batches[number + 2 :])
         return one.base_offset, rest[0] + first + second + rest[1]
 
-    return _forged(scratch, PLAIN, change, "it changed places with the next")
+    return _forged(
+        scratch, PLAIN, change, "it changed places with the next", "base sequence: archived is"
+    )
 
 
 @archived_as_in_topic.detects
@@ -187,14 +186,26 @@ def tombstone_became_empty(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     def tombstone(record: Record) -> bool:
         return fields(record.body).value is None
 
-    return _forged(scratch, COMPACTED, _records(rng, tombstone, empty), "tombstones became values")
+    return _forged(
+        scratch,
+        COMPACTED,
+        _records(rng, tombstone, empty),
+        "tombstones became values",
+        "differs in value",
+    )
 
 
 @archived_as_in_topic.detects
 def tombstones_gone(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     """As if the cleaner had been there, and every deleted key is alive."""
     change = _records(rng, lambda record: fields(record.body).value is None, lambda _: None)
-    return _forged(scratch, COMPACTED, change, "its tombstones are gone")
+    return _forged(
+        scratch,
+        COMPACTED,
+        change,
+        "its tombstones are gone",
+        "the archive does not hold the record",
+    )
 
 
 @archived_as_in_topic.detects
@@ -205,7 +216,13 @@ def times_shifted(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     def later(record: Record) -> Record:
         return record._replace(timestamp=record.timestamp + by)
 
-    return _forged(scratch, PLAIN, _records(rng, lambda _: True, later), f"times moved by {by} ms")
+    return _forged(
+        scratch,
+        PLAIN,
+        _records(rng, lambda _: True, later),
+        f"times moved by {by} ms",
+        "differs in time (",
+    )
 
 
 @archived_as_in_topic.detects
@@ -216,7 +233,13 @@ def headers_dropped(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
         was = fields(record.body)
         return record._replace(body=body(was.key, was.value, ()))
 
-    return _forged(scratch, PLAIN, _records(rng, lambda _: True, bare), "its headers are gone")
+    return _forged(
+        scratch,
+        PLAIN,
+        _records(rng, lambda _: True, bare),
+        "its headers are gone",
+        "differs in headers",
+    )
 
 
 @archived_as_in_topic.detects
@@ -235,4 +258,8 @@ def abort_became_commit(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     quiet = noted.content.model_copy(update={"aborted": ()})
     forgery = forgery.note(0, noted.model_copy(update={"content": quiet}))
     forgery.hold(0, content, counted=True).seal()
-    return Damage(f"{forgery.where}@{batches[number][0].base_offset}", "its marker says commit")
+    return Damage(
+        f"{forgery.where}@{batches[number][0].base_offset}",
+        "its marker says commit",
+        "marker: archived is COMMIT",
+    )

@@ -279,7 +279,9 @@ def surroundings_left_out(scratch: Scratch[OffsetsBackup], rng: Random) -> Damag
         position["around"] = None
         return _named(one, position)
 
-    return edited(scratch, alone, "the record that stands there was not noted")
+    return edited(scratch, alone, "the record that stands there was not noted").told_as(
+        "a topic that was gone"
+    )
 
 
 @check(

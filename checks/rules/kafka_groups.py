@@ -113,7 +113,8 @@ def _left_out_of_the_backup(scratch: Scratch[LiveTopics], field: str, value: obj
         one[field] = value
         return f"{name}: {one['topic']}[{one['partition']}]"
 
-    return edited(scratch, forget, f"its {field} is not in the backup")
+    what = field.replace("_", " ")
+    return edited(scratch, forget, f"its {what} is not in the backup").told_as(f"its {what} is")
 
 
 @groups_as_backed_up.detects
