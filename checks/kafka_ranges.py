@@ -13,8 +13,8 @@ from checks.kafka_records import fields
 from pipeline.errors import BackupError
 from pipeline.kafka import segments
 from pipeline.kafka.batches import Batch, marker, walk
-from pipeline.kafka.brokers import Place
 from pipeline.kafka.gaps import Aborted
+from pipeline.kafka.place import Place
 from pipeline.kafka.raw import RawReader
 from pipeline.kafka.records import Record, unpacked
 from pipeline.kafka.segments import Index, Segment
