@@ -44,34 +44,28 @@ class Commands:
     def many(self) -> str:
         """A server that could not archive for a while: a call for each segment all the same."""
         self._contest.say("segments that wait")
-        ours = self._contest.ours
         contestants = {
-            f"{ours.name}, one by one": partial(self._handed_over, ours.archive_lines(), WAITING)
+            peer.name: partial(self._handed_over, peer.archive_lines(), WAITING)
+            for peer in self._contest.peers
         }
-        for peer in self._contest.peers:
-            contestants[peer.name] = partial(
-                self._handed_over, peer.archive_lines(), WAITING, marked=True
-            )
         found = interleaved(contestants, self._contest.rounds, self._contest.say)
         self._contest.record("segments that wait", found)
         note = (
-            "A process for each segment, as the server starts them. One by one: without the "
-            "server's marks of what waits. pgBackRest is asked to archive in the foreground."
+            "A process for each segment, as the server starts them. pgBackRest is asked to archive "
+            "in the foreground."
         )
         first = next(iter(found))
         return table(f"{WAITING} segments that wait for the archive", found, first, note)
 
-    def _handed_over(self, lines: list[str], count: int, *, marked: bool = False) -> float:
-        """Seconds for so many segments; `marked` as a server marks those that wait."""
+    def _handed_over(self, lines: list[str], count: int) -> float:
+        """Seconds for so many segments."""
         bench, pg_wal = self._contest.bench, self._folder / "pg_wal"
-        (pg_wal / "archive_status").mkdir(parents=True)
+        pg_wal.mkdir()
         paths = []
         for _ in range(count):
             self._number += 1
             paths.append(pg_wal / f"00000001000000FF{self._number:08X}")
             shutil.copyfile(self._segment, paths[-1])
-            if marked:
-                (pg_wal / "archive_status" / f"{paths[-1].name}.ready").touch()
         bench.tools.own(pg_wal)
         os.sync()
         script = "set -e\n" + "\n".join(lines)

@@ -102,18 +102,14 @@ class Restores:
         """One base backup and one archive; only the command that fetches a segment differs."""
         self._contest.say("replay by restore_command")
         bench, wal = self._contest.bench, self._contest.ours.repository / "wal"
-        get, spool = archiving.get_command(bench.config, wal), bench.folder / "spool"
+        get = archiving.get_command(bench.config, wal)
         ours = f"{self._contest.ours.name}'s get"
 
         def once(command: str, **more: str) -> float:
             into = bench.folder / "replayed"
-            for folder in (into, spool):
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(into, ignore_errors=True)
             self._contest.pgbackrest.restore(into)
             cold(wal)
-            if str(spool) in command:
-                shutil.copytree(wal, spool)
-                bench.tools.own(spool)
             begun = time.monotonic()
             with bench.restored(into, {"restore_command": command, **more}) as conninfo:
                 bench.promoted(conninfo)
@@ -124,7 +120,6 @@ class Restores:
         contestants = {
             "cp": lambda: once(f"cp {wal}/%f %p"),
             ours: lambda: once(get),
-            "mv from a spool": lambda: once(f"mv {spool}/%f %p"),
             f"{ours}, fsync=off": lambda: once(get, fsync="off"),
         }
         found = interleaved(contestants, self._contest.rounds, self._contest.say)
@@ -132,8 +127,7 @@ class Restores:
         count = self._contest.segments[self._contest.pgbackrest.name]
         note = (
             "From the start of the server to promoted, all after pgBackRest's restore. The archive "
-            "is cold; the spool lies in memory, as a prefetch leaves it, and filling it is outside "
-            "of the time. fsync=off leaves out the sync of each segment that was fetched, and that "
-            "of the data at the end too."
+            "is cold. fsync=off leaves out the sync of each segment that was fetched, and that of "
+            "the data at the end too."
         )
         return table(f"replay of {count} segments by restore_command", found, "cp", note)

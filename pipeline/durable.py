@@ -53,18 +53,13 @@ class Unfinished:
 
     def publish(self) -> bool:
         """Make content and name durable; False when something stands under the name already."""
-        self.sync()
-        published = self.name()
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        published = self._name()
         sync_folders(os.path.dirname(self._target), self._root)
         return published
 
-    def sync(self) -> None:
-        """Make the content durable, by itself."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-
-    def name(self) -> bool:
-        """Give it its name, which is durable once the folder is; False when something has it."""
+    def _name(self) -> bool:
         parent, name = os.path.split(self._target)
         os.makedirs(parent, exist_ok=True)
         folder = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -7,7 +7,6 @@ from pathlib import Path
 from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError
 from pipeline.postgres import wal_command
-from pipeline.postgres.prefetch import take_command
 from pipeline.postgres.timelines import history_name
 
 
@@ -27,8 +26,6 @@ def push_command(config: PipelineConfig) -> str:
 def get_command(config: PipelineConfig, view: Path) -> str:
     """Return restore_command's value for one recovery's view of the archive.
 
-    What lies ready is taken (pipeline.postgres.prefetch), everything else fetched.
-
     A Python whose script is missing, or is no Python, ends with 2 or 1, and the server would
     promote: so 1 passes for "there is no such file" only where the shell sees no such file either.
     """
@@ -36,7 +33,7 @@ def get_command(config: PipelineConfig, view: Path) -> str:
     nothing = f"test ! -e {folder}/%f && test ! -L {folder}/%f"  # a dangling link is something
     absent = f"test $? -eq 1 && test -d {folder} && {nothing} && exit 1"
     get = f"{command(config)} get {folder} %f %p"
-    return f"{take_command()} || {get} || {{ {absent}; exit {wal_command.FAILED}; }}"
+    return f"{get} || {{ {absent}; exit {wal_command.FAILED}; }}"
 
 
 def settings(config: PipelineConfig) -> dict[str, str]:

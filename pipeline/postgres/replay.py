@@ -22,9 +22,9 @@ from pipeline.postgres import asking, isolation
 from pipeline.postgres.asking import Connect, Silence, anywhere, refuse_without_database
 from pipeline.postgres.control import system_identifier
 from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.segments import MergedWal
 from pipeline.postgres.server import LocalServer, private_socket
 from pipeline.postgres.targets import Target, TargetKind
+from pipeline.postgres.timelines import Span
 from pipeline.session import connect
 from pipeline.wait import wait_until
 
@@ -42,13 +42,12 @@ class SettingsTooLow(RestoreError):
 class ReplayOrder:
     """What to replay: the archive's view by a restore_command, one timeline, one stop.
 
-    `start` is where the base backup began, `stop` the LSN at which replay must stand; None where
-    only the server can find it.
+    `spans` are that timeline's own and its ancestors', `stop` is the LSN at which replay must
+    stand; None where only the server can find it.
     """
 
     restore_command: str
-    wal: MergedWal
-    start: Lsn
+    spans: tuple[Span, ...]
     timeline: int
     target: Target
     stop: Lsn | None

@@ -34,22 +34,18 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 
 def push(repository: str | os.PathLike[str], segment: str | os.PathLike[str]) -> int:
-    """Archive one file under its own name; never replace other content.
-
-    Out of a server's pg_wal it takes a few along that wait behind it (pipeline.postgres.handover).
-    """
+    """Archive one file under its own name; never replace other content."""
     if __package__ in {None, ""}:  # run by its path: the server's owner need not have it installed
         sys.path.insert(0, os.path.abspath(f"{__file__}/../../.."))
     from pipeline import marker
     from pipeline.errors import ObjectExists, StoreError
-    from pipeline.postgres.handover import archived
 
     name, root = os.path.basename(segment), os.path.abspath(repository)
     problem: Exception
     try:
         if (why := marker.refusal(root)) or (why := _foreign(root, os.fspath(segment))):
             problem = StoreError(why)
-        elif archived(root, os.fspath(segment), f"{root}/{ARCHIVE}{name}"):
+        elif _archived(root, os.fspath(segment), f"{root}/{ARCHIVE}{name}"):
             return DONE
         else:
             problem = ObjectExists(ARCHIVE + name, root)
@@ -57,6 +53,15 @@ def push(repository: str | os.PathLike[str], segment: str | os.PathLike[str]) ->
         problem = error
     sys.stderr.write(f"pipeline-wal push {name}: not archived in {root}: {problem}\n")
     return REFUSED
+
+
+def _archived(root: str, segment: str, target: str) -> bool:
+    """Make a file durable as `target`; False when other content stands there."""
+    from pipeline.durable import Unfinished, same
+
+    with open(segment, "rb", 0) as stream, Unfinished(root, target) as file:
+        file.copy(stream.fileno())
+        return file.publish() or same(segment, target)
 
 
 def _foreign(root: str, segment: str) -> str | None:

@@ -15,10 +15,9 @@ import psycopg
 
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import RestoreError
-from pipeline.postgres import archiving, asking
+from pipeline.postgres import archiving
 from pipeline.postgres.isolation import SIGNALS, required, shared_buffers
 from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.prefetch import prefetched
 from pipeline.postgres.replay import (
     Replayed,
     ReplayOrder,
@@ -35,8 +34,7 @@ from pipeline.postgres.server import LocalServer
 from pipeline.postgres.targets import Target
 from pipeline.postgres.timelines import prove_branch, timeline_at
 from pipeline.recovery.plan import Plan
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.repository import BackupSet
 
 Connect = Callable[[], psycopg.Connection[Any]]
 
@@ -45,11 +43,9 @@ def order_of(config: PipelineConfig, plan: Plan, view: Path) -> ReplayOrder:
     """Show the archive of the plan's timeline in the folder `view`, and order what to replay."""
     shutil.rmtree(view, ignore_errors=True)
     view.mkdir()
-    backup = Repository(FolderStore(config.repository.path)).get(plan.backup)
     return ReplayOrder(
         restore_command=archiving.get_command(config, view),
-        wal=merged_wal(config.repository.path, view, plan.timeline),
-        start=Lsn.parse(backup.manifest.facts["start_lsn"]),
+        spans=merged_wal(config.repository.path, view, plan.timeline).spans,
         timeline=plan.ends_on,
         target=Target.parse(plan.replay),
         stop=Lsn.parse(plan.stop) if plan.stop else None,
@@ -85,28 +81,13 @@ def replayed(
             settings=given,
         ) as connect:
             try:
-                stands = _stands(server, order, connect, progress)
+                stands = replay(server, order, connect, progress)
             except SettingsTooLow:
                 if required(server) == known:
                     raise
                 continue  # with more, from where the server had been restarted with more
             yield stands, connect
             return
-
-
-def _stands(
-    server: LocalServer,
-    order: ReplayOrder,
-    connect: asking.Connect,
-    progress: Callable[[Lsn], None],
-) -> Replayed:
-    with prefetched(order.wal, order.start, server.data / "pg_wal", server.tools) as ahead_of:
-
-        def reached(lsn: Lsn) -> None:
-            ahead_of(lsn)
-            progress(lsn)
-
-        return replay(server, order, connect, reached)
 
 
 def branch_off(
@@ -149,7 +130,7 @@ def as_digested(
 def _branched(digests: RowDigests, backup: BackupSet, order: ReplayOrder) -> str | None:
     """Tell that replay leaves the backup's timeline before it comes to the digests, or None."""
     own = int(backup.manifest.facts["timeline"])
-    found = timeline_at(order.wal.spans, Lsn(Lsn.parse(digests.lsn) - 1))
+    found = timeline_at(order.spans, Lsn(Lsn.parse(digests.lsn) - 1))
     if found == own:
         return None
     return f"they are of {digests.lsn} on timeline {own}; replay comes there on timeline {found}"

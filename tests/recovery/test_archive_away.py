@@ -1,18 +1,15 @@
 """A server that could not archive for a while hands everything over once it can."""
 
-from pipeline.postgres.handover import NOTES
 from pipeline.postgres.lsn import SEGMENT_SIZE
-from pipeline.postgres.restore import unpack
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON, Source
-from tests.recovery.unpacked import free_place
 
 WAITING = """
     select string_agg(name, ' ') from pg_ls_archive_statusdir() where name like '%.ready'
 """
 
 
-def test_what_waited_for_the_archive_is_handed_over_in_batches(source: Source) -> None:
+def test_what_waited_for_the_archive_is_handed_over(source: Source) -> None:
     source.archive()
     archive = source.config.repository.path / "wal"
     archive.rename(archive.with_name("elsewhere"))
@@ -27,21 +24,7 @@ def test_what_waited_for_the_archive_is_handed_over_in_batches(source: Source) -
     names.append(source.archive())  # wakes the archiver, which tries again once a minute
     wait_until("archiving", lambda: source.run(WAITING), within=SOON)
     pg_wal = source.data / "pg_wal"
-    assert list((pg_wal / NOTES).iterdir()) == []  # some were ahead, and every call took its own
     for name in names:
         archived = (archive / name).read_bytes()
         assert len(archived) == SEGMENT_SIZE
         assert archived == (pg_wal / name).read_bytes()
-
-
-def test_a_base_backup_leaves_notes_of_the_archive_behind(source: Source) -> None:
-    """They are of this server's files, and say nothing of those in a copy."""
-    notes = source.data / "pg_wal" / NOTES
-    notes.mkdir()
-    (notes / "note").touch()
-    source.tools.own(notes)
-    backup = source.back_up("one")
-    for into in free_place(source):
-        unpack(backup, into, source.tools)
-        assert (into / "pg_wal").is_dir()
-        assert not (into / "pg_wal" / NOTES).exists()
