@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Self
 import psycopg
 from psycopg import sql
 
+from checks.pairing import History, StoredOffset
 from checks.subjects import SourceServer
 from fixtures.server_state import server_state
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import CLASS, DEFAULTS, own_connectors
-from pipeline.cdc.pairing import History, StoredOffset
 from pipeline.cdc.topics import end_offsets
 from pipeline.config import PipelineConfig
 from pipeline.recovery.reconnect import published

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from checks import kafka_reading
+from checks.hanging import Hanging, hanging
 from checks.kafka_replays import Comparison, compared
 from fixtures.kafka_state import kafka_state
 from pipeline.config import PipelineConfig
@@ -16,7 +17,6 @@ from pipeline.kafka.raw import RawReader
 from pipeline.kafka.reading import Archived, digests, read_index
 from pipeline.kafka.segments import Index
 from pipeline.kafka.topics import Extent, Topic, describe, extents
-from pipeline.kafka.transactions import Hanging, hanging
 from pipeline.kinds import EVIDENCE, newest
 from pipeline.recovery.journal import FOLDER
 from pipeline.repository import BackupSet, Repository

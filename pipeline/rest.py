@@ -6,11 +6,11 @@ is asked again, unless the request may have been carried out and would then coun
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
@@ -20,10 +20,9 @@ from pipeline.wait import wait_until
 
 PATIENCE = timedelta(seconds=30)
 POLL = timedelta(milliseconds=200)
+NOT_FOUND = 404
 _REPEATABLE = {"GET", "PUT", "PATCH"}
 _UNAVAILABLE = {502, 503, 504}
-
-Busy = Callable[[httpx.Response], bool]
 
 
 class Rest:
@@ -60,13 +59,11 @@ class Rest:
         path: str,
         body: object = None,
         *,
-        busy: Busy = lambda _answer: False,
         repeatable: bool | None = None,
     ) -> httpx.Response:
         """Send, again while the answer is one of the moment, and return the first other answer.
 
-        `busy` tells an answer that means "not carried out, later". Raises ServerError with the
-        last reason when patience has passed.
+        Raises ServerError with the last reason when patience has passed.
         """
         again = method in _REPEATABLE if repeatable is None else repeatable
         what = f"{method} {self.url}{path}"
@@ -80,13 +77,35 @@ class Rest:
                 if _for_good(error) or not (again or _unsent(error)):
                     raise ServerError(f"{what}: {told}") from error
                 return told
-            if busy(answer) or (again and _unavailable(answer)):
+            if self._busy(answer) or (again and _unavailable(answer)):
                 return f"HTTP {answer.status_code}: {message(answer)}"
             answers.append(answer)
             return None
 
         wait_until(what, momentary, within=self._patience, every=POLL)
         return answers[-1]
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        repeatable: bool | None = None,
+    ) -> Any:  # noqa: ANN401 - JSON
+        """Return the answer's JSON, None when it has no body; raise what `_refused` makes of it."""
+        answer = self.ask(method, path, body, repeatable=repeatable)
+        if answer.is_error:
+            told = f"HTTP {answer.status_code}: {message(answer)}"
+            raise self._refused(f"{method} {self.url}{path}: {told}", answer)
+        return answer.json() if answer.content else None
+
+    def _busy(self, _answer: httpx.Response) -> bool:
+        """Whether the service did not carry it out, and will when asked later."""
+        return False
+
+    def _refused(self, told: str, _answer: httpx.Response) -> ServerError:
+        return ServerError(told)
 
     def _signed(self, request: httpx.Request) -> httpx.Request:
         """Add the login, read now, so that a rotated file is followed."""

@@ -8,11 +8,11 @@ from typing import cast
 
 import pytest
 
+from fixtures.debezium import debezium_config
 from fixtures.incident import IncidentLog, Mark
 from fixtures.observer import LAG, Observer
 from fixtures.service import Service
 from fixtures.sink import Lag
-from pipeline.cdc.debezium import debezium_config
 from pipeline.config import PipelineConfig, RepositoryConfig
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.cdc.pairing import History, Pair, ServerPosition, StoredOffset, classify_pair
+from checks.pairing import History, Pair, ServerPosition, StoredOffset, classify_pair
 from pipeline.cdc.publications import Publication, PublishedTable, differences
 from pipeline.cdc.slots import Slot
 from pipeline.postgres.lsn import Lsn

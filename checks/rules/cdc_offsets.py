@@ -9,11 +9,11 @@ from psycopg import sql
 
 from checks.check import Observation, check
 from checks.connectors import HISTORY, READS_NO_ROWS, Connectors
+from checks.pairing import Pair, ServerPosition, StoredOffset, classify_pair
 from checks.subjects import SourceServer
 from fixtures.connect_material import connector
 from fixtures.faults import connectors, server
 from fixtures.scratch import Damage, Scratch
-from pipeline.cdc.pairing import Pair, ServerPosition, StoredOffset, classify_pair
 from pipeline.cdc.slots import Slot, find_slot
 from pipeline.postgres.lsn import Lsn
 

@@ -9,10 +9,9 @@ from urllib.parse import quote
 import httpx
 
 from pipeline.errors import ServerError
-from pipeline.rest import POLL, Rest, message
+from pipeline.rest import NOT_FOUND, POLL, Rest
 from pipeline.wait import wait_until
 
-NOT_FOUND = 404
 REBALANCING = 409
 
 
@@ -165,26 +164,13 @@ class ConnectClient(Rest):
 
         wait_until(f"{self.url}: {name} {what}", reason, within=within, every=POLL)
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        *,
-        repeatable: bool | None = None,
-    ) -> Any:  # noqa: ANN401 - JSON
-        """Send, wait out a rebalance, and return the answer's JSON (None when it has no body)."""
-        answer = self.ask(method, path, body, busy=_rebalancing, repeatable=repeatable)
-        if answer.is_error:
-            kind = ConnectorMissing if answer.status_code == NOT_FOUND else ServerError
-            told = f"HTTP {answer.status_code}: {message(answer)}"
-            raise kind(f"{method} {self.url}{path}: {told}")
-        return answer.json() if answer.content else None
+    def _busy(self, answer: httpx.Response) -> bool:
+        """Whether the workers are rebalancing."""
+        return answer.status_code == REBALANCING and "already exists" not in answer.text
+
+    def _refused(self, told: str, answer: httpx.Response) -> ServerError:
+        return (ConnectorMissing if answer.status_code == NOT_FOUND else ServerError)(told)
 
 
 def _path(name: str) -> str:
     return f"/connectors/{quote(name, safe='')}"
-
-
-def _rebalancing(answer: httpx.Response) -> bool:
-    return answer.status_code == REBALANCING and "already exists" not in answer.text

@@ -105,20 +105,13 @@ def drop_slot(connection: Connection, name: str) -> None:
     _call(connection, name, sql.SQL("SELECT pg_drop_replication_slot({})").format(name))
 
 
-def advance_slot(connection: Connection, name: str, to: Lsn) -> Slot:
-    """Move an inactive slot forward. What lies before `to` will never be sent: that is loss."""
-    call = sql.SQL("SELECT pg_replication_slot_advance({}, {})")
-    _call(connection, name, call.format(name, str(to)))
-    return _present(connection, name)
-
-
 def behind(connection: Connection, name: str, lsn: Lsn) -> str | None:
     """Why the slot's consumer has not confirmed `lsn` yet, or None: a condition of wait_until.
 
     Take `lsn` right after a commit in a published table. Debezium confirms at commits only, so on
     an idle server an LSN that was read later may lie beyond the last one, and is never reached.
-    None proves delivery only to a consumer whose offset is of this history (classify_pair): one
-    with a foreign offset confirms commits that it dropped as already seen.
+    None proves delivery only to a consumer whose offset is of this history: one with a foreign
+    offset confirms commits that it dropped as already seen.
     """
     slot = find_slot(connection, name)
     if slot is None:

@@ -8,9 +8,8 @@ from urllib.parse import quote
 import httpx
 
 from pipeline.errors import ServerError
-from pipeline.rest import Rest, message
+from pipeline.rest import NOT_FOUND, Rest
 
-NOT_FOUND = 404
 NO_SUBJECT_CONFIG = 40408  # "Subject ... does not have subject-level compatibility configured"
 
 
@@ -142,21 +141,10 @@ class RegistryClient(Rest):
             return False
         return True
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        *,
-        repeatable: bool | None = None,
-    ) -> Any:  # noqa: ANN401 - JSON
-        answer = self.ask(method, path, body, repeatable=repeatable)
-        if answer.is_error:
-            told = f"{method} {self.url}{path}: HTTP {answer.status_code}: {message(answer)}"
-            if answer.status_code == NOT_FOUND:
-                raise SchemaMissing(told, _code(answer))
-            raise ServerError(told)
-        return answer.json()
+    def _refused(self, told: str, answer: httpx.Response) -> ServerError:
+        if answer.status_code == NOT_FOUND:
+            return SchemaMissing(told, _code(answer))
+        return ServerError(told)
 
 
 def _word(flag: bool) -> str:  # noqa: FBT001 - a flag is all there is

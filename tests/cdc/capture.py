@@ -16,10 +16,10 @@ import psycopg
 from confluent_kafka import Consumer, TopicPartition
 
 from fixtures.cache import quiet
+from fixtures.debezium import debezium_config
 from fixtures.stacks import training
 from fixtures.stacks.native import NativeStack
 from pipeline.cdc.connectors import ConnectClient, ConnectorMissing
-from pipeline.cdc.debezium import debezium_config
 from pipeline.cdc.slots import create_slot, drop_slot, find_slot
 from pipeline.config import CdcConfig, PipelineConfig
 from pipeline.errors import ServerError

@@ -11,9 +11,9 @@ import psycopg
 from confluent_kafka import Consumer, TopicPartition
 from psycopg import sql
 
+from fixtures.debezium import debezium_config
 from fixtures.stacks.protocol import Stack
 from pipeline.cdc.connectors import ConnectClient
-from pipeline.cdc.debezium import debezium_config
 from pipeline.cdc.names import topic_of
 from pipeline.cdc.publications import Publication, find_publication
 from pipeline.cdc.reconcile import HEADER

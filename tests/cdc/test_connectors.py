@@ -9,10 +9,10 @@ import pytest
 from checks import rules
 from checks.check import Outcome
 from checks.connectors import Connectors
+from checks.pairing import StoredOffset
 from fixtures.stacks.protocol import Stack
 from pipeline.cdc.connectors import ConnectClient, ConnectorMissing
 from pipeline.cdc.debezium import own_connectors
-from pipeline.cdc.pairing import StoredOffset
 from pipeline.errors import ServerError
 from pipeline.wait import wait_until
 from tests.cdc.source import Source, captured, records

@@ -2,12 +2,12 @@
 
 import pytest
 
+from checks.hanging import hanging
 from fixtures.faults.hanging import leave_hanging
 from fixtures.stacks.protocol import Stack
 from pipeline.kafka.raw import RawReader
 from pipeline.kafka.target_topic import HELD
 from pipeline.kafka.topics import describe
-from pipeline.kafka.transactions import hanging
 from tests.kafka import topics
 
 pytestmark = pytest.mark.stack
