@@ -10,12 +10,11 @@ from pipeline.kafka.gaps import Aborted, Gap, Gaps, Reason, totals
 from pipeline.kafka.place import Place
 
 
-class Content(BaseModel):
+class Counts(BaseModel):
     """One segment's batches in numbers.
 
     `largest` is the largest batch in bytes, `newest` the largest timestamp in milliseconds (-1 when
-    there is no record). `aborted` names the transactions that touch the segment and were aborted,
-    also those that begin before it.
+    there is no record).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,6 +26,15 @@ class Content(BaseModel):
     largest: int
     newest: int
     leader_epochs: tuple[tuple[int, int], ...]
+
+
+class Content(Counts):
+    """These numbers, and every gap.
+
+    `aborted` names the transactions that touch the segment and were aborted, also those that begin
+    before it.
+    """
+
     aborted: tuple[Aborted, ...]
     gaps: tuple[Gap, ...]
 

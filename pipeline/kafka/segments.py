@@ -23,7 +23,7 @@ import zstandard
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import BackupError
-from pipeline.kafka.account import Content
+from pipeline.kafka.account import Content, Counts
 from pipeline.kafka.batches import Codec, walk
 from pipeline.kafka.gaps import Reason
 from pipeline.kafka.place import Place
@@ -83,15 +83,13 @@ class Inventory(Stated):
     content: Content
 
 
-class Segment(BaseModel):
+class Segment(Counts):
     """One segment in an index: offsets [first, end), no hole to the next.
 
     `size` and `sha256` are those of the object, `inventory` is the digest of its inventory, `link`
     binds both to all that lies before. Its run asked at `decided` where the topics end. `gaps`
     counts offsets without a record, by reason.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str
     first: int
@@ -101,13 +99,6 @@ class Segment(BaseModel):
     inventory: str
     link: str
     decided: AwareDatetime
-    compacted: bool
-    batches: int
-    records: int
-    bytes: int
-    largest: int
-    newest: int
-    leader_epochs: tuple[tuple[int, int], ...]
     gaps: dict[Reason, int]
 
     @property
@@ -199,7 +190,6 @@ def chained(place: Place, start: int, pieces: Iterable[Segment]) -> tuple[Segmen
 
 def listed(inventory: Inventory, digest: str) -> Segment:
     """A segment as an index lists it, in no chain yet."""
-    content = inventory.content
     return Segment(
         key=inventory.key,
         first=inventory.first,
@@ -209,14 +199,8 @@ def listed(inventory: Inventory, digest: str) -> Segment:
         inventory=digest,
         link="",
         decided=inventory.decided,
-        compacted=content.compacted,
-        batches=content.batches,
-        records=content.records,
-        bytes=content.bytes,
-        largest=content.largest,
-        newest=content.newest,
-        leader_epochs=content.leader_epochs,
-        gaps=dict(content.totals),
+        gaps=dict(inventory.content.totals),
+        **inventory.content.model_dump(include=set(Counts.model_fields)),
     )
 
 
