@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cdc.compare import Compared, compare
+from pipeline.cdc.forms import Column
 from pipeline.cdc.keys import Key, KeyedTable, KeyReader, Layout
 from pipeline.cdc.topics import LiveKeys
-from pipeline.cdc.values import Column
 from pipeline.cdc.wire import Decoder, Undecodable
 from pipeline.registry.client import SchemaMissing
 

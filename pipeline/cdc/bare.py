@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.cdc.values import CONNECT, DATA, TIME, Column, Shape
+from pipeline.cdc.forms import CONNECT, DATA, TIME, Column, Shape
 
 MILLISECONDS = 3
 """Digits of a second up to which the adaptive modes count in milliseconds."""

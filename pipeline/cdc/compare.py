@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pipeline.cdc.forms import NotComparable
 from pipeline.cdc.keys import Key, Layout, plain
 from pipeline.cdc.topics import Ends, LiveKeys, Stranger
-from pipeline.cdc.values import NotComparable
 from pipeline.cdc.wire import Undecodable
 
 Read = Callable[[bytes], tuple[Layout, Key]]

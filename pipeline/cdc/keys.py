@@ -14,8 +14,9 @@ import psycopg
 from psycopg import sql
 
 from pipeline.cdc.bare import bare_shape
+from pipeline.cdc.forms import Column, Form, NotComparable, Shape
 from pipeline.cdc.names import field_names, is_key_of
-from pipeline.cdc.values import Column, Form, NotComparable, Shape, form
+from pipeline.cdc.values import form
 from pipeline.cdc.wire import Decoder, Message, Undecodable, native
 from pipeline.errors import ServerError
 

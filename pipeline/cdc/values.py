@@ -10,74 +10,14 @@ it keeps, and the form says what was lost: two rows may then have one key.
 import base64
 import json
 import re
-import struct
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
-from pipeline.cdc.moments import DAY, MONTH, Moment, clock, interval, moment
-from pipeline.errors import ServerError
-
-CONNECT = "org.apache.kafka.connect.data."
-TIME = "io.debezium.time."
-DATA = "io.debezium.data."
-EXACT_IN_DOUBLE = 15
-"""Decimal digits that survive in a double (DBL_DIG)."""
-
-
-class NotComparable(ServerError):
-    """Nothing tells which value of the table a value of an event is."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: domains are resolved to the type that they are over.
-
-    `kind` is pg_type's name, `category` its typcategory, `digits` the precision of a numeric,
-    a time or a timestamp, and the length of a bit string.
-    """
-
-    name: str
-    kind: str
-    category: str = ""
-    digits: int | None = None
-    scale: int | None = None
-    element: "Column | None" = None
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.element.kind}[]" if self.element else f"{self.name} {self.kind}"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a message's schema says of a value: Connect's type, its semantic name, its scale."""
-
-    type: str
-    name: str = ""
-    scale: int | None = None
-    items: "Shape | None" = None
-
-    def __str__(self) -> str:
-        return f"{self.type} {self.name}".rstrip()
-
-
-@dataclass(frozen=True)
-class Form:
-    """How both sides become comparable; equal by name, so that equal schemas are compared once."""
-
-    name: str
-    event: Callable[[Any], Hashable] = field(compare=False)
-    table: Callable[[str], Hashable] = field(compare=False)
-    loses: str = ""
-    """What an event in this form does not tell, where it tells less than the column."""
-    otherwise: Callable[[str], tuple[Hashable, ...]] | None = field(default=None, compare=False)
-    """As what else a row's value may be found, where snapshots of Debezium get it wrong."""
-
-    def of_row(self, text: str) -> tuple[Hashable, ...]:
-        """Give every form in which a row's value may be in the topic, the right one first."""
-        right = self.table(text)
-        return (right, *self.otherwise(text)) if self.otherwise else (right,)
+from pipeline.cdc.forms import DATA, Column, Form, Maker, NotComparable, Shape
+from pipeline.cdc.moment_forms import clock_form, interval_form, moment_form
+from pipeline.cdc.moments import moment
+from pipeline.cdc.number_forms import float_form, integer_form, number_form
 
 
 def form(column: Column, shape: Shape, modes: Callable[[], Mapping[str, str]] = dict) -> Form:
@@ -94,77 +34,6 @@ def form(column: Column, shape: Shape, modes: Callable[[], Mapping[str, str]] = 
     if made is None:
         raise NotComparable(f"column {column}: no rule compares it with {shape} of an event")
     return made
-
-
-_Maker = Callable[[Column, Shape], Form | None]
-
-
-def _number(column: Column, shape: Shape) -> Form | None:
-    event: Callable[[Any], Hashable]
-    if shape.type == "double" and column.kind in {"numeric", "money"}:
-        if column.digits is None or column.digits > EXACT_IN_DOUBLE:
-            return Form("double", _double, _double, "digits beyond a double's")
-        return Form("short double", lambda v: _decimal(repr(float(v))), _decimal)
-    if shape.name == f"{DATA}VariableScaleDecimal":
-        event = _variable
-    elif shape.type == "bytes" and shape.name == f"{CONNECT}Decimal":
-        scale = shape.scale if shape.scale is not None else column.scale or 0
-        event = lambda v: v if isinstance(v, Decimal) else _unscaled(v, scale)  # noqa: E731
-    elif shape.type in {"int", "string"} and not shape.name:
-        event = lambda v: _decimal(str(v))  # noqa: E731
-    else:
-        return None
-    return Form(f"decimal {shape} {shape.scale}", event, _decimal)
-
-
-_SPECIAL = {
-    "POSITIVE_INFINITY": "Infinity",
-    "NEGATIVE_INFINITY": "-Infinity",
-    "NOT_A_NUMBER": "NaN",
-}
-"""What SpecialValueDecimal is called as a string."""
-
-
-def _decimal(text: str) -> Hashable:
-    """Read a number; equal values are equal whatever their scale, and NaN is equal to itself."""
-    try:
-        number = Decimal(_SPECIAL.get(text, text))
-    except InvalidOperation as error:
-        raise ValueError(f"{text!r} is not a number") from error
-    return number if number.is_finite() else str(number)
-
-
-def _unscaled(raw: bytes, scale: int) -> Decimal:
-    sign, digits = (raw[:1] > b"\x7f"), abs(int.from_bytes(raw, "big", signed=True))
-    return Decimal((int(sign), tuple(map(int, str(digits))), -scale))
-
-
-def _variable(value: Mapping[str, Any]) -> Decimal:
-    return _unscaled(value["value"], value["scale"])
-
-
-def _integer(_column: Column, shape: Shape) -> Form | None:
-    return Form("integer", int, int) if shape.type == "int" and not shape.name else None
-
-
-def _double(value: Any) -> Hashable:  # noqa: ANN401 - a number or its text
-    number = float(value)
-    return "NaN" if number != number else number  # noqa: PLR0124 - what NaN is known by
-
-
-def _single(value: Any) -> Hashable:  # noqa: ANN401 - a number or its text
-    number = float(value)
-    try:
-        return _double(struct.unpack("f", struct.pack("f", number))[0])
-    except OverflowError:
-        return number
-
-
-def _float(column: Column, shape: Shape) -> Form | None:
-    if shape.type not in {"float", "double"} or shape.name:
-        return None
-    read = _single if column.kind == "float4" else _double
-    return Form(column.kind, read, read)
 
 
 def _bool(_column: Column, shape: Shape) -> Form | None:
@@ -185,108 +54,6 @@ def _text(column: Column, shape: Shape) -> Form | None:
 
 def _empty(_text: str) -> tuple[Hashable, ...]:
     return ("",)
-
-
-_UNITS = {
-    f"{TIME}Date": DAY,
-    f"{CONNECT}Date": DAY,
-    f"{TIME}Timestamp": 1000,
-    f"{CONNECT}Timestamp": 1000,
-    f"{TIME}MicroTimestamp": 1,
-    f"{TIME}Time": 1000,
-    f"{CONNECT}Time": 1000,
-    f"{TIME}MicroTime": 1,
-}
-"""Microseconds of which each is the count."""
-_NANOSECONDS = {f"{TIME}NanoTimestamp", f"{TIME}NanoTime"}
-_MILLISECOND_DIGITS = 3
-
-
-def _instant(column: Column, shape: Shape, read: Callable[[str], Moment]) -> Form | None:
-    """Compare moments and times of day: as counts of a unit, or as text."""
-    if shape.type == "string":
-        loses = "its zone" if column.kind == "timetz" else ""
-        return Form(f"moment {shape}", lambda v: _finite(read(v)), read, loses, _midnight)
-    if shape.name in _NANOSECONDS:
-        return Form("nanoseconds", lambda v: _infinite(v, 1) or v // 1000, read)
-    if (unit := _UNITS.get(shape.name)) is None:
-        return None
-
-    def table(text: str) -> Moment:
-        found = read(text)
-        return found if isinstance(found, str) else found // unit
-
-    fine = unit == 1000 and (column.digits is None or column.digits > _MILLISECOND_DIGITS)
-    loses = "what is below a millisecond" if fine else ""
-    return Form(f"{unit} µs", lambda v: _infinite(v, unit) or int(v), table, loses)
-
-
-def _finite(found: Moment) -> Moment:
-    return _INFINITE_AS_TEXT.get(found, found)
-
-
-def _midnight(text: str) -> tuple[Hashable, ...]:
-    """As text the time 24:00 is 00:00, which in PostgreSQL is another."""
-    return (0,) if text == "24:00:00" else ()
-
-
-def _infinite(value: int, unit: int) -> str | None:
-    return _INFINITE.get((unit, value))
-
-
-_INFINITE = {
-    (1, 2**63 - 1): "infinity",
-    (1, -(2**63)): "-infinity",
-    (1000, 9223372036825200000): "infinity",
-    (1000, -9223372036832400000): "-infinity",
-    (DAY, 2146033979): "infinity",
-    (DAY, -2147472691): "-infinity",
-    (DAY, -622191234): "infinity",  # of a snapshot, as the next
-    (DAY, -625821272): "-infinity",
-}
-_INFINITE_AS_TEXT: dict[Moment, Moment] = {
-    9223372036825200000000: "infinity",
-    -9223372036832400000000: "-infinity",
-    185417335785600000000: "infinity",
-    -185541640502400000000: "-infinity",
-    9223372036742400000000: "infinity",  # of a snapshot, as the next
-    9223058401459200000000: "-infinity",
-}
-"""What Debezium 3.7 makes of them, none of which PostgreSQL has as a finite value."""
-
-
-def _moment(column: Column, shape: Shape) -> Form | None:
-    made = _instant(column, shape, moment)
-    if made is None or column.kind != "date":
-        return made
-    return replace(made, otherwise=lambda text: _era_lost(made, text))
-
-
-def _era_lost(made: Form, text: str) -> tuple[Hashable, ...]:
-    """A snapshot has java.sql.Date make a date of our era of one before it."""
-    return (made.table(text.removesuffix(" BC")),) if text.endswith(" BC") else ()
-
-
-def _clock(column: Column, shape: Shape) -> Form | None:
-    return _instant(column, shape, clock)
-
-
-def _interval(_column: Column, shape: Shape) -> Form | None:
-    if shape.name == f"{TIME}Interval":
-        return Form("interval", _span, _span)
-    if shape.name == f"{TIME}MicroDuration":
-        return Form("duration", int, _duration, "months, of which it makes days of an average year")
-    return None
-
-
-def _span(text: str) -> int:
-    months, days, micros = interval(text)
-    return months * MONTH + days * DAY + micros
-
-
-def _duration(text: str) -> int:
-    months, days, micros = interval(text)
-    return months * 365_25 * DAY // 12_00 + days * DAY + micros
 
 
 def _bits(column: Column, shape: Shape) -> Form | None:
@@ -390,15 +157,15 @@ def _array(column: Column, shape: Shape) -> Form | None:
     )
 
 
-_MAKERS: dict[str, _Maker] = {
-    **dict.fromkeys(("int2", "int4", "int8", "oid"), _integer),
-    **dict.fromkeys(("numeric", "money"), _number),
-    **dict.fromkeys(("float4", "float8"), _float),
-    **dict.fromkeys(("date", "timestamp", "timestamptz"), _moment),
-    **dict.fromkeys(("time", "timetz"), _clock),
+_MAKERS: dict[str, Maker] = {
+    **dict.fromkeys(("int2", "int4", "int8", "oid"), integer_form),
+    **dict.fromkeys(("numeric", "money"), number_form),
+    **dict.fromkeys(("float4", "float8"), float_form),
+    **dict.fromkeys(("date", "timestamp", "timestamptz"), moment_form),
+    **dict.fromkeys(("time", "timetz"), clock_form),
     **dict.fromkeys(("bit", "varbit"), _bits),
     "bool": _bool,
-    "interval": _interval,
+    "interval": interval_form,
     "uuid": _uuid,
     "jsonb": _json,
     "hstore": _hstore,

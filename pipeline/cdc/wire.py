@@ -15,7 +15,7 @@ from typing import Any
 
 import fastavro
 
-from pipeline.cdc.values import Shape
+from pipeline.cdc.forms import Shape
 from pipeline.registry.client import SchemaMissing
 
 MAGIC = 0

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from pipeline.cdc.forms import Column, NotComparable
 from pipeline.cdc.keys import SETTINGS, KeyedTable, KeyReader, Layout, keyed_table, keys_of_rows
-from pipeline.cdc.values import Column, NotComparable
 from pipeline.cdc.wire import Decoder, Undecodable
 from tests.cdc.captured import COLUMNS, MODES, PREPARE, captures, raw_keys
 from tests.postgres.source import running_source
