@@ -13,7 +13,7 @@ from pipeline.kafka.place import Place
 from pipeline.kafka.raw import Fetched, RawReader
 from pipeline.kafka.reading import Archived
 from pipeline.kafka.records import Record, unpacked
-from pipeline.kafka.replay_journal import journals
+from pipeline.kafka.replay_journal import KIND
 from pipeline.kafka.replay_plan import PartitionPlan
 from pipeline.kafka.target_topic import existing
 from pipeline.kafka.topics import Extent, Topic, extents
@@ -101,7 +101,7 @@ def compared(config: PipelineConfig) -> Iterator[Comparison]:
     compacted topic only the newest can be compared: it outdates what it was appended to.
     """
     found: dict[str, list[Journal]] = {}
-    for journal in journals(config.repository.path):
+    for journal in Journal.every(config.repository.path, KIND):
         done = journal.done()
         if "replay" in done and "target" in done:
             name, appended = done["target"]["topic"], done["plan"]["wish"]["append"]

@@ -1,4 +1,4 @@
-"""How far a long copy is, told every few seconds."""
+"""How far a long copy or reading is, told every few seconds."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ SAY_EVERY = 5.0  # seconds
 
 
 class Tally:
-    """Bytes that are in place, told every few seconds with rate and time left."""
+    """Bytes that are done, by any thread, told every few seconds with rate and time left."""
 
     def __init__(self, what: str, total: int, tell: Callable[[str], None]) -> None:
         self._what, self._total, self._tell = what, total, tell

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import psycopg
 from psycopg import sql
+from pydantic import TypeAdapter
 
 Connection = psycopg.Connection[Any]
 
@@ -58,12 +59,7 @@ class Publication:
 
     @classmethod
     def of(cls, facts: dict[str, Any]) -> Self:
-        tables = (
-            PublishedTable(t["schema"], t["name"], t["columns"] and tuple(t["columns"]), t["rows"])
-            for t in facts["tables"]
-        )
-        lists = {"publish": tuple(facts["publish"]), "schemas": tuple(facts["schemas"])}
-        return cls(**{**facts, **lists, "tables": tuple(tables)})
+        return TypeAdapter(cls).validate_python(facts)
 
 
 def find_publication(connection: Connection, name: str) -> Publication | None:

@@ -22,10 +22,10 @@ from pipeline.kafka.replay_plan import PARALLEL, By, PartitionPlan, appended
 from pipeline.kafka.replay_proof import Proven, prove
 from pipeline.kafka.replay_wish import Plan
 from pipeline.kafka.replay_write import Means, PartitionWriter
-from pipeline.kafka.tally import Tally
 from pipeline.kafka.target_topic import RETENTION, Target
 from pipeline.kafka.topics import Topic, cluster_id
 from pipeline.recovery.journal import Journal
+from pipeline.tally import Tally
 
 T = TypeVar("T")
 

@@ -10,13 +10,13 @@ from pipeline.errors import ConfigError
 from pipeline.kafka.offset_map import OBJECT
 from pipeline.recovery.journal import FILE, FOLDER, Journal
 
-PREFIX = "topic-"
+KIND = "topic"
 
 
 def new_journal(config: PipelineConfig, topic: str) -> Journal:
     """Open the log of a new replay."""
     # a folder's name has at most 255 bytes, a topic's nearly as many letters
-    return journal_of(config, f"{PREFIX}{topic[:100]}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
+    return journal_of(config, f"{KIND}-{topic[:100]}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
 
 
 def journal_of(config: PipelineConfig, name: str) -> Journal:
@@ -26,22 +26,16 @@ def journal_of(config: PipelineConfig, name: str) -> Journal:
 
 def reopened(config: PipelineConfig, name: str) -> tuple[Journal, dict[str, Any]]:
     """The log of an interrupted replay, and what it says that was wished."""
-    journal = Journal.named(config.repository.path, PREFIX.removesuffix("-"), name)
+    journal = Journal.named(config.repository.path, KIND, name)
     told = journal.done().get("plan")
     if told is None:
         raise ConfigError(f"{name} was refused before it began: start a new replay")
     return journal, told
 
 
-def journals(repository: Path) -> Iterator[Journal]:
-    """Every replay's log, of one topic in the order of their beginning."""
-    for path in sorted((repository / FOLDER).glob(f"{PREFIX}*/{FILE}")):
-        yield Journal(path.parent)
-
-
 def unfinished(config: PipelineConfig) -> Iterator[tuple[str, str]]:
     """Replays that began and did not end, each with its topic: whoever reads that is misled."""
-    for journal in journals(config.repository.path):
+    for journal in Journal.every(config.repository.path, KIND):
         done = journal.done()
         if "target" in done and "replay" not in done:
             yield journal.recovery, done["target"]["topic"]

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, ServerError
 from pipeline.kafka import preflight
@@ -54,23 +56,13 @@ class Wish:
 
     def as_facts(self) -> dict[str, Any]:
         """As the journal keeps it."""
-        times = {k: t and t.isoformat() for k, t in (("since", self.since), ("until", self.until))}
-        lists = {
-            "offsets": list(self.offsets),
-            "partitions": list(self.partitions),
-            "without_settings": list(self.without_settings),
-        }
-        return {**self.__dict__, "mode": str(self.mode), **times, **lists}
+        facts: dict[str, Any] = TypeAdapter(Wish).dump_python(self, mode="json")
+        return facts
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "Wish":
         """As the journal kept it."""
-        told = dict(facts)
-        for key in ("since", "until"):
-            told[key] = datetime.fromisoformat(told[key]) if told[key] else None
-        told["partitions"], told["offsets"] = tuple(told["partitions"]), Range(*told["offsets"])
-        told["without_settings"] = tuple(told.get("without_settings", ()))
-        return cls(**{**told, "mode": Mode(told["mode"])})
+        return TypeAdapter(cls).validate_python(facts)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from psycopg import sql
+from pydantic import TypeAdapter
 
 from pipeline.postgres.relations import Column, ForeignKey, Name, Relation
 from pipeline.postgres.rewind import Rewound
@@ -50,24 +51,7 @@ class Copied:
     @classmethod
     def of(cls, facts: dict[str, Any]) -> Self:
         """Read back what the journal kept as JSON."""
-        lists = ("columns", "to_columns")
-        return cls(
-            schema=facts["schema"],
-            relations=tuple(Relation.of(one) for one in facts["relations"]),
-            missing=tuple((schema, name) for schema, name in facts["missing"]),
-            columns=tuple(tuple(Column(**one) for one in some) for some in facts["columns"]),
-            objects=tuple(facts["objects"]),
-            gone=tuple(facts["gone"]),
-            digests=tuple(facts["digests"]),
-            keys=tuple(
-                ForeignKey(**(one | {name: tuple(one[name]) for name in lists}))
-                for one in facts["keys"]
-            ),
-            published=tuple((p, s, t) for p, s, t in facts["published"]),
-            again=facts.get("again", {}),
-            kept=facts.get("kept", {}),
-            schemas=tuple(facts.get("schemas", ())),
-        )
+        return TypeAdapter(cls).validate_python(facts)
 
 
 def holders(relations: Iterable[Relation]) -> list[Relation]:

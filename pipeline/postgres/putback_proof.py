@@ -8,7 +8,7 @@ from psycopg import Connection
 from pipeline.errors import RestoreError
 from pipeline.postgres.catalogue import catalogue, differences
 from pipeline.postgres.copied import Copied
-from pipeline.postgres.digests import prepare, present_objects, table_digests
+from pipeline.postgres.digests import other_rows, prepare, present_objects, table_digests
 
 _CHANGED = """
     SELECT relid::bigint, format('%I.%I', schemaname, relname),
@@ -37,10 +37,9 @@ def prove_same(live: Connection[Any], copied: Copied, oids: Sequence[int]) -> li
         found = {(t["schema"], t["name"]): t for t in table_digests(live, oids)}
         present = present_objects(live)
     wrong = [
-        f"{t['schema']}.{t['name']}: expected {t['rows']:,} rows with digest {t['digest']}, found "
-        f"{found.get((t['schema'], t['name']))}"
+        f"{t['schema']}.{t['name']}: {told}"
         for t in copied.digests
-        if found.get((t["schema"], t["name"])) != t
+        if (told := other_rows(t, found.get((t["schema"], t["name"]))))
     ]
     absent = [name for name in copied.objects if name not in present]
     if not wrong and absent and len(copied.missing) == len(copied.relations):

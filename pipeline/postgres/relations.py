@@ -1,8 +1,8 @@
 """What belongs to a table, as the catalogue tells: columns, key, foreign keys, sequences."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 from psycopg import Connection, sql
 from psycopg.rows import class_row, dict_row
@@ -110,13 +110,6 @@ class Relation:
         """Name in a FROM: a partitioned table with its partitions, another without children."""
         name = sql.Identifier(*self.place)
         return sql.SQL("{}").format(name) if self.partitioned else sql.SQL("ONLY {}").format(name)
-
-    def facts(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def of(cls, facts: dict[str, Any]) -> Self:
-        return cls(**facts)
 
 
 @dataclass(frozen=True)

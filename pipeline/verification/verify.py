@@ -19,13 +19,13 @@ from pathlib import Path
 
 from pipeline.errors import ObjectMissing, StoreError
 from pipeline.store import FolderStore
+from pipeline.tally import Tally
 from pipeline.verification.readings import Reading, Readings, open_readings
 from pipeline.verification.survey import Damage, Subject, Survey, survey
 
 SHARE = Fraction(1, 7)
 DAY, NIGHT = timedelta(days=1), timedelta(hours=12)  # read within a night: counts for its share
 _BLOCK = 1 << 20
-_PERIOD = 5.0  # seconds between two words about progress
 
 
 @dataclass
@@ -116,18 +116,19 @@ def _read_all(
     progress: Callable[[str], None],
 ) -> None:
     """Read in parallel; each object is recorded as soon as it was read to its end."""
-    store, meter = FolderStore(root), _Meter(sum(each.size for each in run.due), progress)
+    store, stopped, begun = FolderStore(root), threading.Event(), time.monotonic()
+    tally = Tally("read", sum(each.size for each in run.due), progress)
     with ThreadPoolExecutor(jobs) as pool:
         # hashlib lets go of the interpreter, so that threads hash on all cores
-        futures = {pool.submit(_digest, store, each, meter): each for each in run.due}
+        futures = {pool.submit(_digest, store, each, tally, stopped): each for each in run.due}
         try:
             for future in as_completed(futures):
                 _judge(futures[future], future, run, readings, now)
         except BaseException:
-            meter.stopped = True
+            stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
-    run.seconds = meter.seconds
+    run.seconds = time.monotonic() - begun
 
 
 def _judge(
@@ -156,7 +157,9 @@ def _judge(
     readings.add(reading)
 
 
-def _digest(store: FolderStore, subject: Subject, meter: "_Meter") -> tuple[str, int]:
+def _digest(
+    store: FolderStore, subject: Subject, tally: Tally, stopped: threading.Event
+) -> tuple[str, int]:
     """Read from the medium: pages that the system still remembers would prove memory, not disk."""
     digest, size = hashlib.sha256(), 0
     with store.open(subject.key) as stream:
@@ -164,34 +167,10 @@ def _digest(store: FolderStore, subject: Subject, meter: "_Meter") -> tuple[str,
         with contextlib.suppress(OSError):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         block = memoryview(bytearray(_BLOCK))
-        while not meter.stopped and (count := os.readv(descriptor, [block])):
+        while not stopped.is_set() and (count := os.readv(descriptor, [block])):
             digest.update(block[:count])
             size += count
-            meter.add(count)
+            tally.add(count)
         with contextlib.suppress(OSError):  # what a server on this machine remembers is dearer
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     return digest.hexdigest(), size
-
-
-class _Meter:
-    """Counts bytes over all threads and says every few seconds how far and how fast."""
-
-    def __init__(self, total: int, progress: Callable[[str], None]) -> None:
-        self._total, self._progress = total, progress
-        self._begun = self._told = time.monotonic()
-        self._done = 0
-        self._lock = threading.Lock()
-        self.stopped = False
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._begun
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self._done += count
-            if time.monotonic() - self._told < _PERIOD:
-                return
-            self._told = time.monotonic()
-            part, rate = self._done / max(1, self._total), self._done / self.seconds
-            self._progress(f"read {self._done:,} bytes, {part:.0%}, {rate / 1e6:,.0f} MB/s")
