@@ -17,7 +17,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.cdc.connectors import ConnectClient
-from pipeline.config import ConnectConfig, RegistryConfig, RestConfig, load
+from pipeline.cdc.debezium import modes
+from pipeline.config import (
+    ConnectConfig,
+    PipelineConfig,
+    RegistryConfig,
+    RepositoryConfig,
+    RestConfig,
+    load,
+)
 from pipeline.errors import ConfigError, ServerError
 from pipeline.registry.client import RegistryClient, SchemaMissing
 from pipeline.rest import Rest
@@ -226,6 +234,14 @@ def test_a_login_may_stand_beside_the_url_and_is_read_at_each_use(
             client.ask("GET", "/")
     plain = (b64encode(word).decode() for word in (b"me:first", b"me:second"))
     assert service.logins == [*(f"Basic {each}" for each in plain), "Bearer second"]
+
+
+def test_the_settings_of_a_connector_are_asked_with_the_login(
+    service: Service, tmp_path: Path
+) -> None:
+    place = ConnectConfig(url=f"http://me:{QUOTED}@{service.address}")
+    assert modes(PipelineConfig(connect=place, repository=RepositoryConfig(path=tmp_path))) == {}
+    assert service.logins == [f"Basic {b64encode(f'me:{SECRET}'.encode()).decode()}"]
 
 
 def test_the_file_and_the_environment_may_hold_the_login(

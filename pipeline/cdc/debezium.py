@@ -1,6 +1,6 @@
 """Which connectors are this pipeline's, by their settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.config import PipelineConfig
@@ -15,6 +15,16 @@ def own_connectors(config: PipelineConfig, connect: ConnectClient) -> list[str]:
     if config.connect.connectors:
         return list(config.connect.connectors)
     return [name for name in connect.names() if _reads(config, connect.config(name))]
+
+
+def none_reads(config: PipelineConfig) -> Iterator[str]:
+    """Tell that no connector reads this pipeline's slot: a precondition of recoveries."""
+    with ConnectClient(config.connect) as connect:
+        if not own_connectors(config, connect):
+            yield (
+                f"no connector at {connect.url} has slot {config.cdc.slot!r} in database "
+                f"{config.postgres.dbname!r}"
+            )
 
 
 def other_connectors(config: PipelineConfig, connect: ConnectClient) -> dict[str, str]:
@@ -33,7 +43,7 @@ def other_connectors(config: PipelineConfig, connect: ConnectClient) -> dict[str
 
 def modes(config: PipelineConfig) -> dict[str, str]:
     """Read the settings by which this pipeline's connector writes: the first one's."""
-    with ConnectClient(config.connect.url) as connect:
+    with ConnectClient(config.connect) as connect:
         return next((connect.config(name) for name in own_connectors(config, connect)), {})
 
 

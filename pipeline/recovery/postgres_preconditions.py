@@ -9,8 +9,7 @@ from pathlib import Path
 import psycopg
 
 from pipeline import session
-from pipeline.cdc.connectors import ConnectClient
-from pipeline.cdc.debezium import own_connectors
+from pipeline.cdc.debezium import none_reads
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError
 from pipeline.kafka.topics import cluster_id
@@ -113,14 +112,6 @@ def _existing(path: Path) -> Path:
 
 
 def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
-    def connectors() -> Iterator[str]:
-        with ConnectClient(config.connect) as connect:
-            if not own_connectors(config, connect):
-                yield (
-                    f"no connector at {connect.url} has slot {config.cdc.slot!r} in database "
-                    f"{config.postgres.dbname!r}"
-                )
-
     def kafka() -> Iterator[str]:
         cluster_id(config.kafka)
         yield from ()
@@ -131,7 +122,7 @@ def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
         yield from ()
 
     asked: list[tuple[str, Callable[[], Iterator[str]]]] = [
-        ("connectors", connectors),
+        ("connectors", lambda: none_reads(config)),
         ("kafka", kafka),
         ("registry", registry),
     ]

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pipeline import session
-from pipeline.cdc.connectors import ConnectClient
-from pipeline.cdc.debezium import own_connectors
+from pipeline.cdc.debezium import none_reads
 from pipeline.config import PipelineConfig
 from pipeline.kafka import preflight
 from pipeline.recovery.journal import Journal
@@ -61,21 +60,15 @@ def listed(
 def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
     """What a topic that connectors feed needs besides."""
 
-    def connectors() -> Iterator[str]:
-        with ConnectClient(config.connect) as connect:
-            if not own_connectors(config, connect):
-                yield (
-                    f"no connector at {connect.url} has slot {config.cdc.slot!r} and publication "
-                    f"{config.cdc.publication!r}"
-                )
-
     def source() -> Iterator[str]:
         with session.connect(config.postgres, autocommit=True) as connection:
             if not published(connection, config.cdc.publication):
                 yield f"publication {config.cdc.publication!r} has no table"
 
     yield Precondition(
-        "connectors", connectors, "They write to these topics and must be stopped, then go on"
+        "connectors",
+        lambda: none_reads(config),
+        "They write to these topics and must be stopped, then go on",
     )
     yield Precondition("source", source, "Events behind the archive come from its rows")
 
