@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -110,13 +109,8 @@ class Draft:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for key in self._loose if error is not None else ():
+    def __exit__(self, kind: object, *_: object) -> None:
+        for key in self._loose if kind is not None else ():
             # the error is what counts; what cannot be removed is no backup set, and `retain` has it
             try:
                 self.repository.store.delete(key)

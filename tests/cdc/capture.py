@@ -40,9 +40,6 @@ def json_converter(schemas: str) -> dict[str, str]:
 
 CONVERTERS = {"avro": {}, "json": json_converter("true"), "bare": json_converter("false")}
 
-LARGE = ("defaults", "double", "isostring")
-"""With its schema each key of JSON is large, and it says what Avro's schema says."""
-
 
 def main() -> None:
     """Capture everything and write it to FILE."""

@@ -84,7 +84,6 @@ create function public.no_ddl() returns event_trigger language plpgsql as
     $$begin raise exception 'DDL is for the migration tool only'; end$$;
 create event trigger guard on ddl_command_start execute function public.no_ddl();
 """
-UNGUARD = "drop event trigger guard"
 
 FOR_EVERYBODY = {
     "statement_timeout": "20ms",
