@@ -23,7 +23,7 @@ _IN_FLIGHT, _RECONNECT_MS = 1_000, 1_000
 
 
 class Connections:
-    """Requests to any broker, or to the leader of a partition, answered in the order of sending."""
+    """Requests to the leaders of partitions, answered in the order of sending."""
 
     def __init__(self, servers: str, settings: Mapping[str, Any]) -> None:
         """Raises ServerError where nobody answers."""
@@ -51,10 +51,6 @@ class Connections:
         self._manager.close()
         self._net.close()
 
-    def ask(self, request: Any) -> Any:  # noqa: ANN401 - generated
-        """What any broker answers."""
-        return self._manager.run(self._to_any, request)
-
     def ask_leader(self, place: Place, request: Any) -> Any:  # noqa: ANN401 - generated
         """What the leader of a partition answers."""
         return self._manager.run(self.to_leader, place, request)
@@ -62,9 +58,6 @@ class Connections:
     def soon(self, ask: Callable[..., Any], *given: object) -> Any:  # noqa: ANN401 - untyped
         """Call it in the event loop, in the order of these calls; returns kafka-python's Future."""
         return self._manager.call_soon(ask, *given)
-
-    async def _to_any(self, request: Any) -> Any:  # noqa: ANN401 - generated
-        return await self._manager.send(request, node_id=self._manager.least_loaded_node())
 
     async def to_leader(self, place: Place, request: Any) -> Any:  # noqa: ANN401 - generated
         """As `ask_leader`, in the event loop."""

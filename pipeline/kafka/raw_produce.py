@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from kafka.errors import KafkaError, for_code
+from kafka.errors import for_code
 from kafka.protocol.admin import DeleteRecordsRequest, DescribeProducersRequest
 from kafka.protocol.consumer import ListOffsetsRequest
 from kafka.protocol.producer import (
@@ -20,7 +20,6 @@ from pipeline.kafka import momentary
 from pipeline.kafka.connections import Connections
 from pipeline.kafka.place import Place
 from pipeline.kafka.raw import RawReader
-from pipeline.wait import wait_until
 
 ACK_MS = 30_000
 MARKERS = 2_000
@@ -80,13 +79,17 @@ class RawWriter(RawReader):
 
     def new_producer(self) -> Producer:
         """Ask for an identity that nobody has used."""
-        request = {"transactional_id": None, "transaction_timeout_ms": ACK_MS, "max_version": 4}
-        told = self._until(
-            f"a producer id from {self._servers}",
-            lambda: self._connections.ask(InitProducerIdRequest(**request)),
-            lambda told: told.error_code,
+        what = f"a producer id from {self._servers}"
+        request = InitProducerIdRequest(
+            transactional_id=None, transaction_timeout_ms=ACK_MS, max_version=4
         )
-        return Producer(told.producer_id, told.producer_epoch)
+
+        def ask() -> Producer:
+            told = self.ask(request)
+            _raise_for(told.error_code, what, "")
+            return Producer(told.producer_id, told.producer_epoch)
+
+        return momentary.ask_again(what, ask)
 
     def send(self, place: Place, batch: bytes) -> "Future[Appended]":
         """Append one batch; batches of a partition arrive in the order in which they are sent.
@@ -119,11 +122,6 @@ class RawWriter(RawReader):
             for partition in topic.partitions
         )
 
-    def gone(self, place: Place) -> bool:
-        """Whether the topic was deleted, or made anew. Raises ServerError when nobody answers."""
-        self._brokers.refresh()
-        return not self._brokers.exists(place.topic, place.topic_id)
-
     def bounds(self, place: Place) -> tuple[int, int]:
         """Where the log starts and where the next record goes."""
         return self._offset(place, _EARLIEST), self._offset(place, _LATEST)
@@ -132,30 +130,16 @@ class RawWriter(RawReader):
         """Let the log start at `offset`."""
         topic = DeleteRecordsRequest.DeleteRecordsTopic
         partition = topic.DeleteRecordsPartition(partition_index=place.partition, offset=offset)
-        request = {
-            "topics": [topic(name=place.topic, partitions=[partition])],
-            "timeout_ms": ACK_MS,
-        }
-        self._until(
-            f"{place}: log start {offset}",
-            lambda: self._connections.ask_leader(place, DeleteRecordsRequest(**request)),
-            lambda told: told.topics[0].partitions[0].error_code,
-            place,
-        )
+        topics = [topic(name=place.topic, partitions=[partition])]
+        self._told(place, DeleteRecordsRequest(topics=topics, timeout_ms=ACK_MS))
 
     def last_sequence(self, place: Place, producer: Producer) -> int | None:
         """What the broker remembers of that producer in this partition."""
         topic = DescribeProducersRequest.TopicRequest
-        request = {"topics": [topic(name=place.topic, partition_indexes=[place.partition])]}
-        told = self._until(
-            f"{place}: its producers",
-            lambda: self._connections.ask_leader(place, DescribeProducersRequest(**request)),
-            lambda told: told.topics[0].partitions[0].error_code,
-            place,
-        )
+        topics = [topic(name=place.topic, partition_indexes=[place.partition])]
+        told = self._told(place, DescribeProducersRequest(topics=topics))
         known: Mapping[int, int] = {
-            each.producer_id: each.last_sequence
-            for each in told.topics[0].partitions[0].active_producers
+            each.producer_id: each.last_sequence for each in told.active_producers
         }
         return known.get(producer.producer_id)
 
@@ -164,46 +148,23 @@ class RawWriter(RawReader):
         partition = topic.ListOffsetsPartition(
             partition_index=place.partition, current_leader_epoch=-1, timestamp=which
         )
-        request = {
-            "replica_id": -1,
-            "isolation_level": _UNCOMMITTED,
-            "topics": [topic(name=place.topic, partitions=[partition])],
-            "timeout_ms": ACK_MS,
-            "max_version": 8,
-        }
-        told = self._until(
-            f"{place}: its offsets",
-            lambda: self._connections.ask_leader(place, ListOffsetsRequest(**request)),
-            lambda told: told.topics[0].partitions[0].error_code,
-            place,
+        request = ListOffsetsRequest(
+            replica_id=-1,
+            isolation_level=_UNCOMMITTED,
+            topics=[topic(name=place.topic, partitions=[partition])],
+            timeout_ms=ACK_MS,
+            max_version=8,
         )
-        return int(told.topics[0].partitions[0].offset)
+        return int(self._told(place, request).offset)
 
-    def _until(
-        self,
-        what: str,
-        ask: Callable[[], Any],
-        code: Callable[[Any], int],
-        place: Place | None = None,
-    ) -> Any:  # noqa: ANN401 - generated
-        """Ask until the answer carries no error that passes by itself."""
-        told: Any = None
-
-        def unanswered() -> str | None:
-            nonlocal told
-            try:
-                told = ask()
-                _raise_for(code(told), what, "")
-            except (KafkaError, OSError) as error:
-                if not passing(error):
-                    raise ServerError(f"{what}: {error!r}") from error
-                if place and type(error).__name__ in GONE and self.gone(place):
-                    raise RestoreError(f"{place}: the topic was deleted meanwhile") from error
-                return repr(error)
-            return None
-
-        wait_until(what, unanswered, within=momentary.PATIENCE, every=momentary.EVERY)
-        return told
+    def _told(self, place: Place, request: Any) -> Any:  # noqa: ANN401 - generated
+        """What the leader answers of the partition; asked twice it does no harm."""
+        try:
+            return self.ask_leader(place, request, lambda told: told.topics[0].partitions[0])
+        except ServerError as error:
+            if not self._exists(place):
+                raise RestoreError(f"{place}: the topic was deleted meanwhile") from error
+            raise
 
     async def _produce(self, place: Place, batch: bytes) -> Appended:
         topic = ProduceRequest.TopicProduceData
