@@ -162,7 +162,8 @@ class RawWriter(RawReader):
         try:
             return self.ask_leader(place, request, lambda told: told.topics[0].partitions[0])
         except ServerError as error:
-            if not self._exists(place):
+            alone, _ = self._look_again("")
+            if not alone and not self._exists(place):
                 raise RestoreError(f"{place}: the topic was deleted meanwhile") from error
             raise
 
