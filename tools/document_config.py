@@ -40,7 +40,8 @@ MEANINGS = {
     "kafka.client": "passed to every Kafka client as it is: TLS, SASL",
     "connect.url": "any worker's REST address",
     "connect.connectors": "names; when empty, those whose `slot.name` is `cdc.slot`",
-    "registry.url": "base of the Confluent-compatible API, with its path",
+    "registry.url": "base of the Confluent-compatible API, with its path; empty where "
+    "converters write JSON and there is no registry",
     "cdc.slot": "the connector's `slot.name`",
     "cdc.publication": "the connector's `publication.name`",
     "cdc.narrowed": "what less is published of than before on purpose, as `schema.table`; "

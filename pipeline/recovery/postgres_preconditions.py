@@ -124,7 +124,9 @@ def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
     asked: list[tuple[str, Callable[[], Iterator[str]]]] = [
         ("connectors", lambda: none_reads(config)),
         ("kafka", kafka),
-        ("registry", registry),
     ]
     for name, ask in asked:
         yield Precondition(name, ask, _LATER, _WAIVER)
+    if config.registry.url:
+        none = "; or set registry.url to '' where there is none"
+        yield Precondition("registry", registry, _LATER + none, _WAIVER)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx
 
-from pipeline.errors import ServerError
+from pipeline.errors import ConfigError, ServerError
 from pipeline.rest import NOT_FOUND, Rest
 
 NO_SUBJECT_CONFIG = 40408  # "Subject ... does not have subject-level compatibility configured"
@@ -73,6 +73,8 @@ class RegistryClient(Rest):
 
     def schema_by_id(self, schema_id: int) -> str:
         """The schema that a record with this id was written with; SchemaMissing when unknown."""
+        if not self.url:
+            raise ConfigError(f"a record names schema {schema_id} of a registry: set registry.url")
         return str(self._call("GET", f"/schemas/ids/{schema_id}")["schema"])
 
     def compatibility(self, subject: str | None = None) -> str | None:
