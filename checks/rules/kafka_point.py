@@ -53,7 +53,8 @@ def _behind(told: dict[str, Any]) -> str | None:
     """Whether events before the point were missing; unknown is an error, and never sound."""
     if told.get("caught_up") is not True:
         raise BackupError(f"it is not known whether all was delivered: {told.get('reason')}")
-    point, confirmed = Lsn.parse(told["point"]["lsn"]), told.get("confirmed_flush_lsn")
+    point = Lsn.parse(told["point"]["lsn"])
+    confirmed = told.get("stored_until") or told.get("confirmed_flush_lsn")
     if confirmed is not None and Lsn.parse(confirmed) >= point:
         return None
     return f"the slot had confirmed {confirmed}, the point is at {point}"

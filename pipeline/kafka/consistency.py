@@ -4,9 +4,9 @@ An event belongs to the point if its transaction is visible in the snapshot. Top
 slot's consumer has confirmed the LSN.
 
 The consumer of an idle source confirms nothing, while the server's own records move the LSN on. So
-what lies between is decoded, from a temporary copy of the slot: where no published change does,
-what is confirmed is an LSN not below the events' commits as well. A copy writes no WAL, and ends
-with its connection. Nothing is written to the source.
+what lies between is decoded (pipeline.cdc.delivered): where no published change does, what is
+confirmed is an LSN not below the events' commits as well. Where one does, Connect may have stored
+that it was sent. Nothing is written to the source.
 """
 
 import time
@@ -16,17 +16,17 @@ from typing import Any
 
 import psycopg
 
-from pipeline.cdc.publications import find_publication
-from pipeline.cdc.slots import PLUGIN, Slot, find_slot
+from pipeline.cdc.delivered import Unconfirmed, unconfirmed
+from pipeline.cdc.slots import find_slot
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, ServerError
 from pipeline.postgres.lsn import Lsn
 from pipeline.session import connect
 from pipeline.wait import wait_until
 
-WITHIN = timedelta(seconds=30)
+WITHIN = timedelta(seconds=90)
+"""Longer than a worker's offset.flush.interval.ms, 60 s by default: slots are confirmed at that."""
 EVERY = timedelta(milliseconds=200)
-DECODING = timedelta(seconds=10)
 UNKNOWN = "UNKNOWN"
 
 # the LSN is read after the snapshot: what the snapshot sees has committed, so lies before it
@@ -34,14 +34,6 @@ _POINT = """
     SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, now()::text,
            (pg_control_system()).system_identifier::text,
            (pg_control_checkpoint()).timeline_id
-"""
-
-# no further than the first transaction that changes a published table; before PostgreSQL 15 any
-# transaction is told, and may be taken for one
-_CHANGES = """
-    SELECT count(*) FROM pg_logical_slot_peek_binary_changes(
-        %(copy)s, %(until)s::pg_lsn, 1,
-        'proto_version', '1', 'publication_names', %(publication)s)
 """
 
 _FLUSHED = """
@@ -57,7 +49,8 @@ def reach(
 
     `point` is None with a `reason` where PostgreSQL does not answer. `caught_up` is True, or
     UNKNOWN with a `reason`. `idle_until` is told where the point's LSN is what the consumer has
-    confirmed: no published change lies between the two.
+    confirmed: no published change lies between the two. `stored_until` is told where Connect's
+    offset, and not the slot, shows that all up to the point's LSN was delivered.
     """
     try:
         with connect(config.postgres, autocommit=True) as connection:
@@ -83,9 +76,10 @@ def _reach(
     lsn = Lsn.parse(point["lsn"])
     looked: Lsn | None = None
     confirmed: Lsn | None = None
+    waiting: Unconfirmed | None = None
 
     def behind() -> str | None:
-        nonlocal confirmed, looked
+        nonlocal confirmed, looked, waiting
         found = find_slot(connection, slot)
         if found is None:
             return "there is no such slot"
@@ -94,10 +88,14 @@ def _reach(
             return None
         if confirmed is not None and confirmed != looked and _on_disk(connection, lsn, taken):
             looked = confirmed  # what lies behind it stays the same
-            if idle := _idle_from(config, found, lsn):
-                confirmed = idle
-                point["lsn"], told["idle_until"] = str(idle), str(lsn)
-                return None
+            waiting = unconfirmed(config, found, lsn)
+        if waiting is not None and waiting.last is None:
+            confirmed = waiting.confirmed
+            point["lsn"], told["idle_until"] = str(confirmed), str(lsn)
+            return None
+        if waiting is not None and waiting.stored(config):
+            told["stored_until"] = str(lsn)
+            return None
         return f"it has confirmed {confirmed}, the point is at {lsn}"
 
     try:
@@ -120,42 +118,3 @@ def _on_disk(connection: psycopg.Connection[Any], lsn: Lsn, taken: float) -> boo
     """
     flushed, delay = connection.execute(_FLUSHED).fetchone() or ("0/0", 0)
     return Lsn.parse(flushed) >= lsn or time.monotonic() - taken > 5 * delay / 1e3
-
-
-def _idle_from(config: PipelineConfig, slot: Slot, until: Lsn) -> Lsn | None:
-    """What the slot has confirmed if no published change lies from there to `until`, else None.
-
-    None as well where that cannot be asked: the plugin is another, a right or a free slot is
-    missing, the publication is gone, or decoding takes longer than DECODING.
-    """
-    if slot.plugin != PLUGIN:
-        return None
-    limit = {"statement_timeout": f"{int(DECODING.total_seconds() * 1e3)}"}
-    try:
-        with connect(
-            config.postgres, autocommit=True, settings=limit, dbname=slot.database
-        ) as connection:
-            # from PostgreSQL 18 on, one that is missing is passed over with a warning
-            if find_publication(connection, config.cdc.publication) is None:
-                return None
-            return _decoded(connection, slot.name, config.cdc.publication, until)
-    except psycopg.Error:
-        return None
-
-
-def _decoded(
-    connection: psycopg.Connection[Any], slot: str, publication: str, until: Lsn
-) -> Lsn | None:
-    copy = f"pipeline_look_{connection.info.backend_pid}"
-    connection.execute(
-        "SELECT pg_copy_logical_replication_slot(%s, %s, temporary => true)", [slot, copy]
-    )
-    named = '"' + publication.replace('"', '""') + '"'  # pgoutput reads a list of them
-    try:
-        found = find_slot(connection, copy)
-        changes = connection.execute(
-            _CHANGES, {"copy": copy, "until": str(until), "publication": named}
-        ).fetchone()
-    finally:
-        connection.execute("SELECT pg_drop_replication_slot(%s)", [copy])
-    return found.confirmed_flush_lsn if found is not None and changes == (0,) else None

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import psycopg
 
 from pipeline import session
+from pipeline.cdc.delivered import delivery
 from pipeline.cdc.reconcile import reconcile, topic_ends
-from pipeline.cdc.slots import behind
 from pipeline.config import PipelineConfig
 from pipeline.errors import (
     ConfigError,
@@ -248,8 +248,8 @@ class TableRecovery(Runbook):
             return {"not_compared": why}
         with self._connect() as live:
             if applied["changed"] and "end" in applied:
-                end, slot = Lsn.parse(applied["end"]), self.config.cdc.slot
-                wait_until("events", lambda: behind(live, slot, end), within=DELIVERED)
+                end = Lsn.parse(applied["end"])
+                wait_until("events", delivery(self.config, live, end), within=DELIVERED)
         recovery = self.journal.recovery
         found = reconcile(
             self.config,
