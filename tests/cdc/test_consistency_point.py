@@ -4,6 +4,7 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+from psycopg import sql
 
 from fixtures.stacks.protocol import Stack
 from pipeline.cdc.delivered import delivery
@@ -14,7 +15,7 @@ from pipeline.store import FolderStore
 from tests.cdc.source import captured
 
 pytestmark = pytest.mark.stack
-SOON = timedelta(seconds=2)
+SOON = timedelta(seconds=1)
 
 
 def test_an_archive_ends_behind_what_the_connector_has_delivered(stack: Stack) -> None:
@@ -51,8 +52,11 @@ def test_the_last_transaction_of_an_idle_source_is_delivered_though_never_confir
     silent = {"heartbeat.interval.ms": "0"}
     rows = "SELECT generate_series(1, 10)"
     with captured(stack, "silent", "id int PRIMARY KEY", rows, settings=silent) as source:
-        for change in ("SELECT generate_series(11, 20)", "SELECT generate_series(21, 30)"):
-            source.run(f"INSERT INTO {{}} {change}")
+        source.run("INSERT INTO {} SELECT generate_series(11, 20)")
+        into = sql.SQL("COPY {} FROM STDIN").format(source.identifier)
+        with source.connection.cursor() as cursor, cursor.copy(into) as copy:
+            for number in range(21, 31):  # all of one position
+                copy.write_row([number])
         told = consistency.reach(source.config, lambda _: None)
         assert told["caught_up"] is True, told
         assert told["stored_until"] == told["point"]["lsn"]

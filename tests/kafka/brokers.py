@@ -43,10 +43,16 @@ def listening(
 def pair() -> Iterator[tuple[str, KafkaServer]]:
     """Two brokers; yields their addresses, and the second one, which may be killed.
 
-    The first is the controller as well. Who dies is fenced after three seconds.
+    The first is the controller as well. Who dies is fenced after three seconds. Groups and
+    transactions outlive either.
     """
     with _Room() as room:
-        soon = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
+        soon = {
+            "broker.session.timeout.ms": "3000",
+            "broker.heartbeat.interval.ms": "500",
+            "offsets.topic.replication.factor": "2",
+            "transaction.state.log.replication.factor": "2",
+        }
         one, two = room.address(), room.address()
         room.start("kafka-1", one, soon)
         alone = {

@@ -23,7 +23,7 @@ def limited(kafka: KafkaConfig, **limits: float) -> Iterator[None]:
             yield
         finally:
             _alter(reader, limits, remove=True)
-            assert everything(reader)["quotas"] == before
+            wait_until("quotas as before", lambda: _other(reader, before), within=topics.WITHIN)
 
 
 def _alter(reader: RawReader, limits: dict[str, float], *, remove: bool) -> None:
@@ -39,6 +39,11 @@ def _alter(reader: RawReader, limits: dict[str, float], *, remove: bool) -> None
     )
     (told,) = reader.ask(request).entries
     assert not told.error_code, told.error_message
+
+
+def _other(reader: RawReader, before: object) -> str | None:
+    quotas = everything(reader)["quotas"]
+    return None if quotas == before else f"{quotas}"
 
 
 def _unset(reader: RawReader, limits: dict[str, float]) -> str | None:
