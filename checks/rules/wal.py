@@ -14,7 +14,7 @@ from fixtures.faults import files
 from fixtures.faults.wal import flip_record_bit
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import StoreError
-from pipeline.postgres.lsn import PAGE_SIZE, Lsn, parse_segment, segment_name
+from pipeline.postgres.lsn import PAGE_SIZE, Lsn, parse_segment, segment_name, segment_start
 from pipeline.postgres.timelines import lineage
 from pipeline.postgres.waldump import Reading
 
@@ -192,8 +192,10 @@ def records_readable(archive: WalArchive) -> Iterator[Observation]:
                 break
             sound.pop(name, None)
             yield Observation(name, f"readable up to {end.lsn}: {end.reason}")
-            behind = parse_segment(name, archive.segment_size).start + archive.segment_size
-            position = Lsn(behind)
+            # at least one segment further: what cannot be read at all ends where nothing began
+            told = parse_segment(name, archive.segment_size).start
+            here = segment_start(position, archive.segment_size)
+            position = Lsn(max(told, here) + archive.segment_size)
     for name in sound:
         yield Observation(name, None)
 
