@@ -143,7 +143,7 @@ def no_hanging_transaction(live: LiveTopics) -> Iterator[Observation]:
 @no_hanging_transaction.detects
 def transaction_left_open(scratch: Scratch[LiveTopics], rng: Random) -> Damage:
     """Its producer is gone, and the coordinator does not know of it."""
-    return _hang(scratch, rng.randrange(1, 9)).told_as("has written nothing since")
+    return _hang(scratch, rng.randrange(1, 9)).told_as("hangs: no coordinator knows")
 
 
 @no_hanging_transaction.detects
@@ -154,7 +154,7 @@ def open_before_many_others(scratch: Scratch[LiveTopics], rng: Random) -> Damage
     for _ in range(rng.randrange(1, 30)):
         plain.produce(archived_name(scratch, TRANSACTIONAL), b"behind it", "key", partition=0)
     flush(plain)
-    return damage.told_as("has written nothing since")
+    return damage.told_as("hangs: no coordinator knows")
 
 
 def _hang(scratch: Scratch[LiveTopics], count: int) -> Damage:

@@ -124,7 +124,7 @@ def partition_left_out(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     return Damage(
         f"{PLAIN}: partitions",
         f"partition 0 is in no list ({rng.random():.3f})",
-        says="expected all from 0 on",
+        says="all from 0 on",
     )
 
 

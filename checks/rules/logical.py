@@ -270,5 +270,5 @@ def schema_alone_since(scratch: Scratch[BackupRepository], rng: Random) -> Damag
     backup = backups.latest_logical(scratch)
     backups.change_fact(scratch, "scope", scope, backup)
     return Damage(
-        logical.KIND, f"its only set is of: {scope}", says="there is none of a whole database"
+        logical.KIND, f"its only set is of: {scope}", says="there is none"
     )

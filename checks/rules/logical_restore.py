@@ -252,7 +252,7 @@ def sequence_behind_its_column(scratch: Scratch[LogicalRestore], rng: Random) ->
     number = rng.randrange(1, 100)
     restart = sql.SQL("select setval('shop.orders_id_seq', {})").format(number)
     sources.logical_backup_after(scratch, restart)
-    return Damage("shop.orders_id_seq", f"it was set back to {number}", says="it stands at")
+    return Damage("shop.orders_id_seq", f"it was set back to {number}", says="it would give")
 
 
 @restores_its_rules.detects

@@ -192,7 +192,7 @@ def sequence_set_back(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
     number = rng.randrange(1, 100)
     restart = sql.SQL("select setval('shop.orders_id_seq', {})").format(number)
     sources.base_backup_after(scratch, restart)
-    return Damage("shop.orders_id_seq", f"it was set back to {number}", says="it stands at")
+    return Damage("shop.orders_id_seq", f"it was set back to {number}", says="it would give")
 
 
 @sequences_ahead.detects
@@ -201,7 +201,7 @@ def rows_beyond_the_sequence(scratch: Scratch[TrialRestore], rng: Random) -> Dam
     number = rng.randrange(100_000, 900_000)
     insert = "insert into shop.orders overriding system value values ({}, 1, 'loaded')"
     sources.base_backup_after(scratch, sql.SQL(insert).format(number))
-    return Damage("shop.orders_id_seq", f"an order has number {number}", says="it stands at")
+    return Damage("shop.orders_id_seq", f"an order has number {number}", says="it would give")
 
 
 @sequences_ahead.detects

@@ -222,7 +222,7 @@ def end_of_segment_lost(scratch: Scratch[WalArchive], rng: Random) -> Damage:
 def whole_segment_of_another_server(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """Another server archives into this repository; its sound neighbours must not be blamed."""
     done = segment_of_another_server(scratch, rng)
-    return replace(done, subject=Path(done.subject).name)
+    return replace(done, subject=Path(done.subject).name, says="is of the server with")
 
 
 @records_readable.detects
