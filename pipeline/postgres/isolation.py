@@ -90,6 +90,7 @@ _SINCE = {
     },
     18: {"io_method": "worker", "max_active_replication_origins": "1000"},
 }
+_WAL_SIZES = {"min_wal_size": 80, "max_wal_size": 1024}
 _ROOM = {"max_connections": 20, "max_worker_processes": 8}
 # what WAL says of its server: less than that ends a replay (manual, 26.4.3), and promotion with
 # other values would forget what was kept (commit timestamps)
@@ -170,7 +171,10 @@ def required(server: LocalServer) -> dict[str, str]:
     """
     told = control_data(server.data, server.tools)
     found = {name: told[line] for name, line in _CONTROLLED.items()}
-    return found | {name: str(max(least, int(found[name]))) for name, least in _ROOM.items()}
+    found |= {name: str(max(least, int(found[name]))) for name, least in _ROOM.items()}
+    # no server starts with less than two segments in either, which may be of 1 GB (xlog.c)
+    segments = 2 * int(told["Bytes per WAL segment"]) >> 20
+    return found | {name: f"{max(least, segments)}MB" for name, least in _WAL_SIZES.items()}
 
 
 def _keeping_tablespaces(data: Path) -> dict[str, str]:
