@@ -31,6 +31,11 @@ SETTINGS: dict[str, str] = {
 }
 # guards against DDL are event triggers; for superusers only
 UNGUARDED = {"session_replication_role": "replica"}
+# for a session whose changes must set off other triggers; older servers than 17 have no such word
+NO_EVENT_TRIGGERS = """
+    SELECT set_config(name, 'off', false) FROM pg_settings
+     WHERE name = 'event_triggers' AND current_setting('is_superuser') = 'on'
+"""
 _TRANSACTION_TIMEOUT = 170_000  # server_version_num
 ENCODING = "UTF8"  # a server without conversion (SQL_ASCII) would name its own, and give bytes
 

@@ -29,7 +29,7 @@ from pipeline.postgres.relations import (
 )
 from pipeline.postgres.rewind import Rewound
 from pipeline.postgres.tools import Tools, address
-from pipeline.session import environment, options
+from pipeline.session import UNGUARDED, environment, options
 from pipeline.wait import wait_until
 
 PREFIX = "pipeline_restore_"
@@ -198,7 +198,9 @@ class Staging:
                 *("--exit-on-error", "--single-transaction"),
                 *(*address(postgres), f"--dbname={postgres.dbname}", str(dump)),
                 # the words that are looked for below are those of no other language
-                env=environment(postgres, {"lock_timeout": PATIENCE, "lc_messages": "C"}),
+                env=environment(
+                    postgres, UNGUARDED | {"lock_timeout": PATIENCE, "lc_messages": "C"}
+                ),
             )
         except ToolError as error:
             if "lock timeout" in error.output:

@@ -271,7 +271,9 @@ class TableRecovery(Runbook):
     def _connect(self) -> psycopg.Connection[Any]:
         postgres = self.config.postgres
         name = f"pipeline {self.journal.recovery}"
-        return session.connect(postgres, application_name=name, autocommit=True)
+        connection = session.connect(postgres, application_name=name, autocommit=True)
+        connection.execute(session.NO_EVENT_TRIGGERS)
+        return connection
 
     def _topic_ends(self, copied: Copied) -> dict[str, Any]:
         """Where the topics of tables end whose every row must have an event from now on.

@@ -68,6 +68,51 @@ insert into papers
 select lo_put(scan, 10000, 'behind a hole') from papers where id = 1;
 """
 
+# values that some type spells, compares or keeps in a way of its own
+MORE = """
+create type pair as (a int, "B c" text);
+create table extremes (
+    id int primary key, fixed char(8), code "char", word name, exact numeric,
+    bounded numeric(5, -2), f float8, r real, day date, at timestamp, moment timestamptz,
+    clock timetz, took interval, bits bit varying, raw bytea, host inet, uid uuid, doc json,
+    facts jsonb, path jsonpath, spot point, area polygon, words tsvector, spans int4multirange,
+    nested int[][], pairs pair[], at_lsn pg_lsn, ids oid, moneyed money, gone int, "select" int,
+    "ﬁ" text collate "C");
+alter table extremes drop column gone;
+insert into extremes values
+    (1, 'ab', 'x', 'word', 'NaN', 12345, 'NaN', '-0', 'infinity', '-infinity', 'infinity',
+     '24:00:00-15:59', '-178000000 years', '1', '\\x00ff', '::1/64', gen_random_uuid(),
+     '{"a": 1, "a": 2}', '{"a": 1e400}', '$.a[*] ? (@ > 1)', '(1,-0)', '((0,0),(1,1),(1,0))',
+     'a:1A fat', '{[1,3),[5,)}', '[0:1][-1:0]={{1,2},{3,null}}', array[(null, '')::pair, null],
+     'FFFFFFFF/FFFFFFFF', 4294967295, '-92233720368547758.08', 1, ''),
+    (2, '', '', '', 'Infinity', -99, '-Infinity', 'Infinity', '4713-01-01 BC', '294276-12-31',
+     '4714-11-24 00:00:00Z BC', '00:00+15:59', '1 mon -1 day 00:00:00.000001', '', '', '0.0.0.0/0',
+     null, ' [ 1 ] ', 'null', 'strict $', '(1e308,5e-324)', '((0,0))', '', '{}', '{}', '{}', '0/0',
+     0, 0, null, E'\t\\N\r\n'),
+    (3, null, null, null, 1e-16383 + 1e131071, null, 5e-324, 1e-45, null, null, null, null, null,
+     null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+     null, null, '\\.');
+alter table extremes add later int not null default 7;
+create table booked (room int, during tsrange,
+    exclude using gist (during with &&) where (room > 0));
+insert into booked select 1, tsrange(d, d + '1 h')
+    from generate_series(timestamp '2025-01-01', '2025-01-05', '1 d') d;
+create table tree (id int primary key, parent int references tree deferrable initially deferred);
+insert into tree values (1, 2), (2, 1);
+create statistics "of Things" (dependencies) on id, later from extremes;
+create collation "Näher" (locale = 'C');
+create table sorted (word text collate "Näher" primary key);
+insert into sorted values ('Zebra'), ('äther'), ('Apfel'), ('ß');
+create rule "No Change" as on delete to sorted do instead nothing;
+create function noted() returns trigger language plpgsql as 'begin return null; end';
+create trigger "Never" before insert on booked for each row execute function noted();
+alter table booked disable trigger "Never";
+create procedure "Run It"(inout n int) language plpgsql as 'begin n := n + 1; end';
+create aggregate "Sum Up"(int) (sfunc = int4pl, stype = int, initcond = '0');
+create operator public.=~= (leftarg = text, rightarg = text, function = texteq);
+alter table "Order Items" alter "Key" set storage external, alter parts set statistics 500;
+"""
+
 # the index needs a search path that nothing but the application has
 UNQUALIFIED = """
 create function "Shop Élan".shortened(text) returns text immutable

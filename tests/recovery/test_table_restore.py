@@ -8,11 +8,13 @@ from typer.testing import CliRunner
 
 from fixtures.stacks import toml
 from fixtures.stacks.native import NativeStack
+from fixtures.stacks.versions import since
 from pipeline.cli import app
 from pipeline.errors import ConfigError, ObjectMissing, RestoreError
 from pipeline.postgres import logical
 from pipeline.repository import Repository
 from pipeline.store import FolderStore
+from tests.recovery.awkward import GUARD, UNGUARD
 from tests.recovery.orchard import STAGED, Orchard
 
 VIEW = "view public.tall"
@@ -270,6 +272,18 @@ def test_unique_values_that_went_from_row_to_row_go_back(orchard: Orchard) -> No
     assert orchard.everything() == before
     assert orchard.definition() == definition
     orchard.run("drop function noted cascade")
+
+
+def test_a_guard_against_ddl_is_no_obstacle(orchard: Orchard) -> None:
+    since(17, "a session without event triggers")
+    before = orchard.everything()
+    target = orchard.damage("drop table plain; delete from fruits where no < 50")
+    orchard.run(GUARD)
+    try:
+        orchard.recovery(target, "plain", "fruits").run()
+    finally:
+        orchard.run(UNGUARD, "drop function no_ddl")
+    assert orchard.everything() == before
 
 
 def test_tables_of_a_schema_that_is_gone_come_back_with_it(orchard: Orchard) -> None:
