@@ -130,13 +130,19 @@ class Shaped:
             f"archived {name}", lambda: None if archived.exists() else "not yet", within=SOON
         )
 
-    def dump(self, *options: str, dbname: str | None = None) -> str:
-        """Everything that pg_dump has to say of a database."""
+    def everything(self) -> dict[str, str]:
+        """What each database holds."""
+        names = self.run("select array_agg(datname order by 1) from pg_database where datallowconn")
+        return {name: self.dump(name) for name in names}
+
+    def dump(self, dbname: str | None = None) -> str:
+        """Everything that pg_dump has to say of a database, but for rows that no WAL has."""
         postgres = self.config.postgres
         told = self.tools.run(
             "pg_dump",
             *(f"--host={postgres.host}", f"--port={postgres.port}", f"--username={postgres.user}"),
-            *options,
+            f"--encoding={self.run('show server_encoding', dbname=dbname)}",
+            "--no-unlogged-table-data",
             dbname or postgres.dbname,
             env=environment(postgres),
         )
@@ -159,7 +165,7 @@ def launched(shape: Shape) -> Iterator[Shaped]:
             made = Shaped(shape, run.folder, _configured(shape, run.folder, ports, socket, user))
             _initialised(made, socket)
             made.server.start(_started_by(made))
-            made.run(shape.schema)
+            _filled(made)
             yield made
     finally:
         run.end()
@@ -206,6 +212,18 @@ def _password(folder: Path) -> Path:
     file.write_text(secrets.token_urlsafe(24))
     file.chmod(0o644)  # initdb reads it as the server's owner
     return file
+
+
+def _filled(made: Shaped) -> None:
+    for name in made.shape.tablespaces:
+        place = made.folder / "volume" / name
+        place.mkdir()
+        made.tools.own(place)
+        made.run(f"create tablespace \"{name}\" location '{place}'")
+    for name, schema in made.shape.databases.items():
+        made.run(f"create database \"{name}\" encoding 'SQL_ASCII' locale 'C' template template0")
+        made.run(f"select 1; {schema}", dbname=name)
+    made.run(made.shape.schema)
 
 
 def _initialised(made: Shaped, socket: Path) -> None:

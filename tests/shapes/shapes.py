@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.packages import INSTALLED
+from tests.recovery import awkward
 
 NOTES = """
 create table notes (id bigint generated always as identity primary key, note text);
@@ -13,6 +14,20 @@ insert into notes (note) select 'kept ' || n from generate_series(1, 300) n;
 
 CHECKSUMS = ("--data-checksums",)
 PLAIN = ("--encoding=UTF8", "--locale=C")
+UNCHECKED = ("--no-data-checksums",)
+ICU = ("--encoding=UTF8", "--locale=C", "--locale-provider=icu", "--icu-locale=de")
+ELSEWHERE = """
+create table far (id int primary key, body text) tablespace "Fast Disk";
+insert into far select n, repeat(md5(n::text), 20) from generate_series(1, 300) n;
+"""
+FOR_EVERYBODY = "".join(
+    f"alter role all set {name} = '{value}';\n" for name, value in awkward.FOR_EVERYBODY.items()
+)
+BYTES = """
+create table letters (id int primary key, word text);
+insert into letters select 1, convert_from('\\xe4f6'::bytea, 'SQL_ASCII');
+insert into letters values (2, 'größer'), (3, 'plain');
+"""
 
 
 @dataclass(frozen=True)
@@ -29,6 +44,8 @@ class Shape:
     settings: Mapping[str, str] = field(default_factory=dict)
     programs: Path | None = None
     arranged: bool = False
+    tablespaces: Sequence[str] = ()
+    databases: Mapping[str, str] = field(default_factory=dict)
     schema: str = NOTES
     table: str = "public.notes"
     found: str = "public.notes"
@@ -46,10 +63,31 @@ _DEBIAN = {
 }
 
 SHAPES = (
-    Shape("plain"),
+    Shape(
+        "awkward",
+        schema=awkward.SCHEMA + awkward.MORE + FOR_EVERYBODY + awkward.GUARD,
+        settings={"max_prepared_transactions": "5"},
+        alarms=("postgres.every-table-is-logged",),
+        table='"Shop Élan"."Order Items"',
+        found="Shop Élan.Order Items",
+    ),
+    Shape(
+        "unusual",
+        initdb=(*CHECKSUMS, "--wal-segsize=1", *PLAIN),
+        settings={"track_commit_timestamp": "on"},
+        schema=NOTES + ELSEWHERE,
+        tablespaces=("Fast Disk",),
+        databases={"Übrige Daten": BYTES, "empty": ""},
+    ),
+    Shape(
+        "large segments",
+        initdb=("--wal-segsize=64", "--encoding=SQL_ASCII", "--locale=C", *UNCHECKED),
+        schema=NOTES,
+        alarms=("base.page-checksums", "postgres.page-checksums-hold"),
+    ),
     Shape("arranged", arranged=True, settings=_DEBIAN),
     *(
-        [Shape("arranged-15", arranged=True, settings=_DEBIAN, programs=INSTALLED)]
+        [Shape("arranged-15", (*CHECKSUMS, *ICU), _DEBIAN, programs=INSTALLED, arranged=True)]
         if INSTALLED.is_dir()
         else []
     ),
