@@ -17,7 +17,7 @@ from pipeline.errors import (
 )
 from pipeline.postgres.lsn import Lsn, as_record_end
 from pipeline.postgres.receiver import EXPECTED_END, ExpectedEnd
-from pipeline.session import connect
+from pipeline.session import NO_EVENT_TRIGGERS, connect
 from pipeline.wait import wait_until
 
 RECEIVED = timedelta(seconds=5)
@@ -40,6 +40,7 @@ def answering(postgres: PostgresConfig, log: Path | None = None) -> psycopg.Conn
 
     what = "connection to the opened server"
     wait_until(what, answers, within=timedelta(seconds=60), log=log)
+    found[0].execute(NO_EVENT_TRIGGERS)
     return found[0]
 
 

@@ -21,6 +21,7 @@ from checks.rules import CATALOGUE
 from fixtures import cache
 from fixtures.scratch import Material
 from fixtures.stacks.artifacts import installed
+from fixtures.stacks.artifacts_postgres import major_of
 from fixtures.stacks.layout import lend_wal_command, lent_wal_command
 from fixtures.stacks.ports import Ports
 from fixtures.stacks.runs import Run
@@ -66,6 +67,11 @@ class Shaped:
         data = self.config.postgres.data
         assert data is not None
         return LocalServer(data.resolve(), self.tools, self.folder / "postgres.log")
+
+    @property
+    def major(self) -> int:
+        assert self.config.postgres.bin is not None
+        return major_of(self.config.postgres.bin.parent)
 
     @property
     def toml(self) -> Path:
@@ -235,6 +241,10 @@ def _initialised(made: Shaped, socket: Path) -> None:
     account = [f"--username={postgres.user}", "--no-sync"]
     if postgres.password_file is not None:
         account += ["--auth=scram-sha-256", f"--pwfile={postgres.password_file}"]
+    if made.shape.checksums:
+        account += ["--data-checksums"]
+    elif made.major >= 18:  # before, they are off unless asked for
+        account += ["--no-data-checksums"]
     made.tools.run("initdb", *account, *made.shape.initdb, f"--pgdata={data}")
     settings = {
         **archiving.settings(made.config),

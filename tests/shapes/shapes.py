@@ -12,9 +12,7 @@ create table notes (id bigint generated always as identity primary key, note tex
 insert into notes (note) select 'kept ' || n from generate_series(1, 300) n;
 """
 
-CHECKSUMS = ("--data-checksums",)
 PLAIN = ("--encoding=UTF8", "--locale=C")
-UNCHECKED = ("--no-data-checksums",)
 ICU = ("--encoding=UTF8", "--locale=C", "--locale-provider=icu", "--icu-locale=de")
 ELSEWHERE = """
 create table far (id int primary key, body text) tablespace "Fast Disk";
@@ -40,7 +38,8 @@ class Shape:
     """
 
     name: str
-    initdb: Sequence[str] = (*CHECKSUMS, *PLAIN)
+    initdb: Sequence[str] = PLAIN
+    checksums: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
     programs: Path | None = None
     arranged: bool = False
@@ -73,7 +72,7 @@ SHAPES = (
     ),
     Shape(
         "unusual",
-        initdb=(*CHECKSUMS, "--wal-segsize=1", *PLAIN),
+        initdb=("--wal-segsize=1", *PLAIN),
         settings={"track_commit_timestamp": "on"},
         schema=NOTES + ELSEWHERE,
         tablespaces=("Fast Disk",),
@@ -81,13 +80,14 @@ SHAPES = (
     ),
     Shape(
         "large segments",
-        initdb=("--wal-segsize=64", "--encoding=SQL_ASCII", "--locale=C", *UNCHECKED),
+        initdb=("--wal-segsize=64", "--encoding=SQL_ASCII", "--locale=C"),
+        checksums=False,
         schema=NOTES,
         alarms=("base.page-checksums", "postgres.page-checksums-hold"),
     ),
     Shape("arranged", arranged=True, settings=_DEBIAN),
     *(
-        [Shape("arranged-15", (*CHECKSUMS, *ICU), _DEBIAN, programs=INSTALLED, arranged=True)]
+        [Shape("arranged-15", ICU, settings=_DEBIAN, programs=INSTALLED, arranged=True)]
         if INSTALLED.is_dir()
         else []
     ),
