@@ -181,7 +181,7 @@ def launched(shape: Shape) -> Iterator[Shaped]:
 def _configured(
     shape: Shape, folder: Path, ports: Ports, socket: Path, user: str | None
 ) -> PipelineConfig:
-    """Write pipeline.toml as an operator would, without a password."""
+    """Write pipeline.toml as an operator would; the password is in a file, where there is one."""
     config = PipelineConfig.model_construct(
         postgres=PostgresConfig(
             host=str(socket) if shape.arranged else "127.0.0.1",

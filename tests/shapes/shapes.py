@@ -32,9 +32,10 @@ insert into letters values (2, 'größer'), (3, 'plain');
 class Shape:
     """What differs from a server as initdb makes it.
 
-    `table` is the one that is lost, and `found` its name where no quotes are asked for. A server
-    is `arranged` lies as Debian's do: its configuration in a folder of its own, its data behind
-    a link, and nobody gets in but by a socket, as the account that he is.
+    `table` is the one that is lost, and `found` its name where no quotes are asked for. `databases`
+    are others with their schema, which convert nothing (SQL_ASCII). `alarms` are the checks that
+    rightly fail. A server that is `arranged` lies as Debian's do: its configuration in a folder of
+    its own, and nobody gets in but by a socket, as the account that he is.
     """
 
     name: str
