@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, ObjectMissing, RestoreError
 from pipeline.postgres import logical
 from pipeline.repository import Repository
 from pipeline.store import FolderStore
-from tests.recovery.awkward import GUARD, UNGUARD
+from tests.recovery.awkward import GUARD
 from tests.recovery.orchard import STAGED, Orchard
 
 VIEW = "view public.tall"
@@ -282,7 +282,7 @@ def test_a_guard_against_ddl_is_no_obstacle(orchard: Orchard) -> None:
     try:
         orchard.recovery(target, "plain", "fruits").run()
     finally:
-        orchard.run(UNGUARD, "drop function no_ddl")
+        orchard.run("drop event trigger guard", "drop function no_ddl")
     assert orchard.everything() == before
 
 
