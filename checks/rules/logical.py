@@ -269,6 +269,4 @@ def schema_alone_since(scratch: Scratch[BackupRepository], rng: Random) -> Damag
     scope = rng.choice(("database, schema only", "tables"))
     backup = backups.latest_logical(scratch)
     backups.change_fact(scratch, "scope", scope, backup)
-    return Damage(
-        logical.KIND, f"its only set is of: {scope}", says="there is none"
-    )
+    return Damage(logical.KIND, f"its only set is of: {scope}", says="there is none")
