@@ -8,11 +8,11 @@ from functools import partial
 from bench.contest import Contest
 from bench.measure import Series, aim, cold, interleaved, processor_seconds, series, table, timed
 from bench.peers import Peer
-from pipeline.durable import Unfinished
-from pipeline.postgres import base_backup
-from pipeline.repository import Repository
-from pipeline.store import FolderStore, StoredObject
-from pipeline.verification.verify import Verification, verify
+from pipeline.keeping.verify import Verification, verify
+from pipeline.postgres.base import base_backup
+from pipeline.repository.durable import Unfinished
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore, StoredObject
 
 PLAIN = "pg_basebackup"
 DIGEST = "--manifest-checksums=SHA256"

@@ -17,11 +17,11 @@ from bench.packages import Programs
 from fixtures.stacks.artifacts import shell_python
 from fixtures.stacks.ports import Ports
 from fixtures.stacks.reaper import kill_inside
-from pipeline import marker
 from pipeline.config import PipelineConfig, PostgresConfig, RepositoryConfig
-from pipeline.postgres import wal_command
-from pipeline.postgres.server import LocalServer
-from pipeline.postgres.tools import Tools, owner
+from pipeline.postgres.server.server import LocalServer
+from pipeline.postgres.server.tools import Tools, owner
+from pipeline.postgres.wal import wal_command
+from pipeline.repository import marker
 from pipeline.wait import wait_until
 
 SOON, LONG = timedelta(seconds=60), timedelta(minutes=10)

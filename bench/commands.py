@@ -7,7 +7,7 @@ from functools import partial
 
 from bench.contest import Contest
 from bench.measure import interleaved, table, timed
-from pipeline.postgres import archiving
+from pipeline.postgres.wal import archiving
 
 WAITING = 16
 """Segments that a server has to hand over at once."""

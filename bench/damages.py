@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bench.scenes import Scene
 from bench.sides import Change, Side
-from pipeline.postgres.lsn import PAGE_SIZE
+from pipeline.postgres.wal.lsn import PAGE_SIZE
 
 Inject = Callable[[Scene, Side], None]
 

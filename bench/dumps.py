@@ -19,7 +19,7 @@ from checks import rules
 from checks.subjects import BackupRepository, LogicalBackup
 from fixtures.faults import backups, dumps
 from fixtures.scratch import Scratch
-from pipeline.postgres import logical
+from pipeline.postgres.logical import logical
 
 LIST, RESTORE = "`pg_restore --list`", "`pg_restore`"
 Edit = Callable[[bytes], bytes]

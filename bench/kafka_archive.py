@@ -28,9 +28,9 @@ from fixtures.stacks.artifacts import Artifacts
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 from pipeline.config import KafkaConfig, PipelineConfig
-from pipeline.kafka import archive
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.archive import archive
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 
 ROOT = Path(__file__).parents[1]
 REPORTS, DOCUMENT = ROOT / "reports", ROOT / "docs" / "benchmarks.md"

@@ -24,10 +24,11 @@ from fixtures.stacks.artifacts import Artifacts
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 from pipeline.config import PipelineConfig
-from pipeline.kafka import archive, replay, replay_journal, replay_wish
-from pipeline.kafka.topics import admin
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.archive import archive
+from pipeline.kafka.cluster.topics import admin
+from pipeline.kafka.replay import replay, replay_journal, replay_wish
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 
 REPORTS = Path(__file__).parents[1] / "reports"
 _SENT = re.compile(r"records sent, ([\d.]+) records/sec")

@@ -17,10 +17,10 @@ from fixtures.material import receiver_speaks
 from fixtures.scratch import Scratch
 from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError
-from pipeline.postgres.amcheck import amcheck
-from pipeline.postgres.base_backup import KIND
-from pipeline.repository import MANIFEST, Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base.base_backup import KIND
+from pipeline.postgres.server.amcheck import amcheck
+from pipeline.repository.sets import MANIFEST, Repository
+from pipeline.repository.store import FolderStore
 
 
 class OurSide(Ours):

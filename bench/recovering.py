@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from pipeline import config as configuration
-from pipeline.postgres.targets import Target
-from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
-from pipeline.recovery.runbook import Facts
+from pipeline.postgres.replay.targets import Target
+from pipeline.runbooks.point_in_time import PointInTimeRecovery, new_recovery
+from pipeline.runbooks.runbook import Facts
 
 
 def main(toml: Path, into: Path, port: int) -> None:

@@ -9,7 +9,7 @@ import psycopg
 from bench.contest import Contest
 from bench.measure import Series, aim, cold, interleaved, series, table
 from bench.peers import Peer
-from pipeline.postgres import archiving
+from pipeline.postgres.wal import archiving
 
 Found = dict[str, Series]
 

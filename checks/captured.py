@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from checks import transforms
-from pipeline.cdc.slots import PLUGIN
 from pipeline.config import PipelineConfig
+from pipeline.postgres.replication.slots import PLUGIN
 
 Settings = Mapping[str, str]
 

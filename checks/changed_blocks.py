@@ -15,10 +15,10 @@ from checks.contents import files_in
 from checks.increments import header_of, refuse_unread
 from checks.pages import SEGMENT_BLOCKS, changed_file
 from pipeline.errors import BackupError
-from pipeline.postgres import server_manifest
-from pipeline.postgres.base_backup import archives
-from pipeline.postgres.waldump import Record
-from pipeline.repository import BackupSet
+from pipeline.postgres.base import server_manifest
+from pipeline.postgres.base.base_backup import archives
+from pipeline.postgres.history.waldump import Record
+from pipeline.repository.sets import BackupSet
 
 _REFERENCE = re.compile(rb"blkref #\d+: rel (\d+)/(\d+)/(\d+)(?: fork (\w+))? blk (\d+)")
 _TRUNCATE = re.compile(rb"(\S+) to (\d+) blocks")

@@ -16,7 +16,7 @@ from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import CLASS, DEFAULTS, own_connectors
 from pipeline.cdc.topics import end_offsets
 from pipeline.config import PipelineConfig
-from pipeline.recovery.reconnect import published
+from pipeline.runbooks.reconnect import published
 
 GLANCE = timedelta(seconds=5)  # a rebalance is waited out; a worker that is away is UNKNOWN soon
 HISTORY = History("of the server", 0)

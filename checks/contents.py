@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict
 from checks.increments import IncrementWalk
 from checks.pages import PageReport, PageWalk, changed_file, first_block
 from fixtures import cache
-from pipeline.postgres import server_manifest
-from pipeline.postgres.base_backup import ARCHIVE, tablespace_of
-from pipeline.postgres.lsn import LONG_PAGE_HEADER, Lsn
-from pipeline.repository import BackupSet
-from pipeline.store import HashedStream, StoredObject, chunks_of
+from pipeline.postgres.base import server_manifest
+from pipeline.postgres.base.base_backup import ARCHIVE, tablespace_of
+from pipeline.postgres.wal.lsn import LONG_PAGE_HEADER, Lsn
+from pipeline.repository.sets import BackupSet
+from pipeline.repository.store import HashedStream, StoredObject, chunks_of
 
 KEPT = (
     *("backup_manifest", "backup_label", "tablespace_map", "PG_VERSION", "global/pg_control"),

@@ -15,9 +15,9 @@ from kafka.protocol.admin import (
     ListTransactionsRequest,
 )
 
-from pipeline.kafka.momentary import ask_again
-from pipeline.kafka.place import Place
-from pipeline.kafka.raw import RawReader
+from pipeline.kafka.cluster.momentary import ask_again
+from pipeline.kafka.cluster.raw import RawReader
+from pipeline.kafka.log.place import Place
 
 GRACE = timedelta(minutes=1)
 """How much later than its timeout a coordinator may end a transaction: it looks every 10 s."""

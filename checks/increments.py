@@ -14,10 +14,10 @@ from typing import IO, NamedTuple, Self
 
 from checks.pages import SEGMENT_BLOCKS, PageReport, PageTrouble, PageWalk, changed_file
 from pipeline.errors import BackupError
-from pipeline.postgres.file_list import FileList
-from pipeline.postgres.lsn import PAGE_SIZE
-from pipeline.postgres.server_manifest import NAME
-from pipeline.repository import BackupSet
+from pipeline.postgres.base.file_list import FileList
+from pipeline.postgres.base.server_manifest import NAME
+from pipeline.postgres.wal.lsn import PAGE_SIZE
+from pipeline.repository.sets import BackupSet
 
 _MAGIC = 0xD3AE1F0D
 _HEADER = struct.Struct("=III")

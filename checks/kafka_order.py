@@ -6,7 +6,7 @@ whoever removes, repeats or moves one, and makes the offsets follow, leaves one 
 
 from collections.abc import Iterator
 
-from pipeline.kafka.batches import Batch
+from pipeline.kafka.log.batches import Batch
 
 _ROUND = 0x7FFFFFFF
 """Behind it sequences begin at 0 again."""

@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 from checks.kafka_records import fields
 from pipeline.errors import BackupError
-from pipeline.kafka import segments
-from pipeline.kafka.batches import Batch, marker, walk
-from pipeline.kafka.gaps import Aborted
-from pipeline.kafka.place import Place
-from pipeline.kafka.raw import RawReader
-from pipeline.kafka.records import Record, unpacked
-from pipeline.kafka.segments import Index, Segment
-from pipeline.kafka.topics import Extent
-from pipeline.store import Store
+from pipeline.kafka.archive import segments
+from pipeline.kafka.archive.segments import Index, Segment
+from pipeline.kafka.cluster.raw import RawReader
+from pipeline.kafka.cluster.topics import Extent
+from pipeline.kafka.log.batches import Batch, marker, walk
+from pipeline.kafka.log.gaps import Aborted
+from pipeline.kafka.log.place import Place
+from pipeline.kafka.log.records import Record, unpacked
+from pipeline.repository.store import Store
 
 Held = tuple[Batch, memoryview]
 _CLEANED = 0x47

@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict
 from checks.kafka_order import Order
 from fixtures import cache
 from pipeline.errors import BackupError, ObjectMissing
-from pipeline.kafka import segments
-from pipeline.kafka.account import Account, Content
-from pipeline.kafka.batches import Batch, check_crc, walk
-from pipeline.kafka.reading import inventory
-from pipeline.kafka.segments import Index, Segment
-from pipeline.repository import BackupSet
-from pipeline.store import HashedStream, Store
+from pipeline.kafka.archive import segments
+from pipeline.kafka.archive.reading import inventory
+from pipeline.kafka.archive.segments import Index, Segment
+from pipeline.kafka.log.account import Account, Content
+from pipeline.kafka.log.batches import Batch, check_crc, walk
+from pipeline.repository.sets import BackupSet
+from pipeline.repository.store import HashedStream, Store
 
 NOTES = "topics.json"
 KNOWN_BITS = 0x7F

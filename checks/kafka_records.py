@@ -6,10 +6,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from pipeline.kafka.batches import walk
-from pipeline.kafka.gaps import Reason
-from pipeline.kafka.reading import Archived
-from pipeline.kafka.records import Record, unpacked, varint
+from pipeline.kafka.archive.reading import Archived
+from pipeline.kafka.log.batches import walk
+from pipeline.kafka.log.gaps import Reason
+from pipeline.kafka.log.records import Record, unpacked, varint
 
 _LENGTH = struct.Struct(">i")
 
@@ -36,7 +36,7 @@ def fields(body: bytes) -> Fields:
 
 
 def fingerprint(body: bytes) -> str:
-    """The digest that a backup of groups notes of a record (pipeline.kafka.surroundings)."""
+    """The digest that a backup of groups notes of a record (pipeline.kafka.groups.surroundings)."""
     digest, of = hashlib.sha256(), fields(body)
     parts = [of.key, of.value, *(part for header in of.headers for part in header)]
     for part in parts:

@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 from checks.kafka_records import fields, seen
 from pipeline.config import KafkaConfig, PipelineConfig
-from pipeline.kafka import replay_wish
-from pipeline.kafka.batches import Marker, marker, walk
-from pipeline.kafka.place import Place
-from pipeline.kafka.raw import Fetched, RawReader
-from pipeline.kafka.reading import Archived
-from pipeline.kafka.records import Record, unpacked
-from pipeline.kafka.replay_journal import KIND
-from pipeline.kafka.replay_plan import PartitionPlan
-from pipeline.kafka.target_topic import existing
-from pipeline.kafka.topics import Extent, Topic, extents
-from pipeline.recovery.journal import Journal
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.archive.reading import Archived
+from pipeline.kafka.cluster.raw import Fetched, RawReader
+from pipeline.kafka.cluster.topics import Extent, Topic, extents
+from pipeline.kafka.log.batches import Marker, marker, walk
+from pipeline.kafka.log.place import Place
+from pipeline.kafka.log.records import Record, unpacked
+from pipeline.kafka.replay import replay_wish
+from pipeline.kafka.replay.replay_journal import KIND
+from pipeline.kafka.replay.replay_plan import PartitionPlan
+from pipeline.kafka.replay.target_topic import existing
+from pipeline.repository.journal import Journal
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 
 AT_MOST = 20
 """Differences of a partition that are named."""

@@ -12,15 +12,17 @@ from checks.kafka_replays import Comparison, compared
 from fixtures.kafka_state import kafka_state
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, PipelineError, StoreError
-from pipeline.kafka import archive, exports, groups, target_topic
-from pipeline.kafka.raw import RawReader
-from pipeline.kafka.reading import Archived, digests, read_index
-from pipeline.kafka.segments import Index
-from pipeline.kafka.topics import Extent, Topic, describe, extents
-from pipeline.kinds import EVIDENCE, newest
-from pipeline.recovery.journal import FOLDER
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.archive import archive, exports
+from pipeline.kafka.archive.reading import Archived, digests, read_index
+from pipeline.kafka.archive.segments import Index
+from pipeline.kafka.cluster.raw import RawReader
+from pipeline.kafka.cluster.topics import Extent, Topic, describe, extents
+from pipeline.kafka.groups import groups
+from pipeline.kafka.replay import target_topic
+from pipeline.repository.journal import FOLDER
+from pipeline.repository.kinds import EVIDENCE, newest
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.errors import ObjectMissing
-from pipeline.postgres import logical
-from pipeline.postgres.tools import Tools
-from pipeline.repository import BackupSet
-from pipeline.store import HashedStream
+from pipeline.postgres.logical import logical
+from pipeline.postgres.server.tools import Tools
+from pipeline.repository.sets import BackupSet
+from pipeline.repository.store import HashedStream
 
 WHOLE = "database"  # the scope of a dump of everything
 GROWS = 10  # a packed dump takes so many times its size as a database, indexes included

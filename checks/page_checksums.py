@@ -9,7 +9,7 @@ PostgreSQL's own.
 from collections.abc import Iterator
 from functools import lru_cache
 
-from pipeline.postgres.lsn import PAGE_SIZE
+from pipeline.postgres.wal.lsn import PAGE_SIZE
 
 _PRIME = 16777619
 _OFFSETS = (

@@ -7,7 +7,7 @@ from itertools import count
 from typing import NamedTuple
 
 from checks.page_checksums import checksum_in, folded_sums
-from pipeline.postgres.lsn import PAGE_SIZE
+from pipeline.postgres.wal.lsn import PAGE_SIZE
 
 # PageHeaderData: position in two halves, checksum, flags, lower, upper, special, size and version
 _HEADER = struct.Struct("=IIHHHHHH")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from pipeline.cdc.slots import PLUGIN, Slot
-from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.replication.slots import PLUGIN, Slot
+from pipeline.postgres.wal.lsn import Lsn
 
 
 @dataclass(frozen=True)

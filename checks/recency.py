@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from checks.check import Observation
-from pipeline import kinds
 from pipeline.errors import NoBackup
-from pipeline.repository import Repository
+from pipeline.repository import kinds
+from pipeline.repository.sets import Repository
 
 
 def recent(sets: Repository, kind: str, allowed: timedelta) -> Iterator[Observation]:

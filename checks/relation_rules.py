@@ -8,7 +8,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from checks.check import Observation
-from pipeline.postgres.relations import owned_sequences
+from pipeline.postgres.logical.relations import owned_sequences
 
 _FOREIGN_KEYS = """
     select f.conname as name, n.nspname as schema, c.relname as table,

@@ -24,13 +24,13 @@ from checks.trial import (
 )
 from pipeline.config import PipelineConfig
 from pipeline.errors import PipelineError, RestoreError
-from pipeline.postgres import base_backup
-from pipeline.postgres.row_digests import RowDigests
-from pipeline.postgres.tools import Tools
-from pipeline.recovery.plan import make
-from pipeline.recovery.replaying import as_digested, order_of
-from pipeline.recovery.side import SETTINGS, SideServer
-from pipeline.repository import BackupSet
+from pipeline.postgres.base import base_backup
+from pipeline.postgres.base.row_digests import RowDigests
+from pipeline.postgres.server.tools import Tools
+from pipeline.repository.sets import BackupSet
+from pipeline.runbooks.plan import make
+from pipeline.runbooks.replaying import as_digested, order_of
+from pipeline.runbooks.side import SETTINGS, SideServer
 
 _STARTS_FIRST = (
     "Nothing was examined, and nothing is known to be wrong: the reason told here keeps the "

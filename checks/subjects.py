@@ -15,16 +15,17 @@ from checks.check import Observation
 from checks.contents import Contents, read_anew, read_once
 from pipeline.config import PipelineConfig, PlanConfig
 from pipeline.errors import RestoreError
-from pipeline.kinds import newest
-from pipeline.postgres import base_backup, chain, logical
-from pipeline.postgres.lsn import Lsn, is_segment, segment_start, segments_between
-from pipeline.postgres.receiver import ExpectedEnd
-from pipeline.postgres.segments import MergedWal, reading_view
-from pipeline.postgres.timelines import Span, lineage
-from pipeline.postgres.tools import Tools
-from pipeline.repository import BackupSet, Manifest, Repository
-from pipeline.session import connect
-from pipeline.store import FolderStore, StoredObject
+from pipeline.postgres.base import base_backup, chain
+from pipeline.postgres.logical import logical
+from pipeline.postgres.server.session import connect
+from pipeline.postgres.server.tools import Tools
+from pipeline.postgres.wal.lsn import Lsn, is_segment, segment_start, segments_between
+from pipeline.postgres.wal.receiver import ExpectedEnd
+from pipeline.postgres.wal.segments import MergedWal, reading_view
+from pipeline.postgres.wal.timelines import Span, lineage
+from pipeline.repository.kinds import newest
+from pipeline.repository.sets import BackupSet, Manifest, Repository
+from pipeline.repository.store import FolderStore, StoredObject
 
 # a database whose removal was cut off has a limit of -2, and takes no connection (dbcommands.c)
 DATABASES: LiteralString = """

@@ -10,8 +10,8 @@ from pipeline.cdc.keys import plain
 from pipeline.cdc.reconcile import compared
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
-from pipeline.kafka.topics import Topic, describe, extents
-from pipeline.postgres.lsn import Lsn
+from pipeline.kafka.cluster.topics import Topic, describe, extents
+from pipeline.postgres.wal.lsn import Lsn
 from pipeline.wait import wait_until
 
 ARRIVES = timedelta(seconds=10)

@@ -14,18 +14,19 @@ from psycopg import sql
 
 from checks import logical_dump
 from checks.check import NotRun
-from pipeline import session
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import PipelineError, RestoreError, ServerError
-from pipeline.postgres import chain, logical
-from pipeline.postgres import globals as server_globals
-from pipeline.postgres.base_backup import archives
-from pipeline.postgres.isolation import explained, forget_configuration
-from pipeline.postgres.replay import private_server
-from pipeline.postgres.restore import unpack
-from pipeline.postgres.server import LocalServer
-from pipeline.postgres.tools import Tools
-from pipeline.repository import BackupSet, total_size
+from pipeline.postgres.base import chain
+from pipeline.postgres.base.base_backup import archives
+from pipeline.postgres.base.restore import unpack
+from pipeline.postgres.logical import globals as server_globals
+from pipeline.postgres.logical import logical
+from pipeline.postgres.replay.replay import private_server
+from pipeline.postgres.server import session
+from pipeline.postgres.server.isolation import explained, forget_configuration
+from pipeline.postgres.server.server import LocalServer
+from pipeline.postgres.server.tools import Tools
+from pipeline.repository.sets import BackupSet, total_size
 from pipeline.wait import wait_until
 
 Connect = Callable[[str], psycopg.Connection[Any]]

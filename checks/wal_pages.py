@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.postgres.lsn import LONG_PAGE_HEADER, PAGE_HEADER, PAGE_SIZE, Lsn, parse_segment
-from pipeline.postgres.timelines import Span, timeline_at
+from pipeline.postgres.wal.lsn import LONG_PAGE_HEADER, PAGE_HEADER, PAGE_SIZE, Lsn, parse_segment
+from pipeline.postgres.wal.timelines import Span, timeline_at
 
 # XLogPageHeaderData: magic, flags, timeline, position; a long one goes on with the rest of a
 # record, padding, system identifier, segment size and page size (access/xlog_internal.h)

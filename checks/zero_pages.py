@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from pipeline.postgres.lsn import PAGE_SIZE
+from pipeline.postgres.wal.lsn import PAGE_SIZE
 
 _CHUNK = 128  # pages that are read at once
 _FILE = 131_072  # blocks, before a relation goes on in a new file (RELSEG_SIZE)

@@ -21,7 +21,7 @@ from fixtures.stacks.protocol import Component
 from fixtures.topic_drill import TopicDrill, opened
 from fixtures.verdict import Verdict
 from pipeline.errors import LossNotAccepted, PipelineError
-from pipeline.recovery.topic_asked import Way
+from pipeline.runbooks.topic_asked import Way
 
 pytestmark = [pytest.mark.stack, pytest.mark.drill]
 nightly = pytest.mark.slow

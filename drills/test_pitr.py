@@ -16,7 +16,7 @@ from fixtures.faults.outages import (
 )
 from fixtures.verdict import Verdict
 from pipeline.errors import RestoreError
-from pipeline.postgres.targets import Target
+from pipeline.postgres.replay.targets import Target
 
 pytestmark = [pytest.mark.stack, pytest.mark.drill]
 LATEST = Target.parse("latest")

@@ -9,7 +9,7 @@ import pytest
 from fixtures.drill import Drill
 from fixtures.faults.outages import drop_table
 from pipeline.errors import ConfigError, PipelineError, TargetUnreachable
-from pipeline.postgres.targets import Target
+from pipeline.postgres.replay.targets import Target
 
 pytestmark = [pytest.mark.stack, pytest.mark.drill, pytest.mark.slow]
 

@@ -25,9 +25,9 @@ from fixtures.faults.datafiles import (
 from fixtures.faults.killed import kill_recoveries
 from fixtures.faults.outages import Outage, damage_newest_backup, lose_data_folder
 from pipeline.errors import LossNotAccepted
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.targets import Target
-from pipeline.recovery.plan import make
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.runbooks.plan import make
 
 pytestmark = [pytest.mark.stack, pytest.mark.drill]
 LATEST = Target.parse("latest")

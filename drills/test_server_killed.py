@@ -7,7 +7,7 @@ from fixtures.faults.outages import lose_data_folder
 from fixtures.stacks.protocol import Component
 from fixtures.verdict import Verdict
 from pipeline.errors import PipelineError
-from pipeline.postgres.targets import Target
+from pipeline.postgres.replay.targets import Target
 
 pytestmark = [pytest.mark.stack, pytest.mark.drill]
 

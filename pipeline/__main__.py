@@ -10,7 +10,7 @@ def main() -> None:
     server that replays reads as "there is no such file": it would promote early.
     """
     if sys.argv[1:3] in (["wal", "push"], ["wal", "get"]) and "--help" not in sys.argv:
-        from pipeline.postgres import wal_command  # noqa: PLC0415 - see above
+        from pipeline.postgres.wal import wal_command  # noqa: PLC0415 - see above
 
         sys.exit(wal_command.main(sys.argv[2:]))
     from pipeline import cli  # noqa: PLC0415 - see above

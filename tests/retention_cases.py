@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import PipelineConfig, PlanConfig, RepositoryConfig
-from pipeline.postgres import chain
-from pipeline.postgres.lsn import SEGMENT_SIZE, Lsn, segment_name
-from pipeline.repository import BackupSet, Manifest, Repository
-from pipeline.retention import Decision, carry_out, decide
-from pipeline.store import FolderStore
+from pipeline.keeping.retention import Decision, carry_out, decide
+from pipeline.postgres.base import chain
+from pipeline.postgres.wal.lsn import SEGMENT_SIZE, Lsn, segment_name
+from pipeline.repository.sets import BackupSet, Manifest, Repository
+from pipeline.repository.store import FolderStore
 
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

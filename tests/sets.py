@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pipeline.repository import BackupSet, Manifest, Repository
-from pipeline.store import FolderStore
+from pipeline.repository.sets import BackupSet, Manifest, Repository
+from pipeline.repository.store import FolderStore
 
 DAY = timedelta(days=1)
 

@@ -1,7 +1,7 @@
 """What a producer's sequences tell of batches that are missing, repeated or moved."""
 
 from checks.kafka_order import Order
-from pipeline.kafka.batches import Batch
+from pipeline.kafka.log.batches import Batch
 
 
 def batch(

@@ -9,7 +9,7 @@ import pytest
 from bench.backups import Unhashed
 from bench.detection import Seen
 from bench.measure import Series, aim, cold, interleaved, write_block
-from pipeline.store import FolderStore
+from pipeline.repository.store import FolderStore
 
 
 def test_a_ratio_is_the_median_of_the_ratios_of_each_round() -> None:

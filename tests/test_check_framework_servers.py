@@ -18,7 +18,7 @@ from checks.subjects import SourceServer
 from fixtures.faults import server
 from fixtures.material import server_of
 from fixtures.scratch import FaultRefused, Material, S, Scratch
-from pipeline.postgres.receiver_status import ReceiverStatus
+from pipeline.postgres.wal.receiver_status import ReceiverStatus
 
 ROOT = Path(__file__).parents[1]
 OF_CONNECT = [check.id for check in rules.CATALOGUE if check.on is Connectors]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from checks.rules.repository import room_for_the_next_backup
 from checks.subjects import BackupRepository
-from pipeline.postgres import chain
-from pipeline.repository import Manifest, Repository
-from pipeline.store import FolderStore, StoredObject
+from pipeline.postgres.base import chain
+from pipeline.repository.sets import Manifest, Repository
+from pipeline.repository.store import FolderStore, StoredObject
 
 FIRST = datetime(2026, 3, 1, 2, tzinfo=UTC)
 TOO_MUCH = 1 << 60

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from pipeline.config import PipelineConfig, RepositoryConfig
-from pipeline.kafka.claims import HELD, claims, noted
-from pipeline.kafka.target_topic import HELD as SETTINGS
-from pipeline.kinds import INCOMPLETE
-from pipeline.recovery.journal import FOLDER, Journal
+from pipeline.kafka.replay.claims import HELD, claims, noted
+from pipeline.kafka.replay.target_topic import HELD as SETTINGS
+from pipeline.repository.journal import FOLDER, Journal
+from pipeline.repository.kinds import INCOMPLETE
 from tests.sets import committed, topics
 
 OWN = {"retention.ms": "86400000"}

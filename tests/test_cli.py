@@ -15,10 +15,10 @@ from fixtures.stacks.artifacts import installed
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 from pipeline.errors import ObjectMissing
-from pipeline.postgres import archiving
-from pipeline.postgres.targets import SPELLINGS
-from pipeline.repository import Repository, total_size
-from pipeline.store import FolderStore
+from pipeline.postgres.replay.targets import SPELLINGS
+from pipeline.postgres.wal import archiving
+from pipeline.repository.sets import Repository, total_size
+from pipeline.repository.store import FolderStore
 from tests.recovery.history import Commit, Source
 
 ROOT = Path(__file__).parents[1]

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.cli.resumable import finished, resumable
 from pipeline.errors import BeginAgain, ConfigError, LossNotAccepted, RecoveryRefused, RestoreError
-from pipeline.kinds import LATEST, chosen
-from pipeline.recovery.journal import Journal
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.repository.journal import Journal
+from pipeline.repository.kinds import LATEST, chosen
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
 
 AGAIN = "to go on: pipeline recover …"
 

@@ -48,11 +48,11 @@ def test_a_command_imports_its_own_family_only() -> None:
         "--help": HEAVY,
         "backup": HEAVY,
         "restore": HEAVY,
-        "backup base --help": (*OTHERS, "pipeline.recovery"),
-        "wal receive --help": (*OTHERS, "pipeline.recovery"),
-        "find --help": (*OTHERS, "pipeline.recovery"),
+        "backup base --help": (*OTHERS, "pipeline.runbooks"),
+        "wal receive --help": (*OTHERS, "pipeline.runbooks"),
+        "find --help": (*OTHERS, "pipeline.runbooks"),
         "verify --help": HEAVY,
-        "backup topics --help": ("pipeline.postgres.restore", "pipeline.recovery.plan"),
+        "backup topics --help": ("pipeline.postgres.base.restore", "pipeline.runbooks.plan"),
     }
     for words, unwanted in homes.items():
         script = (

@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.config import PipelineConfig, RepositoryConfig
 from pipeline.errors import BackupError, ConfigError, TargetUnreachable
-from pipeline.postgres import chain
-from pipeline.postgres.targets import Target
-from pipeline.recovery.plan import make
-from pipeline.repository import MANIFEST, Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base import chain
+from pipeline.postgres.replay.targets import Target
+from pipeline.repository.sets import MANIFEST, Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks.plan import make
 from tests.sets import DAY, committed
 
 

@@ -20,10 +20,16 @@ def test_no_meaning_is_left_of_a_key_that_is_gone() -> None:
     assert set(document_config.MEANINGS) <= set(document_config.keys())
 
 
-def test_the_file_in_the_quickstart_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("which", ["as it stands", "on Debian"])
+def test_the_file_in_the_quickstart_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    (text,) = re.findall(r"```toml\n(.*?)```", QUICKSTART.read_text(), re.DOTALL)
+    whole, section = re.findall(r"```toml\n(.*?)```", QUICKSTART.read_text(), re.DOTALL)
+    rest = whole[whole.index("[kafka]") :]
+    text = {"as it stands": whole, "on Debian": f"{section}\n{rest}"}[which]
     (tmp_path / "pipeline.toml").write_text(text)
     loaded = config.load(Path("pipeline.toml"))
     assert loaded.scratch is not None
+    assert loaded.postgres.host == {"as it stands": "127.0.0.1"}.get(which, "/var/run/postgresql")
     assert loaded.objectives.point_in_time.rto.total_seconds() == 30 * 60

@@ -3,8 +3,8 @@
 import pytest
 
 from checks.rules.kafka_groups import since_backup
-from pipeline.kafka.groups import Group, Position
-from pipeline.kafka.surroundings import Seen, Surroundings
+from pipeline.kafka.groups.groups import Group, Position
+from pipeline.kafka.groups.surroundings import Seen, Surroundings
 
 AROUND = Surroundings(topic_id="id", compacted=False, start=0, end=9)
 

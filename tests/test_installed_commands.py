@@ -17,11 +17,11 @@ SHARED = Path(sys.prefix, "lib").resolve().parent
 def clone(tmp_path: Path) -> Path:
     """A second clone with a word of its own, in a folder that shells and #! lines dislike."""
     clone = tmp_path / "a clone's"
-    (clone / "pipeline" / "postgres").mkdir(parents=True)
+    (clone / "pipeline" / "postgres" / "wal").mkdir(parents=True)
     (clone / "pipeline" / "__init__.py").touch()
     told = 'import sys\ndef main():\n    print("own", *sys.argv[1:])\n'
     (clone / "pipeline" / "__main__.py").write_text(told)
-    wal = clone / "pipeline" / "postgres" / "wal_command.py"
+    wal = clone / "pipeline" / "postgres" / "wal" / "wal_command.py"
     wal.write_text('import sys\nprint("own wal", *sys.argv[1:])\n')
     own = tmp_path / "environment"
     own.mkdir()

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
-from pipeline.recovery import point_in_time, topic_loss
-from pipeline.recovery.journal import Journal
+from pipeline.repository.journal import Journal
+from pipeline.runbooks import point_in_time, topic_loss
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.kafka import segments
-from pipeline.repository import MANIFEST, folder_of
-from pipeline.store import FolderStore
+from pipeline.kafka.archive import segments
+from pipeline.repository.sets import MANIFEST, folder_of
+from pipeline.repository.store import FolderStore
 
 PREFIX = folder_of("topics-1")
 

@@ -5,7 +5,7 @@ import pytest
 from checks.kafka_records import Fields, fields, fingerprint, murmur2
 from checks.kafka_replays import fold
 from fixtures.faults.kafka_live import body
-from pipeline.kafka.records import Record
+from pipeline.kafka.log.records import Record
 
 # org.apache.kafka.common.utils.UtilsTest#testMurmur2
 VECTORS = {

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import BackupError, ConfigError, NoBackup, ObjectMissing
-from pipeline.kinds import CLUSTER, chosen, newest
-from pipeline.repository import MANIFEST, BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.repository.kinds import CLUSTER, chosen, newest
+from pipeline.repository.sets import MANIFEST, BackupSet, Repository
+from pipeline.repository.store import FolderStore
 from tests.sets import DAY, committed, topics
 
 HOUR = timedelta(hours=1)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.kafka.losses import losses, of_repository
-from pipeline.repository import MANIFEST, Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.archive.losses import losses, of_repository
+from pipeline.repository.sets import MANIFEST, Repository
+from pipeline.repository.store import FolderStore
 from tests.sets import DAY, committed, groups, topics
 
 WHOLE, OTHER = topics(orders="1", sales="2"), topics(orders="1", sales="3")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.postgres.lsn import (
+from pipeline.postgres.wal.lsn import (
     Lsn,
     parse_segment,
     record_end,

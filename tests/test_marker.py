@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import marker
 from pipeline.cli import app
 from pipeline.config import PipelineConfig, RepositoryConfig
 from pipeline.errors import ConfigError, TargetUnreachable
-from pipeline.postgres import wal_command
-from pipeline.postgres.targets import Target
-from pipeline.recovery.plan import make
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.wal import wal_command
+from pipeline.repository import marker
+from pipeline.runbooks.plan import make
 from tests.sets import committed
 
 NAMES = [f"0000000100000000000000{n:02X}" for n in range(1, 4)]

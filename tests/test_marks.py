@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fixtures.drill import Drill
 from fixtures.incident import IncidentLog, Mark
-from pipeline.recovery.journal import Journal
+from pipeline.repository.journal import Journal
 
 
 def unobserved(log: IncidentLog) -> Drill:

@@ -10,7 +10,7 @@ from fixtures.faults.pages import used_pages
 from fixtures.kafka_material import EitherMaterial
 from fixtures.material import DATA, GeneratedMaterial
 from fixtures.scratch import Material
-from pipeline.postgres.lsn import PAGE_SIZE
+from pipeline.postgres.wal.lsn import PAGE_SIZE
 
 FAR = 1 << 64
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.readahead import DEPTH, ahead
+from pipeline.repository.readahead import DEPTH, ahead
 
 
 def made(count: int, taken: list[int], error: BaseException | None = None) -> Iterator[bytes]:

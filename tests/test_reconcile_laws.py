@@ -8,9 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from checks.pairing import History, Pair, ServerPosition, StoredOffset, classify_pair
-from pipeline.cdc.publications import Publication, PublishedTable, differences
-from pipeline.cdc.slots import Slot
-from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.replication.publications import Publication, PublishedTable, differences
+from pipeline.postgres.replication.slots import Slot
+from pipeline.postgres.wal.lsn import Lsn
 
 LSNS = st.integers(1, 20).map(Lsn)  # few, so that equal ones are met
 HISTORIES = st.builds(History, st.sampled_from(["7", "8"]), st.integers(1, 2))

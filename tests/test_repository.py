@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import BackupError, ObjectMissing, StoreError
-from pipeline.kinds import newest
-from pipeline.repository import MANIFEST, BackupSet, Draft, Manifest, Repository, total_size
-from pipeline.store import FolderStore, StoredObject, read
+from pipeline.repository.kinds import newest
+from pipeline.repository.sets import MANIFEST, BackupSet, Draft, Manifest, Repository, total_size
+from pipeline.repository.store import FolderStore, StoredObject, read
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 json_values = st.recursive(

@@ -8,10 +8,10 @@ import pytest
 
 from pipeline.cdc import resnapshot as steps
 from pipeline.cdc.connectors import ConnectClient, ConnectorOffset, ConnectorStatus, TaskStatus
-from pipeline.cdc.publications import Publication
-from pipeline.cdc.slots import Slot
 from pipeline.errors import ServerError
-from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.replication.publications import Publication
+from pipeline.postgres.replication.slots import Slot
+from pipeline.postgres.wal.lsn import Lsn
 
 PUBLICATION = Publication("shop", "postgres", True, ("insert",), False, None, (), ())
 

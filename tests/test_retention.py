@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.config import PlanConfig
 from pipeline.errors import RestoreError
-from pipeline.postgres.lsn import parse_segment, segment_name
-from pipeline.postgres.receiver import ExpectedEnd
-from pipeline.repository import MANIFEST
-from pipeline.retention import carry_out, decide
+from pipeline.keeping.retention import carry_out, decide
+from pipeline.postgres.wal.lsn import parse_segment, segment_name
+from pipeline.postgres.wal.receiver import ExpectedEnd
+from pipeline.repository.sets import MANIFEST
 from tests import sets
 from tests.retention_cases import DAY, NOW, Archive, position
 

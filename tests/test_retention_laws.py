@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import PlanConfig
-from pipeline.postgres import chain
-from pipeline.postgres.lsn import Lsn, segment_name
-from pipeline.repository import MANIFEST
-from pipeline.retention import decide
+from pipeline.keeping.retention import decide
+from pipeline.postgres.base import chain
+from pipeline.postgres.wal.lsn import Lsn, segment_name
+from pipeline.repository.sets import MANIFEST
 from tests.retention_cases import DAY, NOW, Archive, Killed, position
 
 

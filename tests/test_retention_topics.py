@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import PipelineConfig, PlanConfig, RepositoryConfig
-from pipeline.repository import MANIFEST, BackupSet, Manifest, Repository
-from pipeline.retention import carry_out, decide
-from pipeline.store import FolderStore, StoredObject
+from pipeline.keeping.retention import carry_out, decide
+from pipeline.repository.sets import MANIFEST, BackupSet, Manifest, Repository
+from pipeline.repository.store import FolderStore, StoredObject
 from tests.retention_cases import DAY, NOW, Killed, Mortal
 
 COMMITTED, ABANDONED = True, False

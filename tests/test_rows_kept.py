@@ -6,8 +6,8 @@ import pytest
 
 from checks.rules.backup_rows import rows_kept
 from checks.subjects import BackupRepository
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 
 
 @pytest.fixture

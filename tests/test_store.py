@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ObjectExists, ObjectMissing, StoreError
-from pipeline.store import FolderStore, Store, read
+from pipeline.repository.store import FolderStore, Store, read
 
 ROOT = Path(__file__).resolve().parents[1]
 STORES: dict[str, Callable[[Path], Store]] = {"folder": FolderStore}
@@ -103,7 +103,7 @@ def test_a_killed_writer_leaves_nothing(tmp_path: Path) -> None:
     """Not even the folder of a backup set that it never finished."""
     writer = f"""
 from pathlib import Path
-from pipeline.store import FolderStore
+from pipeline.repository.store import FolderStore
 def chunks():
     yield b"half"
     print("writing", flush=True)
@@ -128,6 +128,6 @@ def test_a_removal_that_cannot_be_made_durable_is_an_error_of_the_store(
     def failing(*_: str) -> None:
         raise OSError("I/O error")
 
-    monkeypatch.setattr("pipeline.store.sync_folders", failing)
+    monkeypatch.setattr("pipeline.repository.store.sync_folders", failing)
     with pytest.raises(StoreError, match=r"cannot delete 'a/b' .*I/O error"):
         store.delete("a/b")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.targets import SPELLINGS, Target, TargetKind
+from pipeline.postgres.replay.targets import SPELLINGS, Target, TargetKind
+from pipeline.postgres.wal.lsn import Lsn
 
 offsets = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 moments = st.datetimes(

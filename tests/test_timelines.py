@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import RestoreError
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.timelines import (
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.postgres.wal.timelines import (
     Span,
     branches_of,
     history_name,

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from fixtures.stacks.artifacts import shell_python
-from pipeline import marker
 from pipeline.config import PipelineConfig, RepositoryConfig
-from pipeline.postgres import archiving, wal_command
-from pipeline.postgres.tools import Tools, owner
+from pipeline.postgres.server.tools import Tools, owner
+from pipeline.postgres.wal import archiving, wal_command
+from pipeline.repository import marker
 
 NAME = "000000010000000000000001"
 ANYONE = Tools()
@@ -25,10 +25,10 @@ class Installation:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        package = Path(wal_command.__file__).parents[1]
+        package = Path(wal_command.__file__).parents[2]
         compiled = shutil.ignore_patterns("__pycache__")
         shutil.copytree(package, folder / "lib" / "pipeline", ignore=compiled)
-        self.script = folder / "lib/pipeline/postgres/wal_command.py"
+        self.script = folder / "lib/pipeline/postgres/wal/wal_command.py"
         self.repository = self.made("repository")
         marker.make(str(self.repository))
         self.view = self.made("view")
@@ -158,9 +158,9 @@ def test_what_could_not_be_found_out_is_never_absent(
 
 def test_an_upgrade_under_way_stops_a_push_and_no_recovery(installed: Installation) -> None:
     """`get` needs no other file of the package; `push` must not answer 0 without its own."""
-    (installed.script.parents[1] / "durable.py").unlink()
+    (installed.script.parents[2] / "repository/durable.py").unlink()
     code, told = installed.call("push", installed.repository, installed.segment())
-    assert (code, "pipeline.durable" in told) == (200, True)
+    assert (code, "pipeline.repository.durable" in told) == (200, True)
     (installed.view / NAME).write_bytes(b"records")
     into = installed.folder / "RECOVERYXLOG"
     assert installed.call("get", installed.view, NAME, into) == (0, "")
@@ -170,7 +170,7 @@ def test_the_documented_names_keep_the_contract_whatever_else_is_broken(
     installed: Installation,
 ) -> None:
     """The command line answers 1 or 2 for its own errors, which promotes a server that replays."""
-    shutil.rmtree(installed.script.parents[1] / "cli")
+    shutil.rmtree(installed.script.parents[2] / "cli")
     assert installed.documented("push", installed.repository, installed.segment()) == (0, "")
     view, into = installed.repository / "wal", installed.folder / "RECOVERYXLOG"
     assert installed.documented("get", view, NAME, into) == (0, "")

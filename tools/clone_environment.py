@@ -20,7 +20,7 @@ main()' {clone} "$@"
 WAL = """\
 #!/bin/sh
 for python in {python} /usr/bin/python3; do  # the owner of a server may not enter a home of root
-    test -x "$python" && exec "$python" -S -E {clone}/pipeline/postgres/wal_command.py "$@"
+    test -x "$python" && exec "$python" -S -E {clone}/pipeline/postgres/wal/wal_command.py "$@"
 done
 echo "pipeline-wal: no Python that $(id -un) may execute: {python}, /usr/bin/python3" >&2
 exit 200

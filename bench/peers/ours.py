@@ -8,12 +8,12 @@ from pathlib import Path
 
 from bench.cluster import Bench
 from fixtures.stacks import toml
-from pipeline import retention
 from pipeline.config import PipelineConfig
-from pipeline.postgres import archiving
-from pipeline.postgres.lsn import Lsn, as_record_end
-from pipeline.postgres.receiver import ExpectedEnd
-from pipeline.store import FolderStore
+from pipeline.keeping import retention
+from pipeline.postgres.wal import archiving
+from pipeline.postgres.wal.lsn import Lsn, as_record_end
+from pipeline.postgres.wal.receiver import ExpectedEnd
+from pipeline.repository.store import FolderStore
 
 NEXT_MONTH = timedelta(days=30)
 

@@ -11,9 +11,9 @@ from checks.subjects import BackupRepository, BaseBackup
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import PipelineError, RestoreError
-from pipeline.postgres import base_backup, chain
-from pipeline.postgres.lsn import Lsn
-from pipeline.repository import MANIFEST
+from pipeline.postgres.base import base_backup, chain
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository.sets import MANIFEST
 
 PLANNED = {base_backup.KIND: timedelta(hours=26)}
 """Kinds of the backup plan and how old the newest may be: its interval and two hours to run."""

@@ -10,9 +10,9 @@ from checks.subjects import BackupRepository, BaseBackup
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError, RestoreError
-from pipeline.postgres import base_backup, chain
-from pipeline.postgres.lsn import Lsn
-from pipeline.repository import BackupSet
+from pipeline.postgres.base import base_backup, chain
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository.sets import BackupSet
 
 
 @check(

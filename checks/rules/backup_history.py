@@ -11,9 +11,9 @@ from checks.subjects import BackupRepository
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError, ObjectMissing
-from pipeline.postgres import base_backup
-from pipeline.postgres.lsn import Lsn
-from pipeline.repository import MANIFEST
+from pipeline.postgres.base import base_backup
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository.sets import MANIFEST
 
 _LABEL = re.compile(rf"(?m)^LABEL: ({base_backup.KIND}-(\d{{8}}T\d{{6}}Z)-\S+)$")
 _STOP = re.compile(r"(?m)^STOP WAL LOCATION: (\S+)")

@@ -9,9 +9,9 @@ from checks.recency import told_elsewhere
 from checks.subjects import BackupRepository
 from fixtures.faults import backups
 from fixtures.scratch import Damage, Scratch
-from pipeline.postgres import base_backup
-from pipeline.postgres.lsn import Lsn
-from pipeline.repository import BackupSet
+from pipeline.postgres.base import base_backup
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository.sets import BackupSet
 
 
 @check(

@@ -10,9 +10,10 @@ from checks.logical_dump import WHOLE
 from checks.subjects import BackupRepository
 from fixtures.faults import backups
 from fixtures.scratch import Damage, Scratch
-from pipeline.postgres import base_backup, logical
-from pipeline.postgres.row_digests import FACT
-from pipeline.repository import BackupSet
+from pipeline.postgres.base import base_backup
+from pipeline.postgres.base.row_digests import FACT
+from pipeline.postgres.logical import logical
+from pipeline.repository.sets import BackupSet
 
 SHARE = 0.5
 """A table that kept less than this of its rows has lost most of them."""

@@ -16,9 +16,9 @@ from checks.subjects import BaseBackup
 from fixtures.faults import backups, control, files
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError
-from pipeline.postgres import chain
-from pipeline.postgres.lsn import Lsn
-from pipeline.repository import BackupSet
+from pipeline.postgres.base import chain
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository.sets import BackupSet
 
 SERVER_MANIFEST, LABEL, CONTROL = "backup_manifest", "backup_label", "global/pg_control"
 _LABEL_START = re.compile(r"START WAL LOCATION: (\S+)")

@@ -29,8 +29,8 @@ from checks.rules.base_pages import (
 from checks.subjects import BaseBackup
 from fixtures.faults import backups, control, files, increments, pages
 from fixtures.scratch import Damage, Scratch
-from pipeline.postgres import chain, tablespaces
-from pipeline.postgres.lsn import PAGE_SIZE, Lsn
+from pipeline.postgres.base import chain, tablespaces
+from pipeline.postgres.wal.lsn import PAGE_SIZE, Lsn
 
 
 @files_match_server_manifest.detects_in_a_chain

@@ -11,15 +11,15 @@ from checks.pages import changed_file
 from checks.subjects import WalArchive
 from fixtures.faults import backups, increments
 from fixtures.scratch import Damage, Scratch
-from pipeline import kinds
 from pipeline.errors import RestoreError
-from pipeline.postgres import base_backup, chain
-from pipeline.postgres.lsn import Lsn, as_record_end
-from pipeline.postgres.segments import MergedWal, reading_view
-from pipeline.postgres.tools import Tools
-from pipeline.postgres.waldump import Reading
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base import base_backup, chain
+from pipeline.postgres.history.waldump import Reading
+from pipeline.postgres.server.tools import Tools
+from pipeline.postgres.wal.lsn import Lsn, as_record_end
+from pipeline.postgres.wal.segments import MergedWal, reading_view
+from pipeline.repository import kinds
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
 
 _SHOWN = 5  # blocks of one file
 

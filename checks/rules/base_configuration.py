@@ -9,7 +9,7 @@ from checks.rules.base import change_file
 from checks.subjects import BaseBackup
 from fixtures.faults import backups
 from fixtures.scratch import Damage, Scratch
-from pipeline.postgres import configuration, tablespaces
+from pipeline.postgres.base import configuration, tablespaces
 
 CONF, RULES = "postgresql.conf", "pg_hba.conf"
 

@@ -11,8 +11,8 @@ from checks.subjects import BaseBackup
 from fixtures.faults import backups, files, increments
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError
-from pipeline.postgres import chain
-from pipeline.postgres.server_manifest import NAME
+from pipeline.postgres.base import chain
+from pipeline.postgres.base.server_manifest import NAME
 
 _MAGIC = 4  # bytes
 

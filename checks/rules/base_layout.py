@@ -20,9 +20,9 @@ from checks.wal_pages import FirstPage, first_page
 from fixtures.faults import backups, control
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError
-from pipeline.postgres import tablespaces
-from pipeline.postgres.base_backup import archives, tablespace_of
-from pipeline.postgres.lsn import PAGE_SIZE, Lsn, is_segment, parse_segment, segments_between
+from pipeline.postgres.base import tablespaces
+from pipeline.postgres.base.base_backup import archives, tablespace_of
+from pipeline.postgres.wal.lsn import PAGE_SIZE, Lsn, is_segment, parse_segment, segments_between
 
 VERSION = "PG_VERSION"
 SINCE_17 = 2  # version of PostgreSQL's manifest that names the server

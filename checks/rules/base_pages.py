@@ -10,7 +10,7 @@ from checks.pages import PageTrouble
 from checks.subjects import BaseBackup
 from fixtures.faults import backups, pages
 from fixtures.scratch import Damage, Scratch
-from pipeline.postgres.lsn import PAGE_SIZE, Lsn
+from pipeline.postgres.wal.lsn import PAGE_SIZE, Lsn
 
 
 @check(

@@ -11,7 +11,7 @@ from fixtures.faults import server
 from fixtures.material import SOON
 from fixtures.scratch import Damage, Scratch
 from fixtures.stacks.versions import since
-from pipeline.cdc.slots import PLUGIN, find_slot
+from pipeline.postgres.replication.slots import PLUGIN, find_slot
 from pipeline.wait import wait_until
 
 UNLIMITED = 20 << 30

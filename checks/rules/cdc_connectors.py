@@ -13,7 +13,7 @@ from checks.subjects import SourceServer
 from fixtures.connect_material import connector
 from fixtures.faults import connectors, server
 from fixtures.scratch import Damage, Scratch
-from pipeline.cdc.slots import find_slot
+from pipeline.postgres.replication.slots import find_slot
 
 _NAME = r'(?:\w+|"[^"]+")'
 _WRITTEN = re.compile(

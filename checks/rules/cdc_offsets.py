@@ -14,8 +14,8 @@ from checks.subjects import SourceServer
 from fixtures.connect_material import connector
 from fixtures.faults import connectors, server
 from fixtures.scratch import Damage, Scratch
-from pipeline.cdc.slots import Slot, find_slot
-from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.replication.slots import Slot, find_slot
+from pipeline.postgres.wal.lsn import Lsn
 
 ORDER = 100_000
 """Commits may stand in the WAL in another order than their times, so many microseconds apart."""

@@ -11,9 +11,9 @@ from checks.check import Observation, check
 from checks.subjects import BackupRepository, SourceServer
 from fixtures.faults import server, sources
 from fixtures.scratch import Damage, Scratch
-from pipeline.cdc.publications import Publication, PublishedTable, find_publication
-from pipeline.kinds import newest
-from pipeline.postgres import base_backup
+from pipeline.postgres.base import base_backup
+from pipeline.postgres.replication.publications import Publication, PublishedTable, find_publication
+from pipeline.repository.kinds import newest
 
 OPERATIONS = ("insert", "update", "delete", "truncate")
 

@@ -14,7 +14,7 @@ from fixtures.connect_material import connector
 from fixtures.faults import connectors, server
 from fixtures.scratch import Damage, Scratch
 from pipeline.cdc.connectors import ConnectorMissing
-from pipeline.cdc.slots import find_slot
+from pipeline.postgres.replication.slots import find_slot
 from pipeline.wait import wait_until
 
 POLL = timedelta(milliseconds=200)

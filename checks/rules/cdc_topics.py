@@ -12,7 +12,7 @@ from fixtures.connect_material import connector
 from fixtures.faults import connectors, kafka_live, server
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import ServerError
-from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.wal.lsn import Lsn
 
 BUDGET = 1_000_000
 """Records that are read at most, the smallest topics first: a minute or so, 0.5 GB at most."""

@@ -10,8 +10,8 @@ from fixtures.faults.kafka_archive import Forgery, changed, joined, outcome
 from fixtures.kafka_story import PLAIN, TRANSACTIONAL
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import PipelineError
-from pipeline.kafka.batches import HEADER, Batch, Marker, marker, packed
-from pipeline.kafka.reading import inventory
+from pipeline.kafka.archive.reading import inventory
+from pipeline.kafka.log.batches import HEADER, Batch, Marker, marker, packed
 
 
 @check(

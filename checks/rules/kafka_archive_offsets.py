@@ -8,7 +8,7 @@ from checks.kafka_subjects import TopicArchive
 from fixtures.faults.kafka_archive import Forgery, joined
 from fixtures.kafka_story import PLAIN, TRANSACTIONAL
 from fixtures.scratch import Damage, Scratch
-from pipeline.kafka.gaps import Reason
+from pipeline.kafka.log.gaps import Reason
 
 
 @check(

@@ -9,8 +9,8 @@ from checks.kafka_subjects import TopicArchive
 from fixtures.faults.kafka_archive import Forgery, repacked
 from fixtures.kafka_story import PLAIN
 from fixtures.scratch import Damage, Scratch
-from pipeline.kafka.batches import HEADER, Batch, packed
-from pipeline.kafka.records import Record
+from pipeline.kafka.log.batches import HEADER, Batch, packed
+from pipeline.kafka.log.records import Record
 
 CLOCKS = 300_000
 """Milliseconds that the clocks of brokers and of the archiver may differ."""

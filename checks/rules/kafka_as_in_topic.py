@@ -15,11 +15,11 @@ from fixtures.faults.kafka_live import body
 from fixtures.kafka_story import COMPACTED, PLAIN, TRANSACTIONAL
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError, StoreError
-from pipeline.kafka.batches import HEADER, Batch, Marker, marker, packed
-from pipeline.kafka.raw import OffsetGone, RawReader
-from pipeline.kafka.reading import inventory
-from pipeline.kafka.records import Record
-from pipeline.kafka.topics import extents
+from pipeline.kafka.archive.reading import inventory
+from pipeline.kafka.cluster.raw import OffsetGone, RawReader
+from pipeline.kafka.cluster.topics import extents
+from pipeline.kafka.log.batches import HEADER, Batch, Marker, marker, packed
+from pipeline.kafka.log.records import Record
 
 AT_MOST = 20
 """Differences that are named of one range."""

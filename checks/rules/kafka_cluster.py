@@ -13,7 +13,7 @@ from fixtures.faults.hanging import leave_hanging
 from fixtures.kafka_story import PLAIN, TRANSACTIONAL, flush, producer
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError
-from pipeline.kafka.topics import extents
+from pipeline.kafka.cluster.topics import extents
 from pipeline.wait import wait_until
 
 

@@ -12,7 +12,7 @@ from checks.kafka_subjects import TopicArchive
 from fixtures.faults.kafka_archive import Forgery
 from fixtures.kafka_story import COMPACTED, PLAIN
 from fixtures.scratch import Damage, Scratch
-from pipeline.kafka import stored
+from pipeline.kafka.archive import stored
 
 SAMPLE = 5_000
 """Records of a partition whose keys are looked at, from its start."""

@@ -11,10 +11,10 @@ from fixtures.faults.kafka_archive import Forgery, newest, put, reseal
 from fixtures.kafka_story import COMPACTED, PLAIN, TRANSACTIONAL
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import PipelineError
-from pipeline.kafka import segments
-from pipeline.kafka.segments import INDEX, Index, Inventory
-from pipeline.repository import MANIFEST
-from pipeline.store import read
+from pipeline.kafka.archive import segments
+from pipeline.kafka.archive.segments import INDEX, Index, Inventory
+from pipeline.repository.sets import MANIFEST
+from pipeline.repository.store import read
 
 FACTS: dict[str, type] = {
     "cluster_id": str,

@@ -14,9 +14,9 @@ from fixtures.faults.kafka_archive import newest, put, reseal
 from fixtures.kafka_story import PLAIN
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import PipelineError
-from pipeline.kafka import groups
-from pipeline.kafka.groups import Position
-from pipeline.kafka.surroundings import Seen
+from pipeline.kafka.groups import groups
+from pipeline.kafka.groups.groups import Position
+from pipeline.kafka.groups.surroundings import Seen
 
 BESIDE = timedelta(hours=26)
 """How much older than the archive the groups may be: they are backed up daily."""

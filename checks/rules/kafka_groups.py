@@ -12,10 +12,10 @@ from checks.rules.kafka_group_backup import edited
 from fixtures.faults import kafka_live
 from fixtures.kafka_story import PLAIN, commit
 from fixtures.scratch import Damage, Scratch
-from pipeline.kafka import replay_journal
-from pipeline.kafka.groups import Group, Position
-from pipeline.kafka.records import Record
-from pipeline.kafka.surroundings import look
+from pipeline.kafka.groups.groups import Group, Position
+from pipeline.kafka.groups.surroundings import look
+from pipeline.kafka.log.records import Record
+from pipeline.kafka.replay import replay_journal
 
 
 @check(

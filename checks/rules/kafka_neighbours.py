@@ -13,9 +13,11 @@ from fixtures.faults import files
 from fixtures.faults.kafka_archive import again, newest, reseal
 from fixtures.kafka_story import PLAIN
 from fixtures.scratch import Damage, Scratch
-from pipeline.kafka import archive, groups, losses, replay_journal
-from pipeline.kinds import origin_of
-from pipeline.repository import MANIFEST, BackupSet
+from pipeline.kafka.archive import archive, losses
+from pipeline.kafka.groups import groups
+from pipeline.kafka.replay import replay_journal
+from pipeline.repository.kinds import origin_of
+from pipeline.repository.sets import MANIFEST, BackupSet
 
 
 @check(

@@ -11,7 +11,7 @@ from fixtures.faults.kafka_archive import Forgery, newest, reseal
 from fixtures.kafka_story import PLAIN
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError
-from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.wal.lsn import Lsn
 
 EXPORTS = ("acls", "quotas", "scram_users")
 NOBODY_HAS_IT = ("SecurityDisabledError", "UnsupportedVersionError")

@@ -10,9 +10,9 @@ from checks.kafka_subjects import ReplayedTopic
 from fixtures.faults import kafka_live
 from fixtures.kafka_story import COMPACTED, PLAIN, TRANSACTIONAL
 from fixtures.scratch import Damage, Scratch
-from pipeline.kafka.batches import walk
-from pipeline.kafka.gaps import Reason
-from pipeline.kafka.records import Record, unpacked
+from pipeline.kafka.log.batches import walk
+from pipeline.kafka.log.gaps import Reason
+from pipeline.kafka.log.records import Record, unpacked
 
 NOW_MS = 1_900_000_000_000
 

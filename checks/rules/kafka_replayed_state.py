@@ -10,8 +10,8 @@ from checks.rules.kafka_replayed import looked_at, partitions_of, replayed_name,
 from fixtures.faults import kafka_live
 from fixtures.kafka_story import COMPACTED, PLAIN
 from fixtures.scratch import Damage, Scratch
-from pipeline.kafka.records import Record
-from pipeline.kafka.target_topic import RETENTION
+from pipeline.kafka.log.records import Record
+from pipeline.kafka.replay.target_topic import RETENTION
 
 
 @check(

@@ -12,8 +12,9 @@ from fixtures.faults.kafka_archive import Forgery, again, newest, reseal
 from fixtures.kafka_story import PLAIN
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import PipelineError
-from pipeline.kafka import archive, groups
-from pipeline.repository import MANIFEST
+from pipeline.kafka.archive import archive
+from pipeline.kafka.groups import groups
+from pipeline.repository.sets import MANIFEST
 
 PLANNED = {archive.KIND: timedelta(days=7, hours=2), groups.KIND: timedelta(hours=26)}
 """Kinds of the backup plan and how old the newest may be: its interval and two hours to run."""

@@ -12,11 +12,11 @@ from checks.kafka_subjects import LiveTopics
 from fixtures.faults import kafka_live
 from fixtures.kafka_story import COMPACTED, PLAIN, TRANSACTIONAL
 from fixtures.scratch import Damage, Scratch
-from pipeline.kafka import replay_journal
-from pipeline.kafka.claims import claims
-from pipeline.kafka.preflight import RECODED
-from pipeline.kafka.target_topic import RETENTION
-from pipeline.kafka.topics import Topic
+from pipeline.kafka.cluster.topics import Topic
+from pipeline.kafka.replay import replay_journal
+from pipeline.kafka.replay.claims import claims
+from pipeline.kafka.replay.preflight import RECODED
+from pipeline.kafka.replay.target_topic import RETENTION
 
 FOREVER_MS = 2**63 - 1
 

@@ -10,8 +10,8 @@ from checks.recency import recent
 from checks.subjects import BackupRepository, LogicalBackup
 from fixtures.faults import backups, dumps, files, sources
 from fixtures.scratch import Damage, Scratch
-from pipeline.postgres import logical
-from pipeline.store import read
+from pipeline.postgres.logical import logical
+from pipeline.repository.store import read
 
 PLANNED = timedelta(hours=26)
 """Daily, and two hours to run."""

@@ -11,9 +11,10 @@ from checks.restored import LogicalRestore
 from fixtures.faults import backups, dumps, sources
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError, PipelineError
-from pipeline.postgres import large_objects, logical
-from pipeline.postgres.catalogue import FOR_ALL_ROLES, catalogue, differences
-from pipeline.postgres.digests import other_rows, prepare, present_objects, table_digests
+from pipeline.postgres.base import large_objects
+from pipeline.postgres.base.digests import other_rows, prepare, present_objects, table_digests
+from pipeline.postgres.logical import logical
+from pipeline.postgres.logical.catalogue import FOR_ALL_ROLES, catalogue, differences
 
 
 @check(

@@ -14,9 +14,9 @@ from fixtures.faults import files, server
 from fixtures.material import SOON
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import ObjectMissing
-from pipeline.kinds import newest
-from pipeline.postgres import base_backup
-from pipeline.postgres.server import LocalServer
+from pipeline.postgres.base import base_backup
+from pipeline.postgres.server.server import LocalServer
+from pipeline.repository.kinds import newest
 from pipeline.wait import wait_until
 
 NO_OPS = {"", "true", "/bin/true", "/usr/bin/true", ":", "exit 0", "echo", "cd ."}

@@ -13,8 +13,8 @@ from checks.subjects import SourceServer
 from fixtures.faults import server
 from fixtures.material import SOON
 from fixtures.scratch import Damage, Scratch
-from pipeline.postgres.prepared import prepared_transactions
-from pipeline.postgres.server import LocalServer
+from pipeline.postgres.server.prepared import prepared_transactions
+from pipeline.postgres.server.server import LocalServer
 from pipeline.wait import wait_until
 
 UNLIMITED = 20 << 30

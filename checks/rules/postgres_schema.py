@@ -11,7 +11,7 @@ from checks.subjects import LogicalBackup, SourceServer
 from fixtures.faults import server, sources
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import BackupError, ObjectMissing
-from pipeline.postgres.catalogue import catalogue
+from pipeline.postgres.logical.catalogue import catalogue
 
 Catalogue = Mapping[str, str]
 

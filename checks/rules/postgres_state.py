@@ -12,7 +12,7 @@ from checks.rules.postgres import wal_settings
 from checks.subjects import SourceServer, in_every_database
 from fixtures.faults import server, sources
 from fixtures.scratch import Damage, Scratch
-from pipeline.postgres.server import LocalServer
+from pipeline.postgres.server.server import LocalServer
 
 LEFTOVERS = ("backup_label", "tablespace_map", "backup_manifest", "standby.signal")
 """Files of a backup or a restore: a server that was promoted has none of them."""

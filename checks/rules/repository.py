@@ -14,11 +14,11 @@ from checks.subjects import BackupRepository
 from fixtures.faults import backups, files
 from fixtures.scratch import Damage, Scratch
 from pipeline.config import DAY
-from pipeline.kinds import KINDS
-from pipeline.postgres import base_backup, chain
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.receiver import ExpectedEnd
-from pipeline.repository import BackupSet, total_size
+from pipeline.postgres.base import base_backup, chain
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.postgres.wal.receiver import ExpectedEnd
+from pipeline.repository.kinds import KINDS
+from pipeline.repository.sets import BackupSet, total_size
 
 FOLDERS = ("sets", "wal")
 KEEPS = 2  # the next backup must fit beside the newest before anything is removed

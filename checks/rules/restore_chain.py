@@ -8,7 +8,7 @@ from checks.rules.restore import base_backup_starts, is_wal
 from checks.rules.restore_data import indexes_complete
 from fixtures.faults import backups, increments
 from fixtures.scratch import Damage, Scratch
-from pipeline.postgres.lsn import PAGE_SIZE
+from pipeline.postgres.wal.lsn import PAGE_SIZE
 
 
 @base_backup_starts.detects_in_a_chain

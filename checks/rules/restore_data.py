@@ -16,8 +16,8 @@ from fixtures.faults import server, sources
 from fixtures.faults.pages import used_pages
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import RestoreError
-from pipeline.postgres.amcheck import NotAtHand, findings
-from pipeline.postgres.lsn import PAGE_SIZE
+from pipeline.postgres.server.amcheck import NotAtHand, findings
+from pipeline.postgres.wal.lsn import PAGE_SIZE
 
 
 def _examined(trial: TrialRestore, kind: str) -> Iterator[Observation]:

@@ -11,7 +11,7 @@ from checks.page_checksums import CHECKSUM, page_checksums
 from checks.restored import DigestRestore
 from fixtures.faults import backups, pages, server, sources
 from fixtures.scratch import Damage, Scratch
-from pipeline.postgres.lsn import PAGE_SIZE
+from pipeline.postgres.wal.lsn import PAGE_SIZE
 
 _LETTERS = b"customer "
 _STATUS, _ABORTED = 0b11, 0b10  # two bits of the commit log for each transaction (clog.h)

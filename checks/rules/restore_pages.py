@@ -12,7 +12,7 @@ from checks.subjects import in_every_database
 from checks.zero_pages import vanished
 from fixtures.faults import sources
 from fixtures.scratch import Damage, Scratch
-from pipeline.postgres.lsn import PAGE_SIZE
+from pipeline.postgres.wal.lsn import PAGE_SIZE
 
 
 @check(

@@ -11,8 +11,8 @@ from checks.restored import TrialRestore
 from checks.subjects import in_every_database
 from fixtures.faults import backups, server, sources
 from fixtures.scratch import Damage, Scratch
-from pipeline.postgres.base_backup import PREPARED
-from pipeline.postgres.prepared import prepared_transactions
+from pipeline.postgres.base.base_backup import PREPARED
+from pipeline.postgres.server.prepared import prepared_transactions
 
 
 @check(

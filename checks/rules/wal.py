@@ -14,9 +14,9 @@ from fixtures.faults import files
 from fixtures.faults.wal import flip_record_bit
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import StoreError
-from pipeline.postgres.lsn import PAGE_SIZE, Lsn, parse_segment, segment_name, segment_start
-from pipeline.postgres.timelines import lineage
-from pipeline.postgres.waldump import Reading
+from pipeline.postgres.history.waldump import Reading
+from pipeline.postgres.wal.lsn import PAGE_SIZE, Lsn, parse_segment, segment_name, segment_start
+from pipeline.postgres.wal.timelines import lineage
 
 ON_ITS_WAY = timedelta(minutes=1)
 """How long a finished segment may take into the archive before it counts as missing."""

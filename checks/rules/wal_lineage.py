@@ -10,8 +10,8 @@ from checks.subjects import WalArchive
 from fixtures.faults import files
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import ObjectMissing, RestoreError
-from pipeline.postgres.receiver import EXPECTED_END, ExpectedEnd
-from pipeline.postgres.timelines import history_name, lineage, parse_history
+from pipeline.postgres.wal.receiver import EXPECTED_END, ExpectedEnd
+from pipeline.postgres.wal.timelines import history_name, lineage, parse_history
 
 FRESH = timedelta(minutes=5)
 """The objective: an older expected end could hide more loss than that."""

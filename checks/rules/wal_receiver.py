@@ -10,8 +10,8 @@ from checks.subjects import WalArchive
 from fixtures.faults import files
 from fixtures.scratch import Damage, Scratch
 from pipeline.errors import ObjectMissing
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.receiver_status import STATUS, ReceiverStatus
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.postgres.wal.receiver_status import STATUS, ReceiverStatus
 
 SILENT = timedelta(minutes=1)
 """It speaks every second; a minute is for a repository that is slow to show it."""

@@ -17,12 +17,12 @@ import psycopg
 
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import own_connectors
-from pipeline.cdc.publications import find_publication
-from pipeline.cdc.slots import PLUGIN, Slot, behind, find_slot
 from pipeline.config import PipelineConfig
 from pipeline.errors import ServerError
-from pipeline.postgres.lsn import Lsn
-from pipeline.session import connect
+from pipeline.postgres.replication.publications import find_publication
+from pipeline.postgres.replication.slots import PLUGIN, Slot, behind, find_slot
+from pipeline.postgres.server.session import connect
+from pipeline.postgres.wal.lsn import Lsn
 
 DECODING = timedelta(seconds=10)
 GLANCE = timedelta(seconds=2)

@@ -41,8 +41,8 @@ from pipeline.cdc.topics import Ends, LiveKeys, end_offsets, live_keys, write_to
 from pipeline.cdc.wire import Decoder
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, ServerError
+from pipeline.postgres.server.session import connect
 from pipeline.registry.client import RegistryClient
-from pipeline.session import connect
 
 HEADER = "pipeline.reconciled"
 SECOND = timedelta(seconds=1)

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from pipeline.cdc.connectors import ConnectClient, ConnectorOffset
-from pipeline.cdc.publications import Connection, Publication, recreate
-from pipeline.cdc.slots import Slot, create_slot, drop_slot, find_slot
 from pipeline.errors import ServerError
+from pipeline.postgres.replication.publications import Connection, Publication, recreate
+from pipeline.postgres.replication.slots import Slot, create_slot, drop_slot, find_slot
 from pipeline.rest import POLL
 from pipeline.wait import wait_until
 

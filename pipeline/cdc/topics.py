@@ -18,7 +18,7 @@ from confluent_kafka import (
 from pipeline.cdc.wire import Undecodable
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
-from pipeline.kafka.momentary import ask_again, passes
+from pipeline.kafka.cluster.momentary import ask_again, passes
 
 SECONDS = 30.0
 POLL = 0.05

@@ -7,12 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import config as configuration
+from pipeline.cdc import point as consistency
 from pipeline.cli.shared import DEFAULT, Config, say, to_write
 from pipeline.config import PipelineConfig
-from pipeline.kafka import archive, consistency, groups, losses, replay_journal
-from pipeline.kafka.claims import HELD, claims, noted
-from pipeline.kinds import ACCEPTED, INCOMPLETE
-from pipeline.repository import BackupSet, Manifest, Note, Repository
+from pipeline.kafka.archive import archive, losses
+from pipeline.kafka.groups import groups
+from pipeline.kafka.replay import replay_journal
+from pipeline.kafka.replay.claims import HELD, claims, noted
+from pipeline.repository.kinds import ACCEPTED, INCOMPLETE
+from pipeline.repository.sets import BackupSet, Manifest, Note, Repository
 
 Gone = Annotated[
     list[str] | None,

@@ -6,7 +6,8 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cli.shared import DEFAULT, Config, say, to_write
-from pipeline.postgres import base_backup, logical
+from pipeline.postgres.base import base_backup
+from pipeline.postgres.logical import logical
 
 
 def backup_base(

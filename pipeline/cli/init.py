@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline import marker
 from pipeline.cli.shared import DEFAULT, Config, say
+from pipeline.repository import marker
 
 
 def init(

@@ -9,12 +9,12 @@ import typer
 from pipeline import config as configuration
 from pipeline.cli.shared import DEFAULT, Config, need_zone, repository, say
 from pipeline.errors import BackupError, ConfigError, ObjectMissing
-from pipeline.kinds import ahead, newest, scope
-from pipeline.postgres import base_backup
-from pipeline.postgres.find import find as find_suspects
-from pipeline.postgres.reach import reach
-from pipeline.postgres.tools import Tools
-from pipeline.repository import total_size
+from pipeline.postgres.base import base_backup
+from pipeline.postgres.base.reach import reach
+from pipeline.postgres.history.find import find as find_suspects
+from pipeline.postgres.server.tools import Tools
+from pipeline.repository.kinds import ahead, newest, scope
+from pipeline.repository.sets import total_size
 
 
 def list_sets(

@@ -8,11 +8,11 @@ from pipeline import config as configuration
 from pipeline.cli.resumable import finished, refuse_as_things_stand, resumable
 from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, Without, WithoutTopic, accepted_end, say
 from pipeline.errors import ConfigError
-from pipeline.postgres.targets import SPELLINGS, Target
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.opened import decided
-from pipeline.recovery.plan import make, passed_over
-from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
+from pipeline.postgres.replay.targets import SPELLINGS, Target
+from pipeline.repository.journal import Journal
+from pipeline.runbooks.opened import decided
+from pipeline.runbooks.plan import make, passed_over
+from pipeline.runbooks.point_in_time import PointInTimeRecovery, new_recovery
 
 
 def recover_postgres(

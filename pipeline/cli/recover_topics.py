@@ -8,12 +8,13 @@ from pipeline import config as configuration
 from pipeline.cli.resumable import refuse_as_things_stand, resumable
 from pipeline.cli.shared import DEFAULT, Config, Origin, WithoutTopic, repository, say
 from pipeline.errors import ConfigError
-from pipeline.kafka import archive, groups
-from pipeline.kafka.topics import cluster_id
-from pipeline.kinds import chosen
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.topic_asked import Asked, Way
-from pipeline.recovery.topic_loss import TopicRecovery, new_recovery
+from pipeline.kafka.archive import archive
+from pipeline.kafka.cluster.topics import cluster_id
+from pipeline.kafka.groups import groups
+from pipeline.repository.journal import Journal
+from pipeline.repository.kinds import chosen
+from pipeline.runbooks.topic_asked import Asked, Way
+from pipeline.runbooks.topic_loss import TopicRecovery, new_recovery
 
 
 def recover_topics(

@@ -10,11 +10,12 @@ from pipeline.cli.resumable import resumable
 from pipeline.cli.shared import DEFAULT, Config, Origin, need_zone, repository, say
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, ServerError
-from pipeline.kafka import losses, replay, replay_journal, replay_wish
-from pipeline.kafka.replay_plan import Mode, Range
-from pipeline.kafka.topics import of_cluster
-from pipeline.kinds import LATEST, TOPICS, chosen
-from pipeline.repository import Repository
+from pipeline.kafka.archive import losses
+from pipeline.kafka.cluster.topics import of_cluster
+from pipeline.kafka.replay import replay, replay_journal, replay_wish
+from pipeline.kafka.replay.replay_plan import Mode, Range
+from pipeline.repository.kinds import LATEST, TOPICS, chosen
+from pipeline.repository.sets import Repository
 
 
 def restore_topic(

@@ -9,13 +9,14 @@ import typer
 from pipeline import config as configuration
 from pipeline.cli.shared import DEFAULT, Config, Origin, repository, say
 from pipeline.errors import ConfigError
-from pipeline.kafka import archive, groups, losses
-from pipeline.kafka.group_moves import Exact, Moves
-from pipeline.kafka.group_restore import restore
-from pipeline.kafka.offset_map import OffsetMap
-from pipeline.kafka.replay_journal import map_key
-from pipeline.kafka.topics import of_cluster
-from pipeline.kinds import LATEST, chosen
+from pipeline.kafka.archive import archive, losses
+from pipeline.kafka.cluster.topics import of_cluster
+from pipeline.kafka.groups import groups
+from pipeline.kafka.groups.group_moves import Exact, Moves
+from pipeline.kafka.groups.group_restore import restore
+from pipeline.kafka.replay.offset_map import OffsetMap
+from pipeline.kafka.replay.replay_journal import map_key
+from pipeline.repository.kinds import LATEST, chosen
 
 
 def restore_offsets(

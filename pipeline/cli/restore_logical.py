@@ -10,13 +10,13 @@ from pipeline import config as configuration
 from pipeline.cli.shared import DEFAULT, Config, repository, say
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import ConfigError
-from pipeline.kinds import LATEST, chosen
-from pipeline.postgres import globals as server_globals
-from pipeline.postgres import logical
-from pipeline.postgres.control import origin_of_server
-from pipeline.postgres.locales import make_database
-from pipeline.repository import BackupSet
-from pipeline.session import connect
+from pipeline.postgres.logical import globals as server_globals
+from pipeline.postgres.logical import logical
+from pipeline.postgres.logical.locales import make_database
+from pipeline.postgres.server.control import origin_of_server
+from pipeline.postgres.server.session import connect
+from pipeline.repository.kinds import LATEST, chosen
+from pipeline.repository.sets import BackupSet
 
 From = Annotated[str, typer.Option("--from", help="label of a logical backup, or latest")]
 Into = Annotated[str, typer.Option("--into", help="the database: empty, or made by --create")]

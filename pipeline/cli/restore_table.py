@@ -19,14 +19,14 @@ from pipeline.cli.shared import (
     say,
 )
 from pipeline.errors import ConfigError
-from pipeline.kinds import LATEST, chosen
-from pipeline.postgres.control import origin_of_server
-from pipeline.postgres.logical import KIND
-from pipeline.postgres.staging import PREFIX
-from pipeline.postgres.targets import SPELLINGS, Target
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.plan import passed_over
-from pipeline.recovery.table import TableRecovery, new_restore
+from pipeline.postgres.logical.logical import KIND
+from pipeline.postgres.replay.targets import SPELLINGS, Target
+from pipeline.postgres.server.control import origin_of_server
+from pipeline.postgres.table.staging import PREFIX
+from pipeline.repository.journal import Journal
+from pipeline.repository.kinds import LATEST, chosen
+from pipeline.runbooks.plan import passed_over
+from pipeline.runbooks.table import TableRecovery, new_restore
 
 
 def restore_table(

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from pipeline.cli.shared import say
 from pipeline.errors import BeginAgain, LossNotAccepted, RecoveryRefused
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.runbook import Runbook
+from pipeline.repository.journal import Journal
+from pipeline.runbooks.runbook import Runbook
 
 
 @contextmanager

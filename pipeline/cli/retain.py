@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline import retention
 from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.keeping import retention
 
 
 def retain(

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from pipeline import marker
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
-from pipeline.postgres.lsn import Lsn
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository import marker
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", envvar="PIPELINE_CONFIG", help="pipeline.toml")

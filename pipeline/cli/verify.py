@@ -13,8 +13,8 @@ import typer
 from pipeline import config as configuration
 from pipeline.cli.shared import DEFAULT, Config, say
 from pipeline.errors import ConfigError, StoreError
-from pipeline.verification.verify import Verification
-from pipeline.verification.verify import verify as verify_repository
+from pipeline.keeping.verify import Verification
+from pipeline.keeping.verify import verify as verify_repository
 
 DAMAGED, NOT_VERIFIED = 1, 11
 

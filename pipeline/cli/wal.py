@@ -11,8 +11,8 @@ import typer
 from pipeline import config as configuration
 from pipeline.cli.shared import DEFAULT, Config, say, to_write
 from pipeline.errors import BackupError
-from pipeline.postgres import receiver, wal_command
-from pipeline.postgres.receiver_status import ReceiverStatus
+from pipeline.postgres.wal import receiver, wal_command
+from pipeline.postgres.wal.receiver_status import ReceiverStatus
 
 LATE = 10.0  # seconds: a receiver speaks every second
 

@@ -20,10 +20,10 @@ from fixtures.debezium import debezium_config
 from fixtures.stacks import training
 from fixtures.stacks.native import NativeStack
 from pipeline.cdc.connectors import ConnectClient, ConnectorMissing
-from pipeline.cdc.slots import create_slot, drop_slot, find_slot
 from pipeline.config import CdcConfig, PipelineConfig
 from pipeline.errors import ServerError
-from pipeline.postgres import archiving
+from pipeline.postgres.replication.slots import create_slot, drop_slot, find_slot
+from pipeline.postgres.wal import archiving
 from pipeline.registry.client import RegistryClient
 from pipeline.wait import wait_until
 from tests.cdc.captured import ALONE, COLUMNS, FILE, MODES, PREPARE

@@ -15,12 +15,12 @@ from fixtures.debezium import debezium_config
 from fixtures.stacks.protocol import Stack
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.names import topic_of
-from pipeline.cdc.publications import Publication, find_publication
 from pipeline.cdc.reconcile import HEADER
-from pipeline.cdc.slots import behind, create_slot, drop_slot, find_slot
 from pipeline.cdc.topics import end_offsets
 from pipeline.config import CdcConfig, PipelineConfig
-from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.replication.publications import Publication, find_publication
+from pipeline.postgres.replication.slots import behind, create_slot, drop_slot, find_slot
+from pipeline.postgres.wal.lsn import Lsn
 from pipeline.wait import wait_until
 
 WITHIN = timedelta(seconds=30)

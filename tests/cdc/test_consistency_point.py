@@ -7,11 +7,12 @@ import pytest
 from psycopg import sql
 
 from fixtures.stacks.protocol import Stack
+from pipeline.cdc import point as consistency
 from pipeline.cdc.delivered import delivery
-from pipeline.kafka import archive, consistency
-from pipeline.postgres.lsn import Lsn
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.archive import archive
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 from tests.cdc.source import captured
 
 pytestmark = pytest.mark.stack

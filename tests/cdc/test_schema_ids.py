@@ -7,8 +7,8 @@ from confluent_kafka import Producer
 
 from fixtures.stacks.protocol import Stack
 from pipeline.cdc.schema_ids import SAMPLE
-from pipeline.recovery.reconnect import problems
 from pipeline.registry.client import RegistryClient
+from pipeline.runbooks.reconnect import problems
 from tests.cdc.source import captured, records
 
 pytestmark = pytest.mark.stack

@@ -8,10 +8,15 @@ import psycopg
 import pytest
 
 from fixtures.stacks.protocol import Stack
-from pipeline.cdc.publications import Publication, differences, find_publication, recreate
-from pipeline.cdc.slots import Slot, behind, create_slot, drop_slot, find_slot
 from pipeline.errors import ServerError
-from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.replication.publications import (
+    Publication,
+    differences,
+    find_publication,
+    recreate,
+)
+from pipeline.postgres.replication.slots import Slot, behind, create_slot, drop_slot, find_slot
+from pipeline.postgres.wal.lsn import Lsn
 
 pytestmark = pytest.mark.stack
 

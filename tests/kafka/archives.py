@@ -1,9 +1,9 @@
 """What tests of archives look at: a partition of a set, and what is wrong with the set."""
 
-from pipeline.kafka import proof
-from pipeline.kafka.reading import Archived, archived
-from pipeline.kafka.segments import Index
-from pipeline.repository import BackupSet
+from pipeline.kafka.archive import proof
+from pipeline.kafka.archive.reading import Archived, archived
+from pipeline.kafka.archive.segments import Index
+from pipeline.repository.sets import BackupSet
 
 
 def held(backup: BackupSet, topic: str, partition: int = 0) -> Archived:

@@ -8,8 +8,8 @@ import pytest
 from fixtures.stacks import training
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component, Stack
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 from tests.kafka.replayed import Site
 
 

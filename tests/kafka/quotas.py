@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from kafka.protocol.admin import AlterClientQuotasRequest
 
 from pipeline.config import KafkaConfig
-from pipeline.kafka.exports import everything
-from pipeline.kafka.raw import RawReader
+from pipeline.kafka.archive.exports import everything
+from pipeline.kafka.cluster.raw import RawReader
 from pipeline.wait import wait_until
 from tests.kafka import topics
 

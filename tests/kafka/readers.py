@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from confluent_kafka import Consumer
 
 from pipeline.config import KafkaConfig
-from pipeline.kafka import groups
-from pipeline.kafka.groups import committed
+from pipeline.kafka.groups import groups
+from pipeline.kafka.groups.groups import committed
 from pipeline.wait import wait_until
 from tests.kafka import topics
 

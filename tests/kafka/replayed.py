@@ -9,14 +9,15 @@ from confluent_kafka import Consumer, TopicPartition
 
 from fixtures.stacks.protocol import Stack
 from pipeline.config import KafkaConfig, PipelineConfig
-from pipeline.kafka import archive, replay, replay_journal, replay_wish
-from pipeline.kafka.batches import Batch, walk
-from pipeline.kafka.raw import RawReader
-from pipeline.kafka.replay_plan import By
-from pipeline.kafka.replay_proof import Proven
-from pipeline.kafka.topics import describe, extents
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.archive import archive
+from pipeline.kafka.cluster.raw import RawReader
+from pipeline.kafka.cluster.topics import describe, extents
+from pipeline.kafka.log.batches import Batch, walk
+from pipeline.kafka.replay import replay, replay_journal, replay_wish
+from pipeline.kafka.replay.replay_plan import By
+from pipeline.kafka.replay.replay_proof import Proven
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
 from pipeline.wait import wait_until
 from tests.kafka import topics
 

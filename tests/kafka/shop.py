@@ -8,13 +8,14 @@ from fixtures.topic_reading import topic_survivors
 from fixtures.workload.producer import clients
 from fixtures.workload.topics import OWN_TOPICS, SYSTEM, create_topics
 from fixtures.workload.workload import Clients
-from pipeline.kafka import archive, groups
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.topic_asked import Asked
-from pipeline.recovery.topic_extent import survey
-from pipeline.recovery.topic_loss import TopicRecovery, new_recovery
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.archive import archive
+from pipeline.kafka.groups import groups
+from pipeline.repository.journal import Journal
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks.topic_asked import Asked
+from pipeline.runbooks.topic_extent import survey
+from pipeline.runbooks.topic_loss import TopicRecovery, new_recovery
 
 
 class Shop:

@@ -9,19 +9,20 @@ from typer.testing import CliRunner
 from fixtures.faults.topics import delete_records, delete_topics
 from fixtures.kafka_story import commit
 from fixtures.stacks.protocol import Stack
-from pipeline import marker
 from pipeline.cli import app
 from pipeline.config import PipelineConfig, RepositoryConfig
 from pipeline.errors import ConfigError
-from pipeline.kafka import archive, groups
-from pipeline.kafka.topics import cluster_id
-from pipeline.kinds import newest
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.topic_asked import Asked
-from pipeline.recovery.topic_evidence import Facts
-from pipeline.recovery.topic_loss import TopicRecovery
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.archive import archive
+from pipeline.kafka.cluster.topics import cluster_id
+from pipeline.kafka.groups import groups
+from pipeline.repository import marker
+from pipeline.repository.journal import Journal
+from pipeline.repository.kinds import newest
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks.topic_asked import Asked
+from pipeline.runbooks.topic_evidence import Facts
+from pipeline.runbooks.topic_loss import TopicRecovery
 from tests.kafka import topics
 from tests.kafka.readers import forget_if_there
 

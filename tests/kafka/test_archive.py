@@ -8,17 +8,17 @@ import pytest
 from typer.testing import CliRunner
 
 from fixtures.stacks.protocol import Stack
-from pipeline import marker
 from pipeline.cli import app
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
-from pipeline.kafka import archive
-from pipeline.kafka.batches import walk
-from pipeline.kafka.gaps import Gap, Reason
-from pipeline.kafka.place import Place
-from pipeline.kafka.topics import known_extents
-from pipeline.kinds import newest
-from pipeline.repository import BackupSet, Repository
+from pipeline.kafka.archive import archive
+from pipeline.kafka.cluster.topics import known_extents
+from pipeline.kafka.log.batches import walk
+from pipeline.kafka.log.gaps import Gap, Reason
+from pipeline.kafka.log.place import Place
+from pipeline.repository import marker
+from pipeline.repository.kinds import newest
+from pipeline.repository.sets import BackupSet, Repository
 from pipeline.wait import wait_until
 from tests.kafka import topics
 from tests.kafka.archives import held, index_of, problems
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.stack
 
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.kafka.partition.SEGMENT", 50_000)
-    monkeypatch.setattr("pipeline.kafka.archive.FETCH", 20_000)
+    monkeypatch.setattr("pipeline.kafka.archive.partition.SEGMENT", 50_000)
+    monkeypatch.setattr("pipeline.kafka.archive.archive.FETCH", 20_000)
 
 
 def gaps(backup: BackupSet, topic: str, partition: int = 0) -> list[Gap]:

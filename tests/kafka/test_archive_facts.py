@@ -14,16 +14,17 @@ from kafka.protocol.admin import AlterClientQuotasRequest
 from typer.testing import CliRunner
 
 from fixtures.stacks.protocol import Stack
-from pipeline import marker
+from pipeline.cdc import point as consistency
 from pipeline.cli import app
-from pipeline.kafka import archive, consistency, exports
-from pipeline.kafka.batches import walk
-from pipeline.kafka.gaps import Reason
-from pipeline.kafka.place import Place
-from pipeline.kafka.raw import Fetched, RawReader
-from pipeline.kinds import newest
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.archive import archive, exports
+from pipeline.kafka.cluster.raw import Fetched, RawReader
+from pipeline.kafka.log.batches import walk
+from pipeline.kafka.log.gaps import Reason
+from pipeline.kafka.log.place import Place
+from pipeline.repository import marker
+from pipeline.repository.kinds import newest
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 from pipeline.wait import wait_until
 from tests.kafka import topics
 

@@ -7,14 +7,14 @@ import pytest
 from fixtures.stacks.protocol import Stack
 from pipeline.config import KafkaConfig
 from pipeline.errors import BackupError
-from pipeline.kafka import archive, lineage
-from pipeline.kafka.gaps import Reason
-from pipeline.kafka.partition import Partition
-from pipeline.kafka.place import Place
-from pipeline.kafka.raw import RawReader
-from pipeline.kafka.reading import archived
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import StoredObject
+from pipeline.kafka.archive import archive, lineage
+from pipeline.kafka.archive.partition import Partition
+from pipeline.kafka.archive.reading import archived
+from pipeline.kafka.cluster.raw import RawReader
+from pipeline.kafka.log.gaps import Reason
+from pipeline.kafka.log.place import Place
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import StoredObject
 from tests.kafka import topics
 from tests.kafka.archives import index_of, problems
 
@@ -24,8 +24,8 @@ WRITTEN = 5_000
 
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.kafka.partition.SEGMENT", 20_000)
-    monkeypatch.setattr("pipeline.kafka.archive.FETCH", 20_000)
+    monkeypatch.setattr("pipeline.kafka.archive.partition.SEGMENT", 20_000)
+    monkeypatch.setattr("pipeline.kafka.archive.archive.FETCH", 20_000)
 
 
 def write(kafka: KafkaConfig, topic: str, records: int = WRITTEN) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from fixtures.stacks.protocol import Stack
-from pipeline import marker
 from pipeline.config import KafkaConfig
-from pipeline.kafka import archive, proof
-from pipeline.kafka.reading import archived
-from pipeline.kinds import newest
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.archive import archive, proof
+from pipeline.kafka.archive.reading import archived
+from pipeline.repository import marker
+from pipeline.repository.kinds import newest
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 from tests.kafka import topics
 from tests.reliability.rounds import ROOT, Story, repeat, whole_sets
 

@@ -16,13 +16,15 @@ from fixtures.stacks.protocol import Stack
 from pipeline.cli import app
 from pipeline.config import KafkaConfig, PipelineConfig, PostgresConfig, RepositoryConfig
 from pipeline.errors import BackupError, ServerError
-from pipeline.kafka import archive, groups, momentary, segments
-from pipeline.kafka.place import Place
-from pipeline.kafka.raw import Fetched, RawReader
-from pipeline.kafka.reading import archived
-from pipeline.kafka.segments import FORMAT, INDEX, Index
-from pipeline.repository import Repository
-from pipeline.store import FolderStore, read
+from pipeline.kafka.archive import archive, segments
+from pipeline.kafka.archive.reading import archived
+from pipeline.kafka.archive.segments import FORMAT, INDEX, Index
+from pipeline.kafka.cluster import momentary
+from pipeline.kafka.cluster.raw import Fetched, RawReader
+from pipeline.kafka.groups import groups
+from pipeline.kafka.log.place import Place
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore, read
 from tests.kafka import topics
 from tests.kafka.archives import problems
 from tests.kafka.brokers import pair
@@ -33,8 +35,8 @@ WRITTEN = 5_000
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.kafka.partition.SEGMENT", 50_000)
-    monkeypatch.setattr("pipeline.kafka.archive.FETCH", 10_000)
+    monkeypatch.setattr("pipeline.kafka.archive.partition.SEGMENT", 50_000)
+    monkeypatch.setattr("pipeline.kafka.archive.archive.FETCH", 10_000)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,7 @@ def test_a_partition_without_a_leader_leaves_all_else_backed_up(
         commit(kafka, f"of-{name}", TopicPartition(name, partition, 50))
     second.kill()
     monkeypatch.setattr(momentary, "PATIENCE", timedelta(seconds=5))  # fenced after three
-    monkeypatch.setattr("pipeline.kafka.topics.SECONDS", 4.0)
+    monkeypatch.setattr("pipeline.kafka.cluster.topics.SECONDS", 4.0)
     names = [f"--topic={name}" for name in ("half", "sound")]
     done = invoke("backup", "topics", *names, config=config)
     assert done.exit_code == 1, done.output

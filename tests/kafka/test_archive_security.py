@@ -15,10 +15,10 @@ from confluent_kafka.admin import (
 
 from pipeline.config import KafkaConfig, PipelineConfig, PostgresConfig, RepositoryConfig
 from pipeline.errors import ConfigError, ServerError
-from pipeline.kafka import archive, proof
-from pipeline.kafka.raw import RawReader
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.archive import archive, proof
+from pipeline.kafka.cluster.raw import RawReader
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 from pipeline.wait import wait_until
 from tests.kafka import topics
 from tests.kafka.brokers import listening

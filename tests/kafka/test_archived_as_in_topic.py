@@ -12,9 +12,10 @@ from checks.kafka_subjects import LiveTopics
 from checks.rules.kafka_as_in_topic import archived_as_in_topic
 from fixtures.stacks.protocol import Stack
 from pipeline.config import RepositoryConfig
-from pipeline.kafka import archive, target_topic
-from pipeline.kafka.segments import Index, Segment
-from pipeline.repository import Repository
+from pipeline.kafka.archive import archive
+from pipeline.kafka.archive.segments import Index, Segment
+from pipeline.kafka.replay import target_topic
+from pipeline.repository.sets import Repository
 from pipeline.wait import wait_until
 from tests.kafka import topics
 
@@ -24,8 +25,8 @@ def test_what_the_brokers_took_away_since_is_no_difference(
     broker: Stack, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records, whole batches and tombstones by the cleaner; a log that begins inside a batch."""
-    monkeypatch.setattr("pipeline.kafka.partition.SEGMENT", 10_000)
-    monkeypatch.setattr("pipeline.kafka.archive.FETCH", 5_000)
+    monkeypatch.setattr("pipeline.kafka.archive.partition.SEGMENT", 10_000)
+    monkeypatch.setattr("pipeline.kafka.archive.archive.FETCH", 5_000)
     kafka = broker.config.kafka
     compacted, plain = topics.create(kafka, "cleaned"), topics.create(kafka, "shortened")
     writer = topics.producer(kafka, **{"batch.size": 2_000, "enable.idempotence": True})

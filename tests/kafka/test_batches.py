@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import BackupError
-from pipeline.kafka.batches import (
+from pipeline.kafka.log.batches import (
     HEADER,
     Batch,
     Codec,

@@ -10,10 +10,10 @@ import pytest
 from fixtures.stacks import training
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
-from pipeline.cdc.slots import create_slot, find_slot
+from pipeline.cdc import point as consistency
 from pipeline.config import PipelineConfig
-from pipeline.kafka import consistency
-from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.replication.slots import create_slot, find_slot
+from pipeline.postgres.wal.lsn import Lsn
 from pipeline.wait import wait_until
 
 pytestmark = pytest.mark.stack

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.kafka.batches import Batch, Marker
-from pipeline.kafka.gaps import Aborted, Gap, Gaps, Reason, totals
+from pipeline.kafka.log.batches import Batch, Marker
+from pipeline.kafka.log.gaps import Aborted, Gap, Gaps, Reason, totals
 
 
 def data(base: int, count: int = 1, *, producer: int = -1, records: int | None = None) -> Batch:

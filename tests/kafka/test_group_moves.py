@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.kafka.group_moves import Decided, Exact, Fate, judge
-from pipeline.kafka.groups import Position
-from pipeline.kafka.surroundings import UNDECIDED, Surroundings
+from pipeline.kafka.groups.group_moves import Decided, Exact, Fate, judge
+from pipeline.kafka.groups.groups import Position
+from pipeline.kafka.groups.surroundings import UNDECIDED, Surroundings
 
 
 def around(topic_id: str, end: int, unseen: str | None = None) -> Surroundings:

@@ -9,20 +9,21 @@ from typer.testing import CliRunner
 
 from fixtures.kafka_story import commit
 from fixtures.stacks.protocol import Stack
-from pipeline import marker
 from pipeline.cli import app
 from pipeline.config import KafkaConfig
 from pipeline.errors import RecoveryRefused, RestoreError
-from pipeline.kafka import archive, groups
-from pipeline.kafka.group_moves import Exact, Fate, Moves
-from pipeline.kafka.group_restore import Restored, restore
-from pipeline.kafka.groups import Position
-from pipeline.kafka.offset_map import OffsetMap
-from pipeline.kafka.replay import Replay
-from pipeline.kafka.replay_journal import map_key, new_journal
-from pipeline.kafka.replay_plan import Mode
-from pipeline.kafka.replay_wish import Wish, make
-from pipeline.repository import BackupSet, Repository
+from pipeline.kafka.archive import archive
+from pipeline.kafka.groups import groups
+from pipeline.kafka.groups.group_moves import Exact, Fate, Moves
+from pipeline.kafka.groups.group_restore import Restored, restore
+from pipeline.kafka.groups.groups import Position
+from pipeline.kafka.replay.offset_map import OffsetMap
+from pipeline.kafka.replay.replay import Replay
+from pipeline.kafka.replay.replay_journal import map_key, new_journal
+from pipeline.kafka.replay.replay_plan import Mode
+from pipeline.kafka.replay.replay_wish import Wish, make
+from pipeline.repository import marker
+from pipeline.repository.sets import BackupSet, Repository
 from pipeline.wait import wait_until
 from tests.kafka import topics
 from tests.kafka.readers import forget, forget_if_there, held, member, read

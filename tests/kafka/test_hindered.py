@@ -12,12 +12,15 @@ from confluent_kafka import TopicPartition
 from fixtures.kafka_story import commit
 from fixtures.stacks.protocol import Component, Stack
 from pipeline.config import KafkaConfig
-from pipeline.kafka import archive, exports, groups, momentary, target_topic
-from pipeline.kafka.brokers import Brokers
-from pipeline.kafka.raw import RawReader
-from pipeline.kafka.topics import cluster_id, describe, extents
-from pipeline.kafka.wire import Wire
-from pipeline.repository import BackupSet, Repository
+from pipeline.kafka.archive import archive, exports
+from pipeline.kafka.cluster import momentary
+from pipeline.kafka.cluster.brokers import Brokers
+from pipeline.kafka.cluster.raw import RawReader
+from pipeline.kafka.cluster.topics import cluster_id, describe, extents
+from pipeline.kafka.cluster.wire import Wire
+from pipeline.kafka.groups import groups
+from pipeline.kafka.replay import target_topic
+from pipeline.repository.sets import BackupSet, Repository
 from pipeline.wait import wait_until
 from tests.kafka import topics
 from tests.kafka.archives import index_of, problems

@@ -11,10 +11,10 @@ from confluent_kafka import KafkaError, KafkaException
 from kafka.errors import KafkaConnectionError, for_code
 
 from pipeline.errors import ServerError
-from pipeline.kafka import momentary, topics
-from pipeline.kafka.momentary import ask_again, ask_each, passes
-from pipeline.kafka.place import Place
-from pipeline.kafka.wire import Disconnected, Refused
+from pipeline.kafka.cluster import momentary, topics
+from pipeline.kafka.cluster.momentary import ask_again, ask_each, passes
+from pipeline.kafka.cluster.wire import Disconnected, Refused
+from pipeline.kafka.log.place import Place
 
 SOON = timedelta(milliseconds=300)
 MOMENTARY = {

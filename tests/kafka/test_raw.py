@@ -11,12 +11,12 @@ from kafka.net import KafkaConnectionManager, KafkaNetSocket, KafkaSSLTransport,
 from fixtures.stacks.protocol import Stack
 from pipeline.config import KafkaConfig
 from pipeline.errors import ConfigError, ServerError
-from pipeline.kafka.batches import Codec, check_crc, walk
-from pipeline.kafka.connections import _Direct
-from pipeline.kafka.gaps import Aborted
-from pipeline.kafka.place import Place
-from pipeline.kafka.raw import OffsetGone, RawReader, settings
-from pipeline.kafka.topics import describe
+from pipeline.kafka.cluster.connections import _Direct
+from pipeline.kafka.cluster.raw import OffsetGone, RawReader, settings
+from pipeline.kafka.cluster.topics import describe
+from pipeline.kafka.log.batches import Codec, check_crc, walk
+from pipeline.kafka.log.gaps import Aborted
+from pipeline.kafka.log.place import Place
 from tests.kafka import topics
 
 
@@ -135,7 +135,7 @@ def test_offsets_and_topics_that_are_gone_are_named(broker: Stack) -> None:
 def test_a_broker_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for where in ("topics", "momentary"):
         monkeypatch.setattr(f"pipeline.kafka.{where}.SECONDS", 1.0)
-    monkeypatch.setattr("pipeline.kafka.momentary.PATIENCE", timedelta(seconds=1))
+    monkeypatch.setattr("pipeline.kafka.cluster.momentary.PATIENCE", timedelta(seconds=1))
     nowhere = KafkaConfig(bootstrap_servers="127.0.0.1:1", client={"log_level": "0"})
     with pytest.raises(ServerError, match=r"topic orders on 127\.0\.0\.1:1"):
         describe(nowhere, ["orders"])

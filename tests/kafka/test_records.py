@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import BackupError
-from pipeline.kafka.batches import Batch, Codec, check_crc, packed, walk
-from pipeline.kafka.codecs import compress, decompress
-from pipeline.kafka.records import Record, encoded, runs, unpacked
+from pipeline.kafka.log.batches import Batch, Codec, check_crc, packed, walk
+from pipeline.kafka.log.codecs import compress, decompress
+from pipeline.kafka.log.records import Record, encoded, runs, unpacked
 
 TIMES = st.integers(-1, 2**42)
 

@@ -3,8 +3,8 @@
 import pytest
 
 from pipeline.config import KafkaConfig
-from pipeline.kafka.target_topic import configure
-from pipeline.kafka.topics import describe
+from pipeline.kafka.cluster.topics import describe
+from pipeline.kafka.replay.target_topic import configure
 from pipeline.wait import wait_until
 from tests.kafka import topics
 from tests.kafka.replayed import Seen, Site, batches, consumed, delete, eventful, place_extent

@@ -10,8 +10,9 @@ from fixtures.stacks.kafka import KafkaServer
 from fixtures.stacks.protocol import Component, Stack
 from pipeline.config import KafkaConfig
 from pipeline.errors import RestoreError, ServerError
-from pipeline.kafka import momentary, replay_journal, replay_write
-from pipeline.kafka.raw_produce import RawWriter
+from pipeline.kafka.cluster import momentary
+from pipeline.kafka.cluster.raw_produce import RawWriter
+from pipeline.kafka.replay import replay_journal, replay_write
 from tests.kafka import topics
 from tests.kafka.brokers import pair
 from tests.kafka.replayed import Site, consumed, place_extent

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError, RecoveryRefused, RestoreError
-from pipeline.kafka import replay_journal
-from pipeline.kafka.place import Place
-from pipeline.kafka.raw_produce import RawWriter
+from pipeline.kafka.cluster.raw_produce import RawWriter
+from pipeline.kafka.log.place import Place
+from pipeline.kafka.replay import replay_journal
 from tests.kafka import topics
 from tests.kafka.replayed import Site, batches, consumed, delete, place_extent
 
@@ -21,10 +21,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pipeline.kafka import replay, replay_journal, replay_wish, replay_write, target_topic
-from pipeline.kafka.raw_produce import RawWriter
+from pipeline.kafka.cluster.raw_produce import RawWriter
 from pipeline import config as configuration
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 
 file, topic, where, name, count = sys.argv[1:]
 owner = {"writer": replay_write.PartitionWriter, "raw": RawWriter, "topic": target_topic}[where]

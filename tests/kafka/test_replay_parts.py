@@ -13,13 +13,13 @@ from checks.kafka_subjects import ReplayedTopic
 from pipeline.cli import app
 from pipeline.config import KafkaConfig
 from pipeline.errors import BackupError, ConfigError, NoBackup, RecoveryRefused
-from pipeline.kafka import replay_journal
-from pipeline.kafka.offset_map import OffsetMap
-from pipeline.kafka.place import Spot
-from pipeline.kafka.replay_plan import Mode, Range
-from pipeline.kafka.target_topic import RETENTION, configure
-from pipeline.kafka.topics import describe
-from pipeline.repository import MANIFEST
+from pipeline.kafka.cluster.topics import describe
+from pipeline.kafka.log.place import Spot
+from pipeline.kafka.replay import replay_journal
+from pipeline.kafka.replay.offset_map import OffsetMap
+from pipeline.kafka.replay.replay_plan import Mode, Range
+from pipeline.kafka.replay.target_topic import RETENTION, configure
+from pipeline.repository.sets import MANIFEST
 from tests.kafka import topics
 from tests.kafka.replayed import Site, consumed, eventful, place_extent
 

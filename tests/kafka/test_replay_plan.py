@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.kafka.gaps import Gap, Reason
-from pipeline.kafka.offset_map import Moved
-from pipeline.kafka.replay_plan import (
+from pipeline.kafka.log.gaps import Gap, Reason
+from pipeline.kafka.replay.offset_map import Moved
+from pipeline.kafka.replay.replay_plan import (
     By,
     Mode,
     PartitionPlan,

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.errors import RestoreError
-from pipeline.kafka import replay_journal, replay_units, replay_write
-from pipeline.kafka.batches import Batch
-from pipeline.kafka.raw_produce import Producer
-from pipeline.kafka.records import Record, encoded
+from pipeline.kafka.cluster.raw_produce import Producer
+from pipeline.kafka.log.batches import Batch
+from pipeline.kafka.log.records import Record, encoded
+from pipeline.kafka.replay import replay_journal, replay_units, replay_write
 from tests.kafka import topics
 from tests.kafka.replayed import Site, eventful
 

@@ -18,12 +18,12 @@ from fixtures.faults.kafka_archive import Forgery, changed, outcome
 from fixtures.scratch import Scratch
 from pipeline.config import KafkaConfig
 from pipeline.errors import BackupError, RestoreError
-from pipeline.kafka import empty_transactions, replay_journal
-from pipeline.kafka.batches import Marker, marker
-from pipeline.kafka.empty_transactions import _Transactional
-from pipeline.kafka.place import Place
-from pipeline.kafka.raw_produce import RawWriter
-from pipeline.kafka.replay_plan import By
+from pipeline.kafka.cluster.raw_produce import RawWriter
+from pipeline.kafka.log.batches import Marker, marker
+from pipeline.kafka.log.place import Place
+from pipeline.kafka.replay import empty_transactions, replay_journal
+from pipeline.kafka.replay.empty_transactions import _Transactional
+from pipeline.kafka.replay.replay_plan import By
 from tests.kafka import topics
 from tests.kafka.brokers import listening
 from tests.kafka.replayed import Site, consumed, eventful, place_extent

@@ -22,10 +22,11 @@ from fixtures.stacks.protocol import Stack
 from fixtures.workload.topics import OWN_TOPICS
 from pipeline.cli import app
 from pipeline.errors import LossNotAccepted, RecoveryRefused, RestoreError
-from pipeline.kafka import archive, groups
-from pipeline.kafka.target_topic import existing
-from pipeline.recovery.topic_evidence import Facts
-from pipeline.recovery.topic_loss import TopicRecovery
+from pipeline.kafka.archive import archive
+from pipeline.kafka.groups import groups
+from pipeline.kafka.replay.target_topic import existing
+from pipeline.runbooks.topic_evidence import Facts
+from pipeline.runbooks.topic_loss import TopicRecovery
 from pipeline.wait import wait_until
 from tests.kafka import topics
 from tests.kafka.readers import forget_if_there

@@ -10,15 +10,15 @@ from fixtures.faults.topics import delete_topics
 from fixtures.stacks.protocol import Stack
 from fixtures.workload.topics import OWN_TOPICS
 from pipeline.errors import LossNotAccepted, NoBackup, RecoveryRefused, ServerError
-from pipeline.kafka import archive
-from pipeline.kafka.replay import Replay
-from pipeline.kafka.target_topic import configure, existing
-from pipeline.kinds import newest
-from pipeline.recovery.topic_asked import Asked
-from pipeline.recovery.topic_evidence import Facts
-from pipeline.recovery.topic_loss import TopicRecovery, new_recovery
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.archive import archive
+from pipeline.kafka.replay.replay import Replay
+from pipeline.kafka.replay.target_topic import configure, existing
+from pipeline.repository.kinds import newest
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks.topic_asked import Asked
+from pipeline.runbooks.topic_evidence import Facts
+from pipeline.runbooks.topic_loss import TopicRecovery, new_recovery
 from tests.kafka import topics
 from tests.kafka.replayed import consumed
 from tests.kafka.shop import Shop

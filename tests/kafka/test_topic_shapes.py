@@ -26,11 +26,12 @@ from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component, Stack
 from pipeline.config import KafkaConfig
 from pipeline.errors import RecoveryRefused
-from pipeline.kafka import archive, groups
-from pipeline.kafka.target_topic import existing
-from pipeline.kafka.topics import cluster_id, describe
-from pipeline.recovery.topic_asked import Asked
-from pipeline.recovery.topic_loss import TopicRecovery, new_recovery
+from pipeline.kafka.archive import archive
+from pipeline.kafka.cluster.topics import cluster_id, describe
+from pipeline.kafka.groups import groups
+from pipeline.kafka.replay.target_topic import existing
+from pipeline.runbooks.topic_asked import Asked
+from pipeline.runbooks.topic_loss import TopicRecovery, new_recovery
 from pipeline.wait import wait_until
 from tests.kafka import topics
 from tests.kafka.brokers import listening, pair

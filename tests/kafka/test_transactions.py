@@ -5,9 +5,9 @@ import pytest
 from checks.hanging import hanging
 from fixtures.faults.hanging import leave_hanging
 from fixtures.stacks.protocol import Stack
-from pipeline.kafka.raw import RawReader
-from pipeline.kafka.target_topic import HELD
-from pipeline.kafka.topics import describe
+from pipeline.kafka.cluster.raw import RawReader
+from pipeline.kafka.cluster.topics import describe
+from pipeline.kafka.replay.target_topic import HELD
 from tests.kafka import topics
 
 pytestmark = pytest.mark.stack

@@ -8,8 +8,8 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from pipeline.config import KafkaConfig
-from pipeline.kafka import target_topic
-from pipeline.kafka.momentary import ask_again
+from pipeline.kafka.cluster.momentary import ask_again
+from pipeline.kafka.replay import target_topic
 from pipeline.wait import wait_until
 
 _NUMBERS = count()  # a topic outlives its test: no two share one

@@ -12,10 +12,10 @@ import psycopg
 
 from fixtures.stacks.artifacts import installed
 from fixtures.stacks.ports import Ports
-from pipeline.postgres.find import Findings, find
-from pipeline.postgres.inventory import table_inventory
-from pipeline.postgres.server import LocalServer
-from pipeline.postgres.tools import Tools
+from pipeline.postgres.base.inventory import table_inventory
+from pipeline.postgres.history.find import Findings, find
+from pipeline.postgres.server.server import LocalServer
+from pipeline.postgres.server.tools import Tools
 from pipeline.wait import wait_until
 
 SOON = timedelta(seconds=30)

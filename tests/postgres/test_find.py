@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.postgres.find import Findings, find
+from pipeline.postgres.history.find import Findings, find
 from tests.postgres.source import Source, copy_of, running_source
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.postgres.lsn import Lsn, segment_name
-from pipeline.postgres.segments import reading_view
-from pipeline.postgres.waldump import Reading, commit_order, endings, readable_end
+from pipeline.postgres.history.waldump import Reading, commit_order, endings, readable_end
+from pipeline.postgres.wal.lsn import Lsn, segment_name
+from pipeline.postgres.wal.segments import reading_view
 from tests.postgres.source import Source, copy_of
 
 TRANSACTIONS = ("Transaction",)

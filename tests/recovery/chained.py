@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fixtures.stacks.versions import since
-from pipeline.postgres import chain
-from pipeline.repository import MANIFEST, BackupSet, Manifest, Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base import chain
+from pipeline.repository.sets import MANIFEST, BackupSet, Manifest, Repository
+from pipeline.repository.store import FolderStore
 from tests.recovery.history import Source, replaced
 
 

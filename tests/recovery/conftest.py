@@ -10,9 +10,9 @@ from fixtures.stacks.artifacts import Artifacts, installed
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 from pipeline.config import PipelineConfig, PostgresConfig
-from pipeline.postgres import archiving
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.wal import archiving
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 from tests.recovery.history import History, Source, copied, lived
 from tests.recovery.museum import DATABASE, SCHEMA, connect, in_database
 from tests.recovery.orchard import Orchard

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline.postgres.tools import Tools
+from pipeline.postgres.server.tools import Tools
 
 
 def dying(strike: int) -> Callable[..., Any]:

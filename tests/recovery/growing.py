@@ -6,10 +6,10 @@ from checks.subjects import SourceServer
 from fixtures.faults import backups, server
 from fixtures.material import SOON
 from fixtures.scratch import Chained, Material, Scratch
-from pipeline.postgres import base_backup
-from pipeline.postgres.lsn import PAGE_SIZE, Lsn, segment_name
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base import base_backup
+from pipeline.postgres.wal.lsn import PAGE_SIZE, Lsn, segment_name
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
 from pipeline.wait import wait_until
 
 

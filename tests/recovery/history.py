@@ -14,12 +14,12 @@ import psycopg
 
 from fixtures.stacks.native import NativeStack
 from pipeline.config import PipelineConfig
-from pipeline.postgres import base_backup
-from pipeline.postgres.lsn import Lsn, as_record_end, segment_name
-from pipeline.postgres.receiver import EXPECTED_END, ExpectedEnd, flushed_record, receive
-from pipeline.postgres.tools import Tools
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base import base_backup
+from pipeline.postgres.server.tools import Tools
+from pipeline.postgres.wal.lsn import Lsn, as_record_end, segment_name
+from pipeline.postgres.wal.receiver import EXPECTED_END, ExpectedEnd, flushed_record, receive
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
 from pipeline.wait import wait_until
 
 SOON = timedelta(seconds=30)

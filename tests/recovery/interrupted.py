@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from pipeline.store import FolderStore, StoredObject
+from pipeline.repository.store import FolderStore, StoredObject
 
 
 class Power(BaseException):

@@ -6,8 +6,8 @@ import psycopg
 
 from fixtures.stacks import toml
 from fixtures.stacks.native import NativeStack
-from pipeline import marker
 from pipeline.config import PipelineConfig, PostgresConfig
+from pipeline.repository import marker
 
 DATABASE = "museum"
 SCHEMA = """

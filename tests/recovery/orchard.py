@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from pipeline.postgres.staging import PREFIX
-from pipeline.postgres.targets import Target
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.table import TableRecovery, new_restore
-from pipeline.session import environment
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.server.session import environment
+from pipeline.postgres.table.staging import PREFIX
+from pipeline.repository.journal import Journal
+from pipeline.runbooks.table import TableRecovery, new_restore
 from tests.recovery.history import Source
 
 ORCHARD = """

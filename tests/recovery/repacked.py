@@ -7,7 +7,7 @@ from pathlib import Path
 
 import zstandard
 
-from pipeline.repository import BackupSet, Manifest
+from pipeline.repository.sets import BackupSet, Manifest
 
 Change = Callable[[tarfile.TarInfo, bytes], list[tuple[tarfile.TarInfo, bytes]]]
 """What stands in the archive instead of one member and its content."""

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fixtures.stacks.versions import major
-from pipeline.postgres import tablespaces
-from pipeline.repository import BackupSet
+from pipeline.postgres.base import tablespaces
+from pipeline.repository.sets import BackupSet
 from tests.recovery.chained import summarize
 from tests.recovery.history import Source
 

@@ -15,9 +15,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline.postgres.tools import Tools
-from pipeline.recovery.journal import Journal
-from pipeline.store import FolderStore
+from pipeline.postgres.server.tools import Tools
+from pipeline.repository.journal import Journal
+from pipeline.repository.store import FolderStore
 from tests.recovery.interrupted import Power
 
 _OUTSIDE: tuple[tuple[Any, str], ...] = (

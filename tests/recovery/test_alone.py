@@ -10,11 +10,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline.postgres import subscriptions
-from pipeline.postgres.isolation import explained
-from pipeline.postgres.replay import private_server
-from pipeline.postgres.restore import unpack
-from pipeline.postgres.server import LocalServer
+from pipeline.postgres.base.restore import unpack
+from pipeline.postgres.replay.replay import private_server
+from pipeline.postgres.replication import subscriptions
+from pipeline.postgres.server.isolation import explained
+from pipeline.postgres.server.server import LocalServer
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON, History, Source
 from tests.recovery.unpacked import free_place, opened

@@ -1,6 +1,6 @@
 """A server that could not archive for a while hands everything over once it can."""
 
-from pipeline.postgres.lsn import SEGMENT_SIZE
+from pipeline.postgres.wal.lsn import SEGMENT_SIZE
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON, Source
 

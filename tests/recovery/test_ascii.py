@@ -3,14 +3,15 @@
 import pytest
 
 from pipeline.config import PipelineConfig, PostgresConfig
-from pipeline.postgres import base_backup, logical, row_digests
-from pipeline.postgres.locales import make_database
-from pipeline.postgres.targets import Target
-from pipeline.recovery.structure import examine
-from pipeline.recovery.table import TableRecovery, new_restore
-from pipeline.repository import Repository
-from pipeline.session import connect
-from pipeline.store import FolderStore
+from pipeline.postgres.base import base_backup, row_digests
+from pipeline.postgres.logical import logical
+from pipeline.postgres.logical.locales import make_database
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.server.session import connect
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks.structure import examine
+from pipeline.runbooks.table import TableRecovery, new_restore
 from tests.recovery.history import SOON, Source
 from tests.recovery.museum import in_database
 

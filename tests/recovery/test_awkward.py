@@ -10,12 +10,12 @@ from checks.subjects import BaseBackup, LogicalBackup, SourceServer
 from fixtures.faults import server, sources
 from fixtures.scratch import Material, Scratch
 from fixtures.stacks.versions import major
-from pipeline.postgres import logical
-from pipeline.postgres.amcheck import LIMITS
-from pipeline.recovery.structure import examine
-from pipeline.repository import Repository
-from pipeline.session import connect
-from pipeline.store import FolderStore
+from pipeline.postgres.logical import logical
+from pipeline.postgres.server.amcheck import LIMITS
+from pipeline.postgres.server.session import connect
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks.structure import examine
 from tests.recovery.alarms import alarms
 from tests.recovery.awkward import FOR_EVERYBODY, GUARD, SCHEMA
 

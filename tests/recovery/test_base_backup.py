@@ -11,12 +11,12 @@ import pytest
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 from pipeline.errors import BackupError, ObjectMissing, RestoreError
-from pipeline.postgres import base_backup, tablespaces
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.place import UNFINISHED
-from pipeline.postgres.restore import unpack
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base import base_backup, tablespaces
+from pipeline.postgres.base.place import UNFINISHED
+from pipeline.postgres.base.restore import unpack
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
 from tests.recovery.history import History, copied, flipped, replaced
 from tests.recovery.interrupted import Interrupted
 from tests.recovery.unpacked import opened

@@ -13,10 +13,10 @@ from checks.rules.logical_restore import restores_every_row, restores_the_catalo
 from checks.subjects import LogicalBackup, SourceServer
 from fixtures.faults import server
 from fixtures.scratch import Material, Scratch
-from pipeline.postgres import logical
-from pipeline.postgres.catalogue import catalogue
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.logical import logical
+from pipeline.postgres.logical.catalogue import catalogue
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 
 RICH = """
 create role keeper;

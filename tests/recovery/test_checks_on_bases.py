@@ -15,9 +15,9 @@ from checks.trial import LOG
 from checks.verdicts import Verdict
 from fixtures.faults import server
 from fixtures.scratch import Material, Scratch
-from pipeline.postgres import base_backup
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base import base_backup
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 from tests.recovery.alarms import alarms, spread
 
 KINDS = (BaseBackup, BackupRepository, TrialRestore)

@@ -21,9 +21,9 @@ from checks.subjects import (
 )
 from fixtures.faults import backups, server
 from fixtures.scratch import Material, Scratch
-from pipeline.postgres import chain
-from pipeline.postgres.targets import Target, TargetKind
-from pipeline.recovery.plan import make
+from pipeline.postgres.base import chain
+from pipeline.postgres.replay.targets import Target, TargetKind
+from pipeline.runbooks.plan import make
 from tests.recovery.alarms import alarms, outcomes, spread
 from tests.recovery.growing import chain_of, increment, switched
 

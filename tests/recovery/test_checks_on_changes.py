@@ -16,10 +16,10 @@ from checks.rules.base_increments import increments_combine
 from checks.subjects import BaseBackup, SourceServer, WalArchive
 from fixtures.faults import backups, increments, server, sources
 from fixtures.scratch import Material, Scratch
-from pipeline.postgres import base_backup
-from pipeline.postgres.lsn import PAGE_SIZE, Lsn, segment_name
-from pipeline.postgres.waldump import Record
-from pipeline.repository import BackupSet
+from pipeline.postgres.base import base_backup
+from pipeline.postgres.history.waldump import Record
+from pipeline.postgres.wal.lsn import PAGE_SIZE, Lsn, segment_name
+from pipeline.repository.sets import BackupSet
 from tests.recovery.growing import chain_of, increment, owned, switched
 
 

@@ -12,7 +12,7 @@ from checks.rules.cdc_connectors import heartbeats
 from checks.subjects import SourceServer
 from fixtures.faults import server, sources
 from fixtures.scratch import Material, Scratch
-from pipeline.postgres.catalogue import catalogue
+from pipeline.postgres.logical.catalogue import catalogue
 
 PARTITIONED = (
     "create table shop.days (day int primary key) partition by list (day)",

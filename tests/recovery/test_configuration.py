@@ -9,9 +9,10 @@ import pytest
 
 from fixtures.stacks.protocol import Component
 from pipeline.errors import RestoreError
-from pipeline.postgres import clients, configuration
-from pipeline.postgres.server import LocalServer
-from pipeline.recovery.point_in_time import new_recovery
+from pipeline.postgres.base import configuration
+from pipeline.postgres.server import clients
+from pipeline.postgres.server.server import LocalServer
+from pipeline.runbooks.point_in_time import new_recovery
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON, Source
 from tests.recovery.interrupted import Power

@@ -13,16 +13,16 @@ import pytest
 
 from fixtures.stacks.protocol import Component
 from pipeline.errors import BackupError, LossNotAccepted, RecoveryRefused
-from pipeline.postgres.lsn import Lsn, segment_name
-from pipeline.postgres.receiver import ExpectedEnd, receive
-from pipeline.postgres.segments import reading_view
-from pipeline.postgres.targets import Target
-from pipeline.recovery import point_in_time
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.plan import Plan, make
-from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
-from pipeline.recovery.salvage import salvage
-from pipeline.store import FolderStore
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.wal.lsn import Lsn, segment_name
+from pipeline.postgres.wal.receiver import ExpectedEnd, receive
+from pipeline.postgres.wal.segments import reading_view
+from pipeline.repository.journal import Journal
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks import point_in_time
+from pipeline.runbooks.plan import Plan, make
+from pipeline.runbooks.point_in_time import PointInTimeRecovery, new_recovery
+from pipeline.runbooks.salvage import salvage
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON, Source
 

@@ -10,8 +10,8 @@ from checks.rules.restore_digests import rows_as_digested
 from fixtures.faults import backups
 from fixtures.scratch import Material, Scratch
 from pipeline.config import PipelineConfig
-from pipeline.postgres.receiver import ExpectedEnd
-from pipeline.postgres.row_digests import FACT
+from pipeline.postgres.base.row_digests import FACT
+from pipeline.postgres.wal.receiver import ExpectedEnd
 
 
 @pytest.fixture

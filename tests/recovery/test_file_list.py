@@ -13,11 +13,11 @@ import zstandard
 from fixtures.faults import control
 from fixtures.faults.backups import sealed_list
 from pipeline.errors import RestoreError
-from pipeline.postgres import server_manifest
-from pipeline.postgres.file_list import FileList
-from pipeline.postgres.restore import unpack
-from pipeline.repository import BackupSet, Manifest, Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base import server_manifest
+from pipeline.postgres.base.file_list import FileList
+from pipeline.postgres.base.restore import unpack
+from pipeline.repository.sets import BackupSet, Manifest, Repository
+from pipeline.repository.store import FolderStore
 from tests.recovery.history import History, copied
 from tests.recovery.repacked import Change, repacked
 

@@ -9,9 +9,9 @@ from fixtures.stacks.native import NativeStack
 from pipeline.cli import app
 from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError
-from pipeline.postgres import globals as server_globals
-from pipeline.postgres import logical
-from pipeline.repository import Repository
+from pipeline.postgres.logical import globals as server_globals
+from pipeline.postgres.logical import logical
+from pipeline.repository.sets import Repository
 from tests.recovery.museum import configured, connect
 
 LOST = ("drop owned by visitor", "drop role visitor", "alter role guard nologin")

@@ -1,8 +1,8 @@
 """A publication is made again where event triggers guard against DDL."""
 
 from fixtures.stacks.versions import since
-from pipeline.postgres.targets import Target
-from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
+from pipeline.postgres.replay.targets import Target
+from pipeline.runbooks.point_in_time import PointInTimeRecovery, new_recovery
 from tests.recovery.awkward import GUARD
 from tests.recovery.history import Source
 

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 
 from pipeline.errors import BackupError
-from pipeline.postgres import base_backup
-from pipeline.postgres.restore import unpack
-from pipeline.repository import Repository
+from pipeline.postgres.base import base_backup
+from pipeline.postgres.base.restore import unpack
+from pipeline.repository.sets import Repository
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON, Source
 from tests.recovery.interrupted import Interrupted

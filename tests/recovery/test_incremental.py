@@ -12,14 +12,14 @@ from checks.subjects import BaseBackup
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.versions import since
 from pipeline.errors import BackupError, RestoreError, TargetUnreachable
-from pipeline.postgres import base_backup, chain, server_manifest
-from pipeline.postgres.reach import reach
-from pipeline.postgres.restore import unpack
-from pipeline.postgres.targets import Target
-from pipeline.recovery.plan import make
-from pipeline.recovery.point_in_time import new_recovery
-from pipeline.repository import MANIFEST, BackupSet, Manifest, Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base import base_backup, chain, server_manifest
+from pipeline.postgres.base.reach import reach
+from pipeline.postgres.base.restore import unpack
+from pipeline.postgres.replay.targets import Target
+from pipeline.repository.sets import MANIFEST, BackupSet, Manifest, Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks.plan import make
+from pipeline.runbooks.point_in_time import new_recovery
 from pipeline.wait import wait_until
 from tests.recovery.chained import FOREIGN, Chained, Copy, missing, summarize
 from tests.recovery.dying import crash_everywhere

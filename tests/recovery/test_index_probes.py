@@ -6,7 +6,7 @@ from checks.index_probes import NotAsked, index_columns, lost_rows
 from checks.zero_pages import vanished
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
-from pipeline.postgres.lsn import PAGE_SIZE
+from pipeline.postgres.wal.lsn import PAGE_SIZE
 from tests.recovery.history import Source
 
 PLACES = """

@@ -10,11 +10,11 @@ import pytest
 
 from fixtures.stacks.protocol import Component
 from pipeline.errors import RecoveryRefused, ServerError
-from pipeline.postgres import clients
-from pipeline.postgres.server import LocalServer
-from pipeline.postgres.targets import Target
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.server import clients
+from pipeline.postgres.server.server import LocalServer
+from pipeline.repository.journal import Journal
+from pipeline.runbooks.point_in_time import PointInTimeRecovery, new_recovery
 from pipeline.wait import wait_until
 from tests.recovery.history import Source
 

@@ -8,16 +8,17 @@ import pytest
 from fixtures.stacks.protocol import Component
 from pipeline.config import PipelineConfig
 from pipeline.errors import BeginAgain, TargetUnreachable
-from pipeline.postgres import asking, base_backup
-from pipeline.postgres.find import Suspect, find
-from pipeline.postgres.irrevocable import Removals
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.targets import Target
-from pipeline.postgres.waldump import Record
-from pipeline.recovery.plan import make
-from pipeline.recovery.point_in_time import new_recovery
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base import base_backup
+from pipeline.postgres.history.find import Suspect, find
+from pipeline.postgres.history.irrevocable import Removals
+from pipeline.postgres.history.waldump import Record
+from pipeline.postgres.replay import asking
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks.plan import make
+from pipeline.runbooks.point_in_time import new_recovery
 from tests.recovery.history import Source
 from tests.recovery.museum import connect, in_database
 from tests.recovery.without_connect import WithoutConnect, recovery

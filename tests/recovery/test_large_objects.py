@@ -6,9 +6,10 @@ import pytest
 
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import RestoreError
-from pipeline.postgres import large_objects, logical
-from pipeline.postgres.proof import prove
-from pipeline.repository import Repository
+from pipeline.postgres.base import large_objects
+from pipeline.postgres.logical import logical
+from pipeline.postgres.logical.proof import prove
+from pipeline.repository.sets import Repository
 from tests.recovery.museum import connect
 
 MADE = (

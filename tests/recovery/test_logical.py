@@ -12,10 +12,10 @@ from fixtures.stacks.native import NativeStack
 from pipeline.cli import app
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import BackupError, ConfigError
-from pipeline.postgres import logical
-from pipeline.postgres.digests import differences
-from pipeline.repository import Repository
-from pipeline.store import FolderStore, read
+from pipeline.postgres.base.digests import differences
+from pipeline.postgres.logical import logical
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore, read
 from tests.recovery.interrupted import Interrupted
 from tests.recovery.museum import configured, connect, held
 

@@ -7,10 +7,10 @@ import pytest
 from fixtures.stacks.versions import since
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import ConfigError, RestoreError
-from pipeline.postgres import logical
-from pipeline.postgres.catalogue import catalogue
-from pipeline.postgres.locales import make_database
-from pipeline.repository import Repository
+from pipeline.postgres.logical import logical
+from pipeline.postgres.logical.catalogue import catalogue
+from pipeline.postgres.logical.locales import make_database
+from pipeline.repository.sets import Repository
 from tests.recovery.museum import connect, in_database
 
 

@@ -10,11 +10,11 @@ from fixtures.stacks.versions import major
 from pipeline.cli import app
 from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.errors import RestoreError
-from pipeline.postgres import logical
-from pipeline.postgres.digests import differences, prepare, table_digests
-from pipeline.postgres.proof import prove
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base.digests import differences, prepare, table_digests
+from pipeline.postgres.logical import logical
+from pipeline.postgres.logical.proof import prove
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
 from tests.recovery.history import flipped
 from tests.recovery.museum import DATABASE, configured, connect, held
 

@@ -7,10 +7,10 @@ from fixtures.stacks import toml
 from pipeline.cli import app
 from pipeline.config import PipelineConfig
 from pipeline.errors import TargetUnreachable
-from pipeline.postgres.targets import Target
-from pipeline.recovery.plan import Plan, make
-from pipeline.recovery.point_in_time import new_recovery
-from pipeline.repository import MANIFEST
+from pipeline.postgres.replay.targets import Target
+from pipeline.repository.sets import MANIFEST
+from pipeline.runbooks.plan import Plan, make
+from pipeline.runbooks.point_in_time import new_recovery
 from tests.recovery.history import History, Source, replaced
 from tests.recovery.interrupted import Power
 from tests.recovery.without_connect import recovery

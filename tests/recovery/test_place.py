@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PlaceTaken
-from pipeline.postgres import place
-from pipeline.postgres.restore import MARK, unpack
-from pipeline.recovery.point_in_time import new_recovery
+from pipeline.postgres.base import place
+from pipeline.postgres.base.restore import MARK, unpack
+from pipeline.runbooks.point_in_time import new_recovery
 from tests.recovery.history import History, Source
 from tests.recovery.unpacked import state_of
 from tests.recovery.without_connect import recovery
@@ -91,7 +91,7 @@ def test_an_interrupted_move_into_a_mount_point_is_taken_back(
 
         with monkeypatch.context() as power:
             power.setattr(Path, "rename", cut)
-            power.setattr("pipeline.postgres.restore._Unpacking._clear", lambda _: None)
+            power.setattr("pipeline.postgres.base.restore._Unpacking._clear", lambda _: None)
             with pytest.raises(KeyboardInterrupt):
                 unpack(backup, into, history.source.tools, mark="ours")
         assert (into / moved[0].name).exists()

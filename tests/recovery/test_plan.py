@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, LossNotAccepted, TargetUnreachable
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.receiver import EXPECTED_END, ExpectedEnd
-from pipeline.postgres.targets import Target
-from pipeline.recovery.plan import Plan, make
-from pipeline.repository import Manifest
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.postgres.wal.receiver import EXPECTED_END, ExpectedEnd
+from pipeline.repository.sets import Manifest
+from pipeline.runbooks.plan import Plan, make
 from tests.recovery.history import History, flipped, replaced, segment_at
 
 MOMENT = timedelta(microseconds=1)

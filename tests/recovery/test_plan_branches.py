@@ -9,13 +9,13 @@ import pytest
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import LossNotAccepted
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.reach import reach
-from pipeline.postgres.receiver import ExpectedEnd
-from pipeline.postgres.targets import Target
-from pipeline.recovery.plan import make
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base.reach import reach
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.postgres.wal.receiver import ExpectedEnd
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks.plan import make
 from tests.recovery.history import History, copied
 
 LATEST = Target.parse("latest")

@@ -8,15 +8,15 @@ import pytest
 
 from fixtures.stacks.protocol import Component
 from pipeline.errors import ConfigError, PipelineError, PlaceTaken, RestoreError, ServerError
-from pipeline.postgres import clients
-from pipeline.postgres.control import system_identifier
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.restore import MARK
-from pipeline.postgres.targets import Target
-from pipeline.postgres.timelines import lineage
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.point_in_time import PointInTimeRecovery, new_recovery
-from pipeline.recovery.runbook import Facts
+from pipeline.postgres.base.restore import MARK
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.server import clients
+from pipeline.postgres.server.control import system_identifier
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.postgres.wal.timelines import lineage
+from pipeline.repository.journal import Journal
+from pipeline.runbooks.point_in_time import PointInTimeRecovery, new_recovery
+from pipeline.runbooks.runbook import Facts
 from tests.recovery.history import Source, flipped
 from tests.recovery.interrupted import Power
 from tests.recovery.without_connect import WithoutConnect, recovery

@@ -6,12 +6,12 @@ from pydantic import SecretStr
 
 from fixtures.stacks.protocol import Component
 from pipeline.errors import ConfigError, RecoveryRefused, RestoreError
-from pipeline.postgres import archiving
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.server import LocalServer, private_socket
-from pipeline.recovery import opened
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.point_in_time import new_recovery
+from pipeline.postgres.server.server import LocalServer, private_socket
+from pipeline.postgres.wal import archiving
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository.journal import Journal
+from pipeline.runbooks import opened
+from pipeline.runbooks.point_in_time import new_recovery
 from tests.recovery.history import Source
 from tests.recovery.interrupted import Power
 from tests.recovery.without_connect import WithoutConnect, recovery

@@ -10,11 +10,11 @@ from fixtures.stacks import toml
 from pipeline.cli import app
 from pipeline.config import PipelineConfig
 from pipeline.errors import TargetUnreachable
-from pipeline.postgres.lsn import Lsn, segment_start, segments_between
-from pipeline.postgres.reach import Reach, reach
-from pipeline.postgres.receiver import EXPECTED_END, ExpectedEnd
-from pipeline.postgres.targets import Target
-from pipeline.recovery.plan import make
+from pipeline.postgres.base.reach import Reach, reach
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.wal.lsn import Lsn, segment_start, segments_between
+from pipeline.postgres.wal.receiver import EXPECTED_END, ExpectedEnd
+from pipeline.runbooks.plan import make
 from tests.recovery.history import History, flipped, replaced, segment_at
 
 

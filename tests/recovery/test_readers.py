@@ -3,10 +3,10 @@
 import pytest
 
 from fixtures.stacks.protocol import Component
-from pipeline.cdc.slots import create_slot, drop_slot, find_slot
 from pipeline.errors import RecoveryRefused
-from pipeline.recovery import reconnect
-from pipeline.recovery.point_in_time import new_recovery
+from pipeline.postgres.replication.slots import create_slot, drop_slot, find_slot
+from pipeline.runbooks import reconnect
+from pipeline.runbooks.point_in_time import new_recovery
 from tests.recovery.history import Source
 from tests.recovery.without_connect import recovery
 

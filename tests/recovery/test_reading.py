@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import PipelineConfig
-from pipeline.postgres.lsn import LONG_PAGE_HEADER, PAGE_SIZE, Lsn, segment_start
-from pipeline.postgres.waldump import ReadableEnd, readable_end
+from pipeline.postgres.history.waldump import ReadableEnd, readable_end
+from pipeline.postgres.wal.lsn import LONG_PAGE_HEADER, PAGE_SIZE, Lsn, segment_start
 from tests.recovery.history import History, flipped, segment_at
 
 

@@ -13,16 +13,16 @@ import pytest
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError
-from pipeline.postgres import asking
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.replay import private_server, promote
-from pipeline.postgres.restore import unpack
-from pipeline.postgres.server import LocalServer
-from pipeline.postgres.targets import Target
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.plan import Plan, make
-from pipeline.recovery.point_in_time import PointInTimeRecovery
-from pipeline.recovery.replaying import order_of, replayed
+from pipeline.postgres.base.restore import unpack
+from pipeline.postgres.replay import asking
+from pipeline.postgres.replay.replay import private_server, promote
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.server.server import LocalServer
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository.journal import Journal
+from pipeline.runbooks.plan import Plan, make
+from pipeline.runbooks.point_in_time import PointInTimeRecovery
+from pipeline.runbooks.replaying import order_of, replayed
 from tests.recovery.history import SOON, History, copied, flipped, replaced
 
 NOTES = ["zero", "one", "two", "three", "straddled", "four", "five", "six", "last"]

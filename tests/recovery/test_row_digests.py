@@ -15,15 +15,15 @@ from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 from pipeline.config import PipelineConfig, ScratchConfig
 from pipeline.errors import BackupError, RestoreError
-from pipeline.kinds import newest
-from pipeline.postgres import base_backup, row_digests
-from pipeline.postgres.lsn import PAGE_SIZE
-from pipeline.postgres.row_digests import FACT, RowDigests, digested, snapshot, take
-from pipeline.recovery.plan import make
-from pipeline.recovery.point_in_time import new_recovery
-from pipeline.recovery.side import SideServer
-from pipeline.repository import MANIFEST, BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base import base_backup, row_digests
+from pipeline.postgres.base.row_digests import FACT, RowDigests, digested, snapshot, take
+from pipeline.postgres.wal.lsn import PAGE_SIZE
+from pipeline.repository.kinds import newest
+from pipeline.repository.sets import MANIFEST, BackupSet, Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks.plan import make
+from pipeline.runbooks.point_in_time import new_recovery
+from pipeline.runbooks.side import SideServer
 from tests.recovery.history import SOON, Source
 from tests.recovery.interrupted import Power
 from tests.recovery.without_connect import recovery

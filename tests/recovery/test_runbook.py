@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import BeginAgain, ConfigError, RecoveryRefused, ServerError
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.runbook import Facts, Observe, Phase, Precondition, Progress, Runbook, Step
+from pipeline.repository.journal import Journal
+from pipeline.runbooks.runbook import Facts, Observe, Phase, Precondition, Progress, Runbook, Step
 from tests.recovery.interrupted import Power
 
 NAMES = ("look", "fence", "keep", "open", "serve")

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from fixtures.stacks.protocol import Component
-from pipeline import session
-from pipeline.postgres import clients, hba
-from pipeline.postgres.server import not_refused, private_socket
-from pipeline.postgres.targets import Target
-from pipeline.recovery.point_in_time import new_recovery
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.server import clients, hba, session
+from pipeline.postgres.server.server import not_refused, private_socket
+from pipeline.runbooks.point_in_time import new_recovery
 from tests.recovery.history import Source
 from tests.recovery.interrupted import Power
 from tests.recovery.without_connect import WithoutConnect

@@ -6,10 +6,10 @@ import psycopg
 import pytest
 
 from pipeline.config import PipelineConfig, PostgresConfig
-from pipeline.postgres import logical
-from pipeline.postgres.catalogue import catalogue, differences, same
-from pipeline.postgres.relations import foreign_keys
-from pipeline.repository import Repository
+from pipeline.postgres.logical import logical
+from pipeline.postgres.logical.catalogue import catalogue, differences, same
+from pipeline.postgres.logical.relations import foreign_keys
+from pipeline.repository.sets import Repository
 from tests.recovery.museum import connect, in_database
 from tests.recovery.orchard import Orchard
 

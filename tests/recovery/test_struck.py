@@ -6,11 +6,11 @@ from random import Random
 
 import pytest
 
-from pipeline.postgres import clients
-from pipeline.postgres.isolation import SIGNALS, WRITTEN_BY_ALTER_SYSTEM
-from pipeline.recovery import side
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.point_in_time import new_recovery
+from pipeline.postgres.server import clients
+from pipeline.postgres.server.isolation import SIGNALS, WRITTEN_BY_ALTER_SYSTEM
+from pipeline.repository.journal import Journal
+from pipeline.runbooks import side
+from pipeline.runbooks.point_in_time import new_recovery
 from tests.recovery.history import Source
 from tests.recovery.orchard import STAGED, Orchard
 from tests.recovery.striking import strikes_everywhere, struck

@@ -8,8 +8,8 @@ import pytest
 
 from fixtures.stacks.versions import since
 from pipeline.errors import RestoreError
-from pipeline.postgres.amcheck import LIMITS, amcheck
-from pipeline.recovery.structure import examine
+from pipeline.postgres.server.amcheck import LIMITS, amcheck
+from pipeline.runbooks.structure import examine
 from tests.recovery.awkward import GUARD, SCHEMA, UNQUALIFIED
 from tests.recovery.history import Source
 

@@ -14,12 +14,12 @@ import pytest
 from fixtures.stacks import toml
 from fixtures.stacks.native import NativeStack
 from pipeline.errors import RecoveryRefused, ServerError
-from pipeline.postgres.putback import PutBack
-from pipeline.recovery import side
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.live import handed_over
-from pipeline.recovery.runbook import Facts
-from pipeline.recovery.table import TableRecovery
+from pipeline.postgres.table.putback import PutBack
+from pipeline.repository.journal import Journal
+from pipeline.runbooks import side
+from pipeline.runbooks.live import handed_over
+from pipeline.runbooks.runbook import Facts
+from pipeline.runbooks.table import TableRecovery
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON
 from tests.recovery.interrupted import Power

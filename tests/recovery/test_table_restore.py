@@ -11,9 +11,9 @@ from fixtures.stacks.native import NativeStack
 from fixtures.stacks.versions import since
 from pipeline.cli import app
 from pipeline.errors import ConfigError, ObjectMissing, RestoreError
-from pipeline.postgres import logical
-from pipeline.repository import Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.logical import logical
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 from tests.recovery.awkward import GUARD
 from tests.recovery.orchard import STAGED, Orchard
 

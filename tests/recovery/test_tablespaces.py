@@ -15,14 +15,14 @@ from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 from fixtures.stacks.versions import major
 from pipeline.errors import BackupError, PlaceTaken, RestoreError
-from pipeline.postgres import base_backup, tablespaces
-from pipeline.postgres.restore import unpack
-from pipeline.postgres.targets import Target
-from pipeline.recovery.base_restore import restore_base
-from pipeline.recovery.plan import Plan, make
-from pipeline.recovery.point_in_time import new_recovery
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.postgres.base import base_backup, tablespaces
+from pipeline.postgres.base.restore import unpack
+from pipeline.postgres.replay.targets import Target
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks.base_restore import restore_base
+from pipeline.runbooks.plan import Plan, make
+from pipeline.runbooks.point_in_time import new_recovery
 from pipeline.wait import wait_until
 from tests.recovery.dying import crash_everywhere
 from tests.recovery.history import SOON, Source, copied, flipped

@@ -20,16 +20,16 @@ from hypothesis import strategies as st
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import PipelineError, RecoveryRefused, TargetSpoilt
-from pipeline.kafka.replay_plan import Mode, Range
-from pipeline.kafka.replay_wish import Wish
-from pipeline.kafka.topics import Extent, Topic
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.topic_asked import Asked
-from pipeline.recovery.topic_extent import Harmed
-from pipeline.recovery.topic_loss import TopicRecovery, new_recovery
-from pipeline.recovery.topic_removal import NO_RECORDS
-from pipeline.repository import BackupSet, Repository
-from pipeline.store import FolderStore
+from pipeline.kafka.cluster.topics import Extent, Topic
+from pipeline.kafka.replay.replay_plan import Mode, Range
+from pipeline.kafka.replay.replay_wish import Wish
+from pipeline.repository.journal import Journal
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks.topic_asked import Asked
+from pipeline.runbooks.topic_extent import Harmed
+from pipeline.runbooks.topic_loss import TopicRecovery, new_recovery
+from pipeline.runbooks.topic_removal import NO_RECORDS
 from tests.recovery.interrupted import Power
 
 NAME = "clicks"
@@ -167,8 +167,8 @@ class World:
 
 @contextmanager
 def standing_for_brokers(world: World) -> Iterator[None]:
-    loss, removal = "pipeline.recovery.topic_loss", "pipeline.recovery.topic_removal"
-    replays = "pipeline.recovery.topic_replays"
+    loss, removal = "pipeline.runbooks.topic_loss", "pipeline.runbooks.topic_removal"
+    replays = "pipeline.runbooks.topic_replays"
     places: dict[str, Callable[..., Any]] = {
         f"{loss}.cluster_id": lambda _: "me",
         f"{loss}.survey": world.survey,
@@ -181,10 +181,10 @@ def standing_for_brokers(world: World) -> Iterator[None]:
         f"{removal}.archive.take": world.take,
         f"{removal}.extents": world.extents,
         f"{removal}._delete": world.delete,
-        "pipeline.kafka.target_topic.existing": world.existing,
-        "pipeline.kafka.target_topic.configure": world.configure,
-        "pipeline.kafka.preflight.of_new": lambda *_: (),
-        "pipeline.kafka.preflight.of_settings": lambda *_: (),
+        "pipeline.kafka.replay.target_topic.existing": world.existing,
+        "pipeline.kafka.replay.target_topic.configure": world.configure,
+        "pipeline.kafka.replay.preflight.of_new": lambda *_: (),
+        "pipeline.kafka.replay.preflight.of_settings": lambda *_: (),
         f"{replays}.make": lambda _config, _sets, wish: SimpleNamespace(wish=wish, partitions=[]),
         f"{replays}.Replay": world.replay,
         f"{replays}.strangers": world.strangers,

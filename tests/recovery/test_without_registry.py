@@ -6,9 +6,9 @@ import pytest
 
 from pipeline.config import PipelineConfig, RegistryConfig, RepositoryConfig
 from pipeline.errors import ConfigError
-from pipeline.recovery import postgres_preconditions
-from pipeline.recovery.plan import Plan
 from pipeline.registry.client import RegistryClient
+from pipeline.runbooks import postgres_preconditions
+from pipeline.runbooks.plan import Plan
 
 
 @pytest.mark.parametrize(("url", "asked"), [("", 0), ("http://127.0.0.1:8081", 1)])

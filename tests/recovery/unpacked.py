@@ -9,9 +9,9 @@ from typing import Any
 
 import psycopg
 
-from pipeline.postgres.place import UNFINISHED
-from pipeline.postgres.replay import private_server
-from pipeline.postgres.server import LocalServer
+from pipeline.postgres.base.place import UNFINISHED
+from pipeline.postgres.replay.replay import private_server
+from pipeline.postgres.server.server import LocalServer
 from tests.recovery.history import Source
 
 _NUMBERS = itertools.count(1)

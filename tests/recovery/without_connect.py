@@ -7,11 +7,11 @@ here they are replaced, and only they: all that touches PostgreSQL is the real t
 from collections.abc import Sequence
 
 from pipeline.errors import RestoreError
-from pipeline.postgres.targets import Target
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.live import answering
-from pipeline.recovery.point_in_time import PointInTimeRecovery
-from pipeline.recovery.runbook import Facts, Precondition
+from pipeline.postgres.replay.targets import Target
+from pipeline.repository.journal import Journal
+from pipeline.runbooks.live import answering
+from pipeline.runbooks.point_in_time import PointInTimeRecovery
+from pipeline.runbooks.runbook import Facts, Precondition
 from tests.recovery.history import Source
 from tests.recovery.interrupted import Power
 

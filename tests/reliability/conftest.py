@@ -10,7 +10,7 @@ from fixtures.stacks.artifacts import installed
 from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 from pipeline.config import PipelineConfig
-from pipeline.postgres import archiving
+from pipeline.postgres.wal import archiving
 from tests.recovery.history import Source
 from tests.reliability.rounds import Pipeline
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pipeline import config as configuration
 from pipeline.errors import PipelineError
-from pipeline.postgres.replay import private_server
-from pipeline.postgres.targets import Target
-from pipeline.recovery.journal import Journal
-from pipeline.recovery.plan import Plan
-from pipeline.recovery.point_in_time import PointInTimeRecovery
+from pipeline.postgres.replay.replay import private_server
+from pipeline.postgres.replay.targets import Target
+from pipeline.repository.journal import Journal
+from pipeline.runbooks.plan import Plan
+from pipeline.runbooks.point_in_time import PointInTimeRecovery
 
 
 def say(text: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 
-from pipeline.postgres.server import LocalServer
+from pipeline.postgres.server.server import LocalServer
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON
 from tests.reliability.rounds import Pipeline, Story

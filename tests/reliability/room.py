@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import marker
+from pipeline.repository import marker
 
 MOUNT = 'mount -t tmpfs -o size="$1",mode=0755 tmpfs "$2" && echo mounted && exec cat'
 

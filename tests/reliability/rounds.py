@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import IO, Any, Protocol
 
-from pipeline.postgres import chain
-from pipeline.repository import Repository
-from pipeline.store import FolderStore, HashedStream
+from pipeline.postgres.base import chain
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore, HashedStream
 from tests.recovery.history import Source
 
 ROOT = Path(__file__).resolve().parents[2]

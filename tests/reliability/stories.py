@@ -7,15 +7,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fixtures.stacks.artifacts import shell_python
-from pipeline import marker
-from pipeline.postgres import chain, wal_command
-from pipeline.postgres.lsn import SEGMENT_SIZE, Lsn
-from pipeline.postgres.receiver import ExpectedEnd
-from pipeline.postgres.receiver_status import ReceiverStatus
-from pipeline.postgres.stream import STREAM, orphans
-from pipeline.postgres.waldump import readable_end
-from pipeline.repository import BackupSet
-from pipeline.retention import decide
+from pipeline.keeping.retention import decide
+from pipeline.postgres.base import chain
+from pipeline.postgres.history.waldump import readable_end
+from pipeline.postgres.wal import wal_command
+from pipeline.postgres.wal.lsn import SEGMENT_SIZE, Lsn
+from pipeline.postgres.wal.receiver import ExpectedEnd
+from pipeline.postgres.wal.receiver_status import ReceiverStatus
+from pipeline.postgres.wal.stream import STREAM, orphans
+from pipeline.repository import marker
+from pipeline.repository.sets import BackupSet
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON
 from tests.reliability.rounds import Pipeline, Story, whole_chains, whole_sets

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.stacks.versions import since
-from pipeline import marker
-from pipeline.postgres.lsn import Lsn
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository import marker
 from tests.recovery.history import Source
 from tests.reliability.restore_stories import Restore, RestoreDatabase
 from tests.reliability.rounds import Pipeline, Story, repeat

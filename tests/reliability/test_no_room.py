@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import pytest
 
 from fixtures.stacks.artifacts import shell_python
-from pipeline import marker
-from pipeline.postgres import wal_command
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.receiver_status import ReceiverStatus
-from pipeline.postgres.waldump import readable_end
+from pipeline.postgres.history.waldump import readable_end
+from pipeline.postgres.wal import wal_command
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.postgres.wal.receiver_status import ReceiverStatus
+from pipeline.repository import marker
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON, Source
 from tests.reliability.conftest import configured

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from fixtures.stacks.protocol import Component
 from pipeline.cli import app
 from pipeline.errors import BackupError
-from pipeline.postgres import receiver
-from pipeline.postgres.receiver_status import STATUS, ReceiverStatus
-from pipeline.postgres.stream import LOCK, PROGRAM, STREAM, orphans
-from pipeline.session import environment
+from pipeline.postgres.server.session import environment
+from pipeline.postgres.wal import receiver
+from pipeline.postgres.wal.receiver_status import STATUS, ReceiverStatus
+from pipeline.postgres.wal.stream import LOCK, PROGRAM, STREAM, orphans
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON, Source
 from tests.reliability.rounds import Pipeline

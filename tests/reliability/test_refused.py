@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.stacks.protocol import Component
-from pipeline import marker
+from pipeline.repository import marker
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON, Source
 from tests.reliability.conftest import configured

@@ -19,8 +19,8 @@ from fixtures.sink.wire import Decoder
 from fixtures.stacks.native import NativeStack
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.names import topic_of, unquoted
-from pipeline.cdc.slots import create_slot, drop_slot, find_slot
 from pipeline.config import CdcConfig, PipelineConfig
+from pipeline.postgres.replication.slots import create_slot, drop_slot, find_slot
 from pipeline.wait import wait_until
 
 WITHIN = timedelta(seconds=60)

@@ -27,13 +27,13 @@ from fixtures.stacks.ports import Ports
 from fixtures.stacks.runs import Run
 from pipeline.config import PipelineConfig, PostgresConfig, RepositoryConfig, ScratchConfig
 from pipeline.errors import ObjectMissing
-from pipeline.postgres import archiving
-from pipeline.postgres.control import system_identifier
-from pipeline.postgres.lsn import Lsn
-from pipeline.postgres.receiver import ExpectedEnd
-from pipeline.postgres.server import LocalServer, private_socket
-from pipeline.postgres.tools import Tools, owner
-from pipeline.session import connect, environment
+from pipeline.postgres.server.control import system_identifier
+from pipeline.postgres.server.server import LocalServer, private_socket
+from pipeline.postgres.server.session import connect, environment
+from pipeline.postgres.server.tools import Tools, owner
+from pipeline.postgres.wal import archiving
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.postgres.wal.receiver import ExpectedEnd
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON
 from tests.shapes.shapes import Shape

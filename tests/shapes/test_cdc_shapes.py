@@ -10,19 +10,21 @@ import pytest
 
 from fixtures.faults.topics import delete_topics
 from fixtures.stacks.native import NativeStack
-from pipeline.cdc.publications import find_publication
-from pipeline.cdc.slots import find_slot
+from pipeline.cdc import point as consistency
 from pipeline.config import CdcConfig
-from pipeline.kafka import archive, consistency, groups
-from pipeline.postgres.targets import Target
-from pipeline.recovery import reconnect
-from pipeline.recovery.point_in_time import PointInTimeRecovery
-from pipeline.recovery.point_in_time import new_recovery as new_point_in_time
-from pipeline.recovery.topic_asked import Asked
-from pipeline.recovery.topic_loss import TopicRecovery, new_recovery
-from pipeline.repository import Repository
-from pipeline.session import connect
-from pipeline.store import FolderStore
+from pipeline.kafka.archive import archive
+from pipeline.kafka.groups import groups
+from pipeline.postgres.replay.targets import Target
+from pipeline.postgres.replication.publications import find_publication
+from pipeline.postgres.replication.slots import find_slot
+from pipeline.postgres.server.session import connect
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks import reconnect
+from pipeline.runbooks.point_in_time import PointInTimeRecovery
+from pipeline.runbooks.point_in_time import new_recovery as new_point_in_time
+from pipeline.runbooks.topic_asked import Asked
+from pipeline.runbooks.topic_loss import TopicRecovery, new_recovery
 from tests.recovery.history import Source
 from tests.shapes.cdc import OTHER, Shape, Shaped, shaped
 from tests.shapes.green import not_green

@@ -7,11 +7,11 @@ from fractions import Fraction
 from pathlib import Path
 from random import Random
 
-from pipeline.postgres.lsn import Lsn, segment_name
-from pipeline.repository import MANIFEST, BackupSet, Manifest, Repository
-from pipeline.store import FolderStore
-from pipeline.verification.readings import Reading, open_readings
-from pipeline.verification.verify import SHARE, Verification, verify
+from pipeline.keeping.readings import Reading, open_readings
+from pipeline.keeping.verify import SHARE, Verification, verify
+from pipeline.postgres.wal.lsn import Lsn, segment_name
+from pipeline.repository.sets import MANIFEST, BackupSet, Manifest, Repository
+from pipeline.repository.store import FolderStore
 
 NOW = datetime(2026, 3, 1, 2, tzinfo=UTC)
 DAY = timedelta(days=1)

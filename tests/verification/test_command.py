@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.verification.readings import FILE, open_readings
-from pipeline.verification.verify import verify
+from pipeline.keeping.readings import FILE, open_readings
+from pipeline.keeping.verify import verify
 from pipeline.wait import wait_until
 from tests.verification.kept import OBJECT, Kept, read, recorded
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from pipeline.verification.readings import FILE
+from pipeline.keeping.readings import FILE
 from tests.verification.kept import OBJECT, SEGMENT, Kept, damaged
 
 Mutation = Callable[[Kept, Random], str]

@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.postgres.lsn import Lsn, segment_name
-from pipeline.verification.verify import SHARE
+from pipeline.keeping.verify import SHARE
+from pipeline.postgres.wal.lsn import Lsn, segment_name
 from tests.verification.kept import DAY, NOW, SEGMENT, Kept, read
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.verification.readings import DAMAGED, FILE
+from pipeline.keeping.readings import DAMAGED, FILE
 from tests.verification.kept import NOW, Kept, recorded
 
 

@@ -21,7 +21,7 @@ from fixtures.stacks.postgres import PostgresServer
 from fixtures.stacks.runs import Run
 from fixtures.workload import Workload, create_shop
 from pipeline.config import PostgresConfig
-from pipeline.postgres.tools import Tools
+from pipeline.postgres.server.tools import Tools
 
 PASSWORD = "not a secret"  # noqa: S105 - of a server that lives for one test
 SOON = timedelta(seconds=30)

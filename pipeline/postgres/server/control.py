@@ -1,0 +1,34 @@
+"""What a server says of itself: its control file, and the running server of it."""
+
+from pathlib import Path
+
+import psycopg
+
+from pipeline.config import PostgresConfig
+from pipeline.postgres.server.session import connect
+from pipeline.postgres.server.tools import Tools
+from pipeline.repository.kinds import DATABASE, SYSTEM
+
+
+def system_identifier(data: Path, tools: Tools) -> str:
+    """Identity of the server whose folder it is."""
+    return control_data(data, tools)["Database system identifier"]
+
+
+def origin_of_server(postgres: PostgresConfig) -> dict[str, str]:
+    """The facts that logical backups of this database have; without its server those known here."""
+    known = {DATABASE: postgres.dbname}
+    try:
+        with connect(postgres, autocommit=True) as connection:
+            row = connection.execute(
+                "select system_identifier::text from pg_control_system()"
+            ).fetchone()
+    except psycopg.OperationalError:  # it may be what was lost
+        return known
+    return known if row is None else known | {SYSTEM: str(row[0])}
+
+
+def control_data(data: Path, tools: Tools) -> dict[str, str]:
+    """Every line of the control file, as pg_controldata names it."""
+    lines = tools.run("pg_controldata", f"--pgdata={data}").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -1,0 +1,57 @@
+"""CDC goes on after topics were lost, while clients write all the while."""
+
+from collections.abc import Callable, Collection
+from datetime import timedelta
+
+from pipeline.cdc.connectors import ConnectClient
+from pipeline.cdc.debezium import own_connectors
+from pipeline.cdc.reconcile import Reconciliation, reconcile, topic_ends
+from pipeline.cdc.resnapshot import resnapshot
+from pipeline.config import PipelineConfig
+from pipeline.errors import RestoreError
+from pipeline.postgres.replication.slots import find_slot
+from pipeline.postgres.server import session
+from pipeline.runbooks.reconnect import published
+from pipeline.wait import wait_until
+
+STREAMS = timedelta(seconds=60)
+ARRIVING = timedelta(seconds=30)
+"""How long an event of a client may take that began to write while the tables were compared."""
+
+
+def go_on(config: PipelineConfig) -> None:
+    """Resume the connectors where they stood: no event is missing."""
+    with (
+        ConnectClient(config.connect) as connect,
+        session.connect(config.postgres, autocommit=True) as connection,
+    ):
+        for name in own_connectors(config, connect):
+            connect.resume(name)
+            connect.wait_running(name)
+
+        def silent() -> str | None:
+            slot = find_slot(connection, config.cdc.slot)
+            return None if slot and slot.active else "the slot has no reader"
+
+        wait_until("the connectors stream", silent, within=STREAMS)
+
+
+def every_row(
+    config: PipelineConfig,
+    recovery: str,
+    progress: Callable[[str], None],
+    left_out: Collection[str] = (),
+) -> Reconciliation:
+    """Read every row again, and bury in the topics what has no row; not in those left out."""
+    with session.connect(config.postgres, autocommit=True) as connection:
+        since = topic_ends(config, published(connection, config.cdc.publication))
+        with ConnectClient(config.connect) as connect:
+            for name in own_connectors(config, connect):
+                progress(f"  {name} reads every row again")
+                resnapshot(connect, connection, name, config.cdc.slot)
+    found = reconcile(config, since=since, recovery=recovery, arriving=ARRIVING, left_out=left_out)
+    if found.missing:
+        told = "; ".join(f"{t.table}: {t.missing_examples}" for t in found.topics if t.missing)
+        raise RestoreError(f"{found.missing} rows have no event after the re-read: {told}")
+    progress(f"  {found.told}")
+    return found

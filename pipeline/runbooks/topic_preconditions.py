@@ -1,0 +1,84 @@
+"""What must hold before a recovery of topics stops or removes anything."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from pipeline.cdc.debezium import none_reads
+from pipeline.config import PipelineConfig
+from pipeline.kafka.replay import preflight
+from pipeline.postgres.server import session
+from pipeline.repository.journal import Journal
+from pipeline.repository.sets import BackupSet
+from pipeline.runbooks.reconnect import published
+from pipeline.runbooks.runbook import Precondition
+from pipeline.runbooks.topic_asked import Asked
+from pipeline.runbooks.topic_extent import fed_by_cdc
+
+
+def listed(
+    config: PipelineConfig, asked: Asked, archive: BackupSet, unfinished: Iterable[Journal]
+) -> Sequence[Precondition]:
+    """List them in the order in which their steps come."""
+    known = archive.manifest.facts["topics"]
+    others = list(unfinished)
+
+    def no_other() -> Iterator[str]:
+        for journal in others:
+            theirs = set(journal.done()["find_extent"]["topics"]) & set(asked.topics)
+            if theirs and journal.recovery != asked.instead_of:
+                yield (
+                    f"{journal.recovery} removed or was about to remove {', '.join(sorted(theirs))}"
+                    " and did not come to its end: pipeline recover topics --resume "
+                    f"{journal.recovery}"
+                )
+
+    def replicas() -> Iterator[str]:
+        for name in asked.topics:
+            archived = known[name]["replication"]
+            for problem in preflight.of_new(archived, asked.replication, config.kafka):
+                yield f"{name}: {problem}"
+
+    def settings() -> Iterator[str]:
+        for name in asked.topics:
+            overrides = known[name]["overrides"]
+            for told in preflight.of_settings(config.kafka, overrides, asked.without_settings):
+                yield f"{name}: {told}"
+
+    fed = [name for name in asked.topics if fed_by_cdc(config, name)]
+    return (
+        Precondition(
+            "no-other-recovery",
+            no_other,
+            "What it kept is evidence and in no archive: a new recovery would not bring it back",
+            waiver="--instead-of NAME",
+        ),
+        Precondition("replicas", replicas, "Start more brokers, or ask for fewer replicas"),
+        Precondition("settings", settings, "These brokers would refuse to make the topic"),
+        *(_of_cdc(config) if fed else ()),
+    )
+
+
+def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
+    """What a topic that connectors feed needs besides."""
+
+    def source() -> Iterator[str]:
+        with session.connect(config.postgres, autocommit=True) as connection:
+            if not published(connection, config.cdc.publication):
+                yield f"publication {config.cdc.publication!r} has no table"
+
+    yield Precondition(
+        "connectors",
+        lambda: none_reads(config),
+        "They write to these topics and must be stopped, then go on",
+    )
+    yield Precondition("source", source, "Events behind the archive come from its rows")
+
+
+def abandon(journal: Journal, progress: Callable[[str], None]) -> None:
+    """Give up an unfinished recovery, and name the set that holds what it kept."""
+    kept = journal.done().get("salvage", {}).get("kept")
+    journal.abandon("another recovery was begun instead")
+    if kept is not None:
+        progress(
+            f"  {journal.recovery} is given up. What it kept is in {kept}, and this recovery does "
+            f"NOT bring it back: pipeline restore topic --from {kept}"
+        )
