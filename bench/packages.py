@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fixtures import cache
+from fixtures.stacks.versions import DEBIAN_15
 from tools import bootstrap
 
 BARMAN = "3.19.1"
 DEBIAN = ("pgbackrest", "rsync", "libpopt0", "libxxhash0", "libpq5")
 SERVER = ("postgresql-15", "postgresql-client-15", "libpq5")
-INSTALLED = Path("/usr/lib/postgresql/15/bin")  # pgBackRest 2.45 knows no server after 15
+INSTALLED = DEBIAN_15  # pgBackRest 2.45 knows no server after 15
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.packages import INSTALLED
+from fixtures.stacks.versions import DEBIAN_15
 from tests.recovery import awkward
 
 NOTES = """
@@ -88,8 +88,8 @@ SHAPES = (
     ),
     Shape("arranged", arranged=True, settings=_DEBIAN),
     *(
-        [Shape("arranged-15", ICU, settings=_DEBIAN, programs=INSTALLED, arranged=True)]
-        if INSTALLED.is_dir()
+        [Shape("arranged-15", ICU, settings=_DEBIAN, programs=DEBIAN_15, arranged=True)]
+        if DEBIAN_15.is_dir()  # the header of a run says where it is not
         else []
     ),
 )
