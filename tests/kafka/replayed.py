@@ -16,6 +16,7 @@ from pipeline.kafka.log.batches import Batch, walk
 from pipeline.kafka.replay import replay, replay_journal, replay_wish
 from pipeline.kafka.replay.replay_plan import By
 from pipeline.kafka.replay.replay_proof import Proven
+from pipeline.repository.kinds import LATEST
 from pipeline.repository.sets import BackupSet, Repository
 from pipeline.repository.store import FolderStore
 from pipeline.wait import wait_until
@@ -135,9 +136,9 @@ class Site:
     def archive(self, topic: str) -> BackupSet:
         return archive.take(self.config, self.repository, [topic])
 
-    def plan(self, topic: str) -> replay_wish.Plan:
+    def plan(self, topic: str, archive: str = LATEST) -> replay_wish.Plan:
         """What a replay into another name would do."""
-        asked = replay_wish.Wish(topic, name=f"{topic}-back")
+        asked = replay_wish.Wish(topic, archive, name=f"{topic}-back")
         return replay_wish.make(self.config, self.repository, asked)
 
     def bring(

@@ -17,7 +17,7 @@ from checks.kafka_subjects import TopicArchive
 from fixtures.faults.kafka_archive import Forgery, changed, outcome
 from fixtures.scratch import Scratch
 from pipeline.config import KafkaConfig
-from pipeline.errors import BackupError, RestoreError
+from pipeline.errors import BackupError, NoBackup, RestoreError
 from pipeline.kafka.cluster.raw_produce import RawWriter
 from pipeline.kafka.log.batches import Marker, marker
 from pipeline.kafka.log.place import Place
@@ -168,8 +168,11 @@ def test_a_broker_that_refuses_markers_gets_transactions(
 ) -> None:
     administrator, application = guarded
     elsewhere = gappy(here)
+    (label,) = here.repository.labels()
     here.connect(administrator)
-    assert any("archived from cluster" in line for line in here.plan(elsewhere).lines())
+    with pytest.raises(NoBackup, match="its cluster_id is"):
+        here.plan(elsewhere)
+    assert any("archived from cluster" in line for line in here.plan(elsewhere, label).lines())
     topic = gappy(here)
     assert not any("cluster" in line for line in here.plan(topic).lines())
     with RawWriter(application) as writer:
