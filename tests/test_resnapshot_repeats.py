@@ -130,7 +130,7 @@ def use(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         world.slot = None
         world.called()
 
-    def create(_connection: object, name: str) -> Slot:
+    def create(_connection: object, name: str, **_flags: object) -> Slot:
         world.called()
         if world.slot is not None or not world.published:
             raise ServerError("a slot stands already, or before its publication")

@@ -41,7 +41,7 @@ app = group(
         "init": Home(
             "pipeline.cli.init",
             "init",
-            "Make [repository] path a repository, once its volume is mounted.",
+            "Make the configured path a repository, once its volume is mounted.",
         ),
         "backup": Home(
             "pipeline.cli.backup", "backup", "Take a backup now; what is committed is whole."

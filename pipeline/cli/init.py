@@ -17,7 +17,7 @@ def init(
         typer.Option(help="archive the WAL of this system identifier, in place of another one"),
     ] = None,
 ) -> None:
-    """Make [repository] path a repository, once its volume is mounted.
+    """Make the configured path a repository, once its volume is mounted.
 
     Backups and WAL are refused by a place without its marker: what is written below the mount point
     of a volume that is not mounted would be in no repository. What is there already stays.

@@ -23,7 +23,9 @@ Into = Annotated[str, typer.Option("--into", help="the database: empty, or made 
 Create = Annotated[bool, typer.Option("--create", help="make the database first")]
 Server = Annotated[
     Path | None,
-    typer.Option(help="another pipeline.toml, whose [postgres] is the server to restore into"),
+    typer.Option(
+        help="another pipeline.toml, whose postgres section names the server to restore into"
+    ),
 ]
 
 

@@ -134,7 +134,7 @@ def test_offsets_and_topics_that_are_gone_are_named(broker: Stack) -> None:
 
 def test_a_broker_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for where in ("topics", "momentary"):
-        monkeypatch.setattr(f"pipeline.kafka.{where}.SECONDS", 1.0)
+        monkeypatch.setattr(f"pipeline.kafka.cluster.{where}.SECONDS", 1.0)
     monkeypatch.setattr("pipeline.kafka.cluster.momentary.PATIENCE", timedelta(seconds=1))
     nowhere = KafkaConfig(bootstrap_servers="127.0.0.1:1", client={"log_level": "0"})
     with pytest.raises(ServerError, match=r"topic orders on 127\.0\.0\.1:1"):

@@ -44,6 +44,7 @@ class Plug:
     calls: list[str] = field(default_factory=list)
     pulled: bool = False
     ended: bool = False
+    connections: list[psycopg.Connection[Any]] = field(default_factory=list)
     _inside: bool = False
     _thread: int = field(default_factory=threading.get_ident)
 
@@ -72,12 +73,19 @@ class Plug:
             for owner, name in _OUTSIDE:
                 patch.setattr(owner, name, self._asking(name, getattr(owner, name)))
             patch.setattr(Journal, "write", self._writing(Journal.write))
-            yield
+            try:
+                yield
+            finally:  # as the kernel does for a process that is gone
+                for connection in self.connections:
+                    connection.close()
 
     def _asking(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - passed on
             self.passes(name)
-            return function(*arguments, **keywords)
+            answer = function(*arguments, **keywords)
+            if isinstance(answer, psycopg.Connection):
+                self.connections.append(answer)
+            return answer
 
         return call
 
