@@ -13,7 +13,7 @@ from pipeline.cli import app
 from pipeline.config import PipelineConfig, RepositoryConfig
 from pipeline.errors import ConfigError
 from pipeline.kafka.archive import archive
-from pipeline.kafka.cluster.topics import cluster_id
+from pipeline.kafka.cluster.topics import cluster_id, every
 from pipeline.kafka.groups import groups
 from pipeline.repository import marker
 from pipeline.repository.journal import Journal
@@ -64,6 +64,9 @@ class Site:
 
 @pytest.fixture
 def site(broker: Stack, tmp_path: Path) -> Site:
+    """A broker without topics of other tests: what is archived here is all that there is."""
+    if left := every(broker.config.kafka)[0]:
+        delete_topics(*left)(broker)
     return Site(broker, tmp_path)
 
 

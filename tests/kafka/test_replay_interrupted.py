@@ -20,7 +20,9 @@ pytestmark = pytest.mark.stack
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.kafka import replay, replay_journal, replay_wish, replay_write, target_topic
+from pipeline.kafka.replay import (
+    replay, replay_journal, replay_wish, replay_write, target_topic
+)
 from pipeline.kafka.cluster.raw_produce import RawWriter
 from pipeline import config as configuration
 from pipeline.repository.sets import Repository
