@@ -14,6 +14,7 @@ from fixtures.stacks.protocol import Component, Stack
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.config import PipelineConfig
 from pipeline.errors import ServerError
+from pipeline.repository.marker import MARKER
 from pipeline.wait import wait_until
 
 pytestmark = pytest.mark.stack
@@ -37,7 +38,7 @@ def test_reset_empties_every_system(stack: Stack) -> None:
     for component in Component:
         assert _inhabitants(stack, component) == []
         nonce.confirm(stack, component)
-    assert list(stack.config.repository.path.iterdir()) == []
+    assert [path.name for path in stack.config.repository.path.iterdir()] == [MARKER]
     assert httpx.get(f"{stack.config.registry.url}/schemas/ids/1").status_code == 404
 
 
