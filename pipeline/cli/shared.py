@@ -33,7 +33,10 @@ Origin = Annotated[
 
 WithoutTopic = Annotated[
     list[str] | None,
-    typer.Option(help="a topic that is not compared with its table, nor buried in; repeatable"),
+    typer.Option(
+        help="a topic that is not compared with its table, nor buried in; repeatable. On --resume "
+        "the names said then replace the earlier ones"
+    ),
 ]
 
 

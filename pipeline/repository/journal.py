@@ -56,11 +56,14 @@ class Journal:
     def alone(self) -> Iterator[None]:
         """Hold the recovery for this process; RecoveryRefused while another one has it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RecoveryRefused(f"{self.recovery} is running already") from None
+        with _held(self.folder / "lock", self.recovery):
+            yield
+
+    @contextlib.contextmanager
+    def only(self, kind: str) -> Iterator[None]:
+        """Hold all recoveries of a kind; RecoveryRefused while another process runs one."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with _held(self.folder.parent / f"{kind}.lock", f"another recovery of the kind {kind}"):
             yield
 
     def write(self, step: str, result: str, **facts: Any) -> None:  # noqa: ANN401 - JSON values
@@ -125,3 +128,13 @@ class Journal:
         """Whether it went past its step `first`, which only looks, and never came to `last`."""
         done = self.done()
         return first in done and last not in done and self.last(_ABANDONED) is None
+
+
+@contextlib.contextmanager
+def _held(path: Path, what: str) -> Iterator[None]:
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RecoveryRefused(f"{what} is running already") from None
+        yield

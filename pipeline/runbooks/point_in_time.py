@@ -102,6 +102,7 @@ class PointInTimeRecovery(Reopening):
             self.shown = self.shown or self._made()
             found = {"the backup": self.shown.system_identifier}
         else:
+            self._refuse_an_older_one(begun["utc"])
             found = {self.journal.recovery: begun["system_identifier"]}
         if self._damaged == self.data and (self.data / "global/pg_control").exists():
             found[f"{self.data}"] = system_identifier(self.data, self.tools)
@@ -115,13 +116,24 @@ class PointInTimeRecovery(Reopening):
         if asked != {name: kept.get(name) for name in ASKED}:
             self.journal.write(self.first, "asked", **asked)
 
+    def _refuse_an_older_one(self, begun: str) -> None:
+        """Refuse to go on where a later recovery has stopped servers: ours is what it put there."""
+        for other in Journal.every(self.config.repository.path, self.kind):
+            fenced = other.done().get("fence", {}).get("utc", "")
+            if other.recovery != self.journal.recovery and fenced > begun:
+                raise RecoveryRefused(
+                    f"{self.journal.recovery} began at {begun}, and {other.recovery} has stopped "
+                    f"the server at {fenced}: what runs now is not what was to be replaced, and "
+                    "nothing was touched. Resume the later one, or begin a new recovery"
+                )
+
     def _recall(self) -> Facts:
         """Take what an earlier run was told where this one was told nothing, and answer it all."""
         kept = self.journal.asked
         if self.accept_end is None and kept.get("accept_end"):
             self.accept_end = Lsn.parse(kept["accept_end"])
         self.prepared = self.prepared or kept.get("prepared")
-        self.without_topics = sorted({*self.without_topics, *kept.get("without_topics", ())})
+        self.without_topics = sorted(self.without_topics or kept.get("without_topics", ()))
         self.without_slots = sorted({*self.without_slots, *kept.get("without_slots", ())})
         self.structure = _said(self.structure, kept.get("structure"))
         self.digests = _said(self.digests, kept.get("digests"))
@@ -157,6 +169,8 @@ class PointInTimeRecovery(Reopening):
         left = [str(one) for one in postgres_preconditions.left_behind(self.config, plan)]
         for one in left:
             self.progress(f"  NOT brought back: {one}")
+        if not self._damaged.exists():
+            self.progress(f"  no data folder at {self.data}: nothing can be saved from it")
         backup = Repository(self.store).get(plan.backup)
         places, facts = tablespaces.original_places(backup), backup.manifest.facts
         tablespaces.refuse_misplaced(places, self.data, facts["server_version_num"] // 10_000)

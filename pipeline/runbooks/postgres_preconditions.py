@@ -14,6 +14,7 @@ from pipeline.errors import BackupError
 from pipeline.kafka.cluster.topics import cluster_id
 from pipeline.postgres.base import base_backup
 from pipeline.postgres.replication import readers
+from pipeline.postgres.replication.publications import find_publication
 from pipeline.postgres.server import session
 from pipeline.postgres.server.tools import Tools
 from pipeline.registry.client import RegistryClient
@@ -51,6 +52,11 @@ def listed(
             "Set postgres.bin to the programs of that version",
         ),
         Precondition("room", lambda: _room(config, plan), "Make room"),
+        Precondition(
+            "publication",
+            lambda: _publication(config, plan),
+            "By another name no table would be compared with its topic: mend cdc.publication",
+        ),
         *(_of_cdc(config) if cdc else ()),
     )
 
@@ -106,6 +112,18 @@ def _room(config: PipelineConfig, plan: Plan) -> Iterator[str]:
     free, needed = shutil.disk_usage(place).free, int(facts["database_bytes"])
     if free < needed:
         yield f"{place}: expected {needed:,} bytes free for {plan.backup}, found {free:,}"
+
+
+def _publication(config: PipelineConfig, plan: Plan) -> Iterator[str]:
+    """The one that is brought back is the one by which tables are compared with their topics."""
+    facts = Repository(FolderStore(config.repository.path)).get(plan.backup).manifest.facts
+    known, expected = facts.get("publication"), config.cdc.publication
+    if known is None or known["name"] == expected:
+        return
+    with suppress(psycopg.Error), session.connect(config.postgres) as live:
+        if find_publication(live, expected) is not None:
+            return  # it was renamed, or made anew, since the backup
+    yield f"cdc.publication is {expected!r}, {plan.backup} has {known['name']!r}"
 
 
 def _existing(path: Path) -> Path:

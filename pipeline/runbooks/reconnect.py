@@ -110,13 +110,15 @@ def _publication(
     config: PipelineConfig, connection: Connection, facts: dict[str, Any]
 ) -> Publication:
     """The publication as the backup knew it, else as the restored database has it."""
-    if (known := facts.get("publication")) is not None:
+    known = facts.get("publication")
+    if known is not None and known["name"] == config.cdc.publication:
         return Publication.of(known)
     if (found := find_publication(connection, config.cdc.publication)) is not None:
         return found
+    there = "none" if known is None else repr(known["name"])
     raise ConfigError(
-        f"publication {config.cdc.publication!r} is neither in the restored database nor in the "
-        "backup's manifest: cdc.publication names one that never was"
+        f"publication {config.cdc.publication!r} is not in the restored database, and the backup "
+        f"has {there}: set cdc.publication to the one that the connector reads, and --resume"
     )
 
 

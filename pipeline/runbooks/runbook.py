@@ -136,7 +136,7 @@ class Runbook(ABC):
         Raises RecoveryRefused before anything was touched when the identity does not fit or a
         precondition does not hold, and the step's own error after writing it into the journal.
         """
-        with self.journal.alone(), telling(self.progress):
+        with self.journal.only(self.kind), self.journal.alone(), telling(self.progress):
             self._identify()
             steps, again = self.steps(), dict[str, int]()
             if self.first not in self.done:

@@ -47,11 +47,15 @@ class Asked:
         return cls(**known | {"way": Way(facts["way"])})
 
     def resumed(self, again: Self) -> Self:
-        """Add what may still be said when it is resumed: what to lose, and how many replicas."""
+        """Add what may still be said when it is resumed: what to lose, and how many replicas.
+
+        Topics that are not compared take the place of those said before: a mistyped name only
+        shows at the comparison, and could not be taken back otherwise.
+        """
         return replace(
             self,
             lose=sorted({*self.lose, *again.lose}),
             replication=again.replication or self.replication,
             without_settings=sorted({*self.without_settings, *again.without_settings}),
-            without_topics=sorted({*self.without_topics, *again.without_topics}),
+            without_topics=sorted(again.without_topics or self.without_topics),
         )

@@ -193,3 +193,44 @@ def test_only_a_recovery_of_this_kind_is_resumed(source: Source, name: str) -> N
     kind = WithoutConnect.kind
     with pytest.raises(ConfigError, match=r"there is no recovery|another kind"):
         Journal.named(source.config.repository.path, kind, name)
+
+
+def test_an_older_recovery_is_not_resumed_behind_a_later_one(source: Source) -> None:
+    """Its journal would have the server stopped that the later one brought back."""
+    older = cut(source, "fence")
+    recovery(source, new_recovery(source.config), "latest").run()
+    source.write("since")
+    with pytest.raises(RecoveryRefused, match=r"has stopped the server at .*nothing was touched"):
+        recovery(source, older, "latest").run()
+    assert source.run("select string_agg(note, ',' order by id) from notes") == "kept,since"
+
+
+def test_topics_left_out_can_be_named_anew(source: Source) -> None:
+    """A mistyped name shows only when topics are compared, long after the fence."""
+    journal = new_recovery(source.config)
+    source.back_up("one")
+    source.expect(source.flushed())
+    first = recovery(source, journal, "latest")
+    first.without_topics, first.cut_after = ["notse"], "fence"
+    with pytest.raises(Power):
+        first.run()
+    again = recovery(source, journal, "latest")
+    again.without_topics = ["notes"]
+    again.identify()
+    silent = recovery(source, journal, "latest")
+    silent.identify()
+    assert silent.without_topics == ["notes"]
+
+
+def test_a_publication_that_the_backup_does_not_know_is_refused(source: Source) -> None:
+    """The backup's would be brought back, and no table be found in the one that was named."""
+    source.run(f"create publication {source.config.cdc.publication} for table notes")
+    source.back_up("one")
+    source.expect(source.flushed())
+    running = recovery(source, new_recovery(source.config), "latest")
+    cdc = source.config.cdc.model_copy(update={"publication": "mistyped"})
+    running.config = source.config.model_copy(update={"cdc": cdc})
+    with pytest.raises(RecoveryRefused, match=r"publication: cdc\.publication is 'mistyped', ba"):
+        running.run()
+    source.run(f"alter publication {source.config.cdc.publication} rename to mistyped")
+    assert not [one for one in running.refusals() if one.startswith("publication")]

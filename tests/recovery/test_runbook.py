@@ -150,6 +150,17 @@ def test_only_one_process_has_a_recovery(toy: Toy) -> None:
         pass
 
 
+def test_only_one_recovery_of_a_kind_runs(toy: Toy) -> None:
+    """They would stop each other's servers, and each would take the other's for the damaged one."""
+    other = Toy(Journal.new(toy.journal.folder.parents[1], Toy.kind))
+    with (
+        other.journal.only(Toy.kind),
+        pytest.raises(RecoveryRefused, match="another recovery of the kind toy is running already"),
+    ):
+        toy.run()
+    assert not toy.acted
+
+
 def test_a_recovery_that_touched_something_is_known_until_it_ends_or_is_given_up(toy: Toy) -> None:
     repository = toy.journal.folder.parents[1]
     toy.broken = "keep"
