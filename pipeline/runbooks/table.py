@@ -30,6 +30,7 @@ from pipeline.postgres.server import session
 from pipeline.postgres.server.amcheck import amcheck
 from pipeline.postgres.table.copied import Copied
 from pipeline.postgres.table.putback import Contended, PutBack, publications, put_back, validate
+from pipeline.postgres.table.renamed import refuse_renamed
 from pipeline.postgres.table.staging import Staging, refuse_early, schema_for
 from pipeline.postgres.wal.lsn import Lsn
 from pipeline.repository.journal import Journal
@@ -147,6 +148,8 @@ class TableRecovery(Runbook):
     def stage(self) -> Facts:
         """Make the side server, and copy the tables into a schema of the live server's own."""
         with self._side() as (lsn, connect), connect() as side, self._connect() as live:
+            if self.target is not None:  # a dump does not keep the OIDs
+                refuse_renamed(live, side, self.tables)
             staging = Staging(live, self.config.postgres, schema_for(self.journal.recovery))
             copied = staging.fill(side, self.tables)
         self.side.forget()

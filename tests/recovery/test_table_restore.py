@@ -274,6 +274,20 @@ def test_unique_values_that_went_from_row_to_row_go_back(orchard: Orchard) -> No
     orchard.run("drop function noted cascade")
 
 
+def test_rows_do_not_go_into_another_table_that_took_the_name(orchard: Orchard) -> None:
+    before = orchard.everything()
+    target = orchard.damage("delete from fruits")
+    orchard.run("alter table fruits rename to old_fruits")
+    orchard.run("create table fruits (like old_fruits including all)")
+    told = "what was public.fruits at the target is public.old_fruits now"
+    with pytest.raises(RestoreError, match=told):
+        orchard.recovery(target, "fruits").run()
+    assert orchard.run("select count(*) from fruits") == 0
+    orchard.run("drop table fruits", "alter table old_fruits rename to fruits")
+    orchard.recovery(target, "fruits").run()
+    assert orchard.everything() == before
+
+
 def test_a_guard_against_ddl_is_no_obstacle(orchard: Orchard) -> None:
     since(17, "a session without event triggers")
     before = orchard.everything()
