@@ -56,14 +56,15 @@ class Journal:
     def alone(self) -> Iterator[None]:
         """Hold the recovery for this process; RecoveryRefused while another one has it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _held(self.folder / "lock", self.recovery):
+        with held(self.folder / "lock", f"{self.recovery} is running already"):
             yield
 
     @contextlib.contextmanager
     def only(self, kind: str) -> Iterator[None]:
         """Hold all recoveries of a kind; RecoveryRefused while another process runs one."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with _held(self.folder.parent / f"{kind}.lock", f"another recovery of the kind {kind}"):
+        refusal = f"another recovery of the kind {kind} is running already"
+        with held(self.folder.parent / f"{kind}.lock", refusal):
             yield
 
     def write(self, step: str, result: str, **facts: Any) -> None:  # noqa: ANN401 - JSON values
@@ -131,10 +132,11 @@ class Journal:
 
 
 @contextlib.contextmanager
-def _held(path: Path, what: str) -> Iterator[None]:
+def held(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file for this process; RecoveryRefused, in these words, while another has it."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RecoveryRefused(f"{what} is running already") from None
+        except BlockingIOError:
+            raise RecoveryRefused(refusal) from None
         yield

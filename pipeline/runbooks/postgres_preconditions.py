@@ -2,9 +2,10 @@
 
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -16,6 +17,7 @@ from pipeline.postgres.base import base_backup
 from pipeline.postgres.replication import readers
 from pipeline.postgres.replication.publications import find_publication
 from pipeline.postgres.server import session
+from pipeline.postgres.server.control import identifier_of
 from pipeline.postgres.server.tools import Tools
 from pipeline.registry.client import RegistryClient
 from pipeline.repository.kinds import newest
@@ -74,8 +76,7 @@ def left_behind(
 
 def _readers(config: PipelineConfig, plan: Plan) -> list[readers.Reader]:
     with suppress(psycopg.Error), session.connect(config.postgres) as live:
-        row = live.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
-        if row == (plan.system_identifier,):
+        if identifier_of(live) == plan.system_identifier:
             return readers.readers(live)
     backups = Repository(FolderStore(config.repository.path))
     known = backups.get(plan.backup)
@@ -83,6 +84,11 @@ def _readers(config: PipelineConfig, plan: Plan) -> list[readers.Reader]:
         origin = {"system_identifier": plan.system_identifier}
         known = newest(backups, base_backup.KIND, origin=lambda: origin)
     return readers.of_facts(known.manifest.facts)
+
+
+def _facts(config: PipelineConfig, plan: Plan) -> Mapping[str, Any]:
+    """What the base backup that will be restored knows of its server."""
+    return Repository(FolderStore(config.repository.path)).get(plan.backup).manifest.facts
 
 
 def _login(config: PipelineConfig) -> Iterator[str]:
@@ -96,7 +102,7 @@ def _login(config: PipelineConfig) -> Iterator[str]:
 
 def _programs(config: PipelineConfig, plan: Plan) -> Iterator[str]:
     """The restored server is started by programs of its own major version."""
-    facts = Repository(FolderStore(config.repository.path)).get(plan.backup).manifest.facts
+    facts = _facts(config, plan)
     told = Tools.of(config.postgres).run("postgres", "--version")
     found = int(told.split()[2].partition(".")[0].rstrip("abcdefghijklmnopqrstuvwxyz"))
     if found != (expected := int(facts["server_version_num"]) // 10000):
@@ -105,7 +111,7 @@ def _programs(config: PipelineConfig, plan: Plan) -> Iterator[str]:
 
 def _room(config: PipelineConfig, plan: Plan) -> Iterator[str]:
     """The damaged folder stays, under another name, so the base backup needs room beside it."""
-    facts = Repository(FolderStore(config.repository.path)).get(plan.backup).manifest.facts
+    facts = _facts(config, plan)
     if config.postgres.data is None or "database_bytes" not in facts:
         return
     place = _existing(config.postgres.data)
@@ -116,7 +122,7 @@ def _room(config: PipelineConfig, plan: Plan) -> Iterator[str]:
 
 def _publication(config: PipelineConfig, plan: Plan) -> Iterator[str]:
     """The one that is brought back is the one by which tables are compared with their topics."""
-    facts = Repository(FolderStore(config.repository.path)).get(plan.backup).manifest.facts
+    facts = _facts(config, plan)
     known, expected = facts.get("publication"), config.cdc.publication
     if known is None or known["name"] == expected:
         return

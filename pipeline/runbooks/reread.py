@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from datetime import timedelta
+from functools import partial
 
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import own_connectors
@@ -9,7 +10,7 @@ from pipeline.cdc.reconcile import Reconciliation, reconcile, topic_ends
 from pipeline.cdc.resnapshot import resnapshot
 from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError
-from pipeline.postgres.replication.slots import find_slot
+from pipeline.postgres.replication.slots import unread
 from pipeline.postgres.server import session
 from pipeline.runbooks.reconnect import published
 from pipeline.wait import wait_until
@@ -28,12 +29,8 @@ def go_on(config: PipelineConfig) -> None:
         for name in own_connectors(config, connect):
             connect.resume(name)
             connect.wait_running(name)
-
-        def silent() -> str | None:
-            slot = find_slot(connection, config.cdc.slot)
-            return None if slot and slot.active else "the slot has no reader"
-
-        wait_until("the connectors stream", silent, within=STREAMS)
+        reads = partial(unread, connection, config.cdc.slot)
+        wait_until("the connectors stream", reads, within=STREAMS)
 
 
 def every_row(

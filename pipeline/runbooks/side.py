@@ -1,6 +1,5 @@
 """A throw-away server with the rows of a moment, beside the live one: read it, then forget it."""
 
-import fcntl
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 import psycopg
 
 from pipeline.config import PipelineConfig, PostgresConfig
-from pipeline.errors import ConfigError, RecoveryRefused, RestoreError
+from pipeline.errors import ConfigError, RestoreError
 from pipeline.postgres.base.restore import unpack
 from pipeline.postgres.logical import globals as server_globals
 from pipeline.postgres.logical import logical
@@ -22,6 +21,7 @@ from pipeline.postgres.server.isolation import forget_configuration
 from pipeline.postgres.server.server import LocalServer
 from pipeline.postgres.server.tools import Tools
 from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository.journal import held
 from pipeline.repository.sets import BackupSet, Repository, total_size
 from pipeline.repository.store import FolderStore
 from pipeline.runbooks.plan import Plan
@@ -121,11 +121,7 @@ def scratch(config: PipelineConfig) -> Path:
 def alone(config: PipelineConfig) -> Iterator[None]:
     """Hold the place of side servers, and sweep what a killed run left; RecoveryRefused if held."""
     place = scratch(config)
-    with (place / f"{PREFIX}lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RecoveryRefused(f"{place}: another restore of tables is running") from None
+    with held(place / f"{PREFIX}lock", f"{place}: another restore of tables is running"):
         for folder in place.glob(f"{PREFIX}*"):
             if folder.is_dir():
                 SideServer(config, folder).forget()

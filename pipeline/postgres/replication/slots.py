@@ -77,6 +77,12 @@ def find_slot(connection: Connection, name: str) -> Slot | None:
     return next((slot for slot in logical_slots(connection) if slot.name == name), None)
 
 
+def unread(connection: Connection, name: str) -> str | None:
+    """Say that nobody reads the slot, as a condition to wait for; None once somebody does."""
+    slot = find_slot(connection, name)
+    return None if slot and slot.active else "the slot has no reader"
+
+
 def create_slot(
     connection: Connection, name: str, *, failover: bool = False, two_phase: bool = False
 ) -> Slot:

@@ -1,6 +1,7 @@
 """What a server says of itself: its control file, and the running server of it."""
 
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -15,17 +16,21 @@ def system_identifier(data: Path, tools: Tools) -> str:
     return control_data(data, tools)["Database system identifier"]
 
 
+def identifier_of(connection: psycopg.Connection[Any]) -> str | None:
+    """Identity of the server that answers."""
+    row = connection.execute("select system_identifier::text from pg_control_system()").fetchone()
+    return None if row is None else str(row[0])
+
+
 def origin_of_server(postgres: PostgresConfig) -> dict[str, str]:
     """The facts that logical backups of this database have; without its server those known here."""
     known = {DATABASE: postgres.dbname}
     try:
         with connect(postgres, autocommit=True) as connection:
-            row = connection.execute(
-                "select system_identifier::text from pg_control_system()"
-            ).fetchone()
+            found = identifier_of(connection)
     except psycopg.OperationalError:  # it may be what was lost
         return known
-    return known if row is None else known | {SYSTEM: str(row[0])}
+    return known if found is None else known | {SYSTEM: found}
 
 
 def control_data(data: Path, tools: Tools) -> dict[str, str]:
