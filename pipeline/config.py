@@ -129,6 +129,11 @@ class ConnectConfig(RestConfig):
 
     url: str = "http://127.0.0.1:8083"
     connectors: tuple[str, ...] = ()
+    internal_topics: tuple[str, ...] = Field(
+        ("connect-configs", "connect-offsets", "connect-status"),
+        description="`config.storage.topic`, `offset.storage.topic` and `status.storage.topic` of "
+        "the workers; REST does not tell them",
+    )
 
 
 class RegistryConfig(RestConfig):

@@ -58,7 +58,14 @@ def test_wal_is_not_pushed_below_a_volume_that_is_not_mounted(
 
 @pytest.mark.parametrize(
     "command",
-    ["backup base", "backup logical", "backup topics", "backup offsets", "wal receive"],
+    [
+        "backup base",
+        "backup logical",
+        "backup topics",
+        "backup offsets",
+        "backup cdc",
+        "wal receive",
+    ],
 )
 def test_nothing_is_backed_up_there_either(place: Path, command: str) -> None:
     assert "Is its volume mounted?" in run(place, *command.split())

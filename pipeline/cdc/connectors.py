@@ -56,6 +56,15 @@ class ConnectorStatus:
 
 
 @dataclass(frozen=True)
+class Described:
+    """A connector as one request tells it: settings, status, and how many tasks it asked for."""
+
+    config: dict[str, str]
+    status: ConnectorStatus
+    wanted: int
+
+
+@dataclass(frozen=True)
 class ConnectorOffset:
     """One stored source offset: the partition that it belongs to, and the position."""
 
@@ -68,6 +77,29 @@ class ConnectClient(Rest):
 
     def names(self) -> list[str]:
         return sorted(self._call("GET", "/connectors"))
+
+    def described(self) -> dict[str, Described]:
+        """Describe all connectors in one request; one that no worker has told of is left out."""
+        found = self._call("GET", "/connectors?expand=info&expand=status")
+        return {
+            name: Described(
+                told["info"]["config"], _status(name, told["status"]), len(told["info"]["tasks"])
+            )
+            for name, told in sorted(found.items())
+        }
+
+    def topics(self, name: str) -> list[str]:
+        """Topics that the connector has written to, as its workers saw it (KIP-558)."""
+        return sorted(self._call("GET", f"{_path(name)}/topics")[name]["topics"])
+
+    def worker(self) -> dict[str, str]:
+        """Version of the workers, and the id of their Kafka cluster."""
+        return dict(self._call("GET", "/"))
+
+    def plugins(self) -> dict[str, str]:
+        """Versions of the connectors that are installed, by class."""
+        found = self._call("GET", "/connector-plugins")
+        return {one["class"]: str(one.get("version")) for one in found}
 
     def config(self, name: str) -> dict[str, str]:
         return dict(self._call("GET", f"{_path(name)}/config"))
@@ -86,12 +118,7 @@ class ConnectClient(Rest):
         self._call("PUT", f"{_path(name)}/config", dict(config))
 
     def status(self, name: str) -> ConnectorStatus:
-        answer = self._call("GET", f"{_path(name)}/status")
-        tasks = (
-            TaskStatus(task["id"], task["state"], task["worker_id"], task.get("trace", ""))
-            for task in answer["tasks"]
-        )
-        return ConnectorStatus(name, answer["connector"]["state"], tuple(tasks))
+        return _status(name, self._call("GET", f"{_path(name)}/status"))
 
     def tasks(self, name: str) -> int:
         """How many tasks the connector asked for; one that no worker runs has no status."""
@@ -170,6 +197,14 @@ class ConnectClient(Rest):
 
     def _refused(self, told: str, answer: httpx.Response) -> ServerError:
         return (ConnectorMissing if answer.status_code == NOT_FOUND else ServerError)(told)
+
+
+def _status(name: str, told: Mapping[str, Any]) -> ConnectorStatus:
+    tasks = (
+        TaskStatus(task["id"], task["state"], task["worker_id"], task.get("trace", ""))
+        for task in told["tasks"]
+    )
+    return ConnectorStatus(name, told["connector"]["state"], tuple(tasks))
 
 
 def _path(name: str) -> str:

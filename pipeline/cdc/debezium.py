@@ -14,7 +14,7 @@ def own_connectors(config: PipelineConfig, connect: ConnectClient) -> list[str]:
     """Name the connectors of this pipeline: as configured, else those that read its slot."""
     if config.connect.connectors:
         return list(config.connect.connectors)
-    return [name for name in connect.names() if _reads(config, connect.config(name))]
+    return [name for name in connect.names() if reads(config, connect.config(name))]
 
 
 def none_reads(config: PipelineConfig) -> Iterator[str]:
@@ -47,7 +47,7 @@ def modes(config: PipelineConfig) -> dict[str, str]:
         return next((connect.config(name) for name in own_connectors(config, connect)), {})
 
 
-def _reads(config: PipelineConfig, told: Mapping[str, str]) -> bool:
+def reads(config: PipelineConfig, told: Mapping[str, str]) -> bool:
     """Whether a connector reads this pipeline's slot, by its settings.
 
     A slot of that name in another database is another server's. A host is not compared: Connect

@@ -2,6 +2,8 @@
 
 from pipeline.cli.lazy import Home, group
 
+_CDC = "Slots, publications, connectors and their offsets, as one state at one LSN."
+
 backup = group(
     "Take a backup now; what is committed is whole.",
     {
@@ -25,5 +27,7 @@ backup = group(
             "backup_offsets",
             "Committed offsets of every consumer group, and which record each would read next.",
         ),
+        "cdc": Home("pipeline.cli.backup_cdc", "backup_cdc", _CDC),
+        "slots": Home("pipeline.cli.backup_cdc", "backup_cdc", _CDC),
     },
 )

@@ -47,7 +47,7 @@ BASE = Kind("base", DAY, (SYSTEM,))
 LOGICAL = Kind("logical", DAY, (SYSTEM, DATABASE), frozenset({None, "database"}))
 TOPICS = Kind("topics", 7 * DAY, (CLUSTER,), frozenset({None, "all topics"}))
 OFFSETS = Kind("offsets", DAY, (CLUSTER,))
-SLOTS = Kind("slots", DAY, (SYSTEM, DATABASE))
+SLOTS = Kind("slots", DAY, (SYSTEM, DATABASE), frozenset({None, "whole state"}))
 KINDS = {kind.name: kind for kind in (BASE, LOGICAL, SLOTS, TOPICS, OFFSETS)}
 
 

@@ -1,0 +1,1 @@
+"""Slots, publications, connectors and offsets as one state: read, kept, and named."""

@@ -1,0 +1,341 @@
+"""The whole state of CDC at one moment, as a backup keeps it and as it is classified.
+
+A slot, the offset that Connect stores and the end of the topics are one state in three places. They
+are read in the order that makes them consistent: slots, then offsets, then where the server's WAL
+ends. Connect stores an offset before it confirms, so the slot is never ahead of an offset that was
+read behind it, unless something is wrong.
+
+What could not be read is named, never left out in silence. JSON both ways; a reader passes over
+what a later version added.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, PlainValidator
+
+from pipeline.cdc.debezium import DEFAULTS
+from pipeline.postgres.replication.publications import Publication
+from pipeline.postgres.replication.slots import Slot
+from pipeline.postgres.wal.lsn import Lsn
+
+
+class Part(StrEnum):
+    """What a reading consists of; each part is read, or named with the reason why not."""
+
+    SERVER = "server"
+    SLOTS = "slots"
+    PUBLICATIONS = "publications"
+    SERVICE_TABLES = "service tables"
+    PREPARED = "prepared transactions"
+    SUBSCRIPTIONS = "subscriptions"
+    CONNECTORS = "connectors"
+    OFFSETS = "offsets"
+    PLUGINS = "plugins"
+    TOPICS = "topics"
+    INTERNAL_TOPICS = "internal topics"
+
+
+OF_SERVER = (
+    Part.SERVER,
+    Part.SLOTS,
+    Part.PUBLICATIONS,
+    Part.SERVICE_TABLES,
+    Part.PREPARED,
+    Part.SUBSCRIPTIONS,
+)
+OF_CONNECT = (Part.CONNECTORS, Part.OFFSETS, Part.PLUGINS)
+OF_KAFKA = (Part.TOPICS, Part.INTERNAL_TOPICS)
+
+
+def _position(told: Any) -> Lsn | None:  # noqa: ANN401 - JSON
+    return told if told is None or isinstance(told, Lsn) else Lsn.parse(told)
+
+
+def _told(lsn: Lsn | None) -> str | None:
+    return None if lsn is None else str(lsn)
+
+
+Position = Annotated[Lsn, PlainValidator(_position), PlainSerializer(_told)]
+
+
+class Read(BaseModel):
+    """A part of a reading: frozen, and open to what later versions tell beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Unread(Read):
+    """Something that could not be read; `name` where it is one of several of its part."""
+
+    part: Part
+    why: str
+    name: str | None = None
+    grant: str | None = None
+    """What must be granted, where a missing right is the reason."""
+
+    def __str__(self) -> str:
+        of = f" of {self.name}" if self.name else ""
+        return f"{self.part}{of}: {self.why}" + (f"; grant it: {self.grant}" if self.grant else "")
+
+
+class Server(Read):
+    """The source: which history it writes, where that ends, and what it lets go of."""
+
+    system_identifier: str
+    timeline: int
+    version: int
+    """As server_version_num tells it: 170004."""
+    database: str
+    databases: tuple[str, ...] = ()
+    in_recovery: bool = False
+    wal_level: str = "logical"
+    flush_lsn: Position
+    """Where its WAL ended once slots and offsets were read: what a standby has replayed."""
+    segment_bytes: int = 16 << 20
+    limit: int | None = None
+    """max_slot_wal_keep_size in bytes; None where the server keeps everything."""
+    guards: tuple[str, ...] = ()
+    """synchronized_standby_slots: failover slots wait for these."""
+
+    @property
+    def history(self) -> tuple[str, int]:
+        return self.system_identifier, self.timeline
+
+
+@dataclass(frozen=True)
+class SeenSlot(Slot):
+    """Any slot of the server, physical ones too, with who reads it."""
+
+    slot_type: str = "logical"
+    temporary: bool = False
+    active_pid: int | None = None
+    reader: str | None = None
+    """application_name of who reads it, and from where."""
+    safe_wal_size: int | None = None
+    """Bytes that may still be written before its WAL is let go of; None without a limit."""
+    inactive_since: str | None = None
+    slotsync_skip_reason: str | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether its creation still waits for open transactions to end."""
+        return self.slot_type == "logical" and self.confirmed_flush_lsn is None and self.active
+
+
+SlotRow = Annotated[
+    SeenSlot,
+    PlainValidator(lambda told: told if isinstance(told, SeenSlot) else SeenSlot.of(told)),
+    PlainSerializer(lambda slot: slot.facts()),
+]
+
+
+class PublishedTable(Read):
+    """A table whose changes are published, and whether the server can name its rows."""
+
+    name: str
+    identity: str
+    """pg_class.relreplident: d key, i index, f all columns, n nothing."""
+    usable: bool
+    """Whether updates and deletes pass: a key or an index behind it that the server takes."""
+
+
+class DatabasePublication(Read):
+    """A publication with its database, in which alone its name is unique."""
+
+    database: str
+    publication: Publication
+    tables: tuple[PublishedTable, ...] = ()
+
+
+class ServiceTable(Read):
+    """A table that a connector itself needs: for heartbeats, signals, or as an outbox."""
+
+    connector: str
+    use: str
+    table: str
+    present: bool
+    published: bool = False
+    lacks: tuple[str, ...] = ()
+    """Privileges that the connector's role would need."""
+    role: str | None = None
+
+
+class Prepared(Read):
+    """A transaction that waits for its coordinator, and holds WAL back meanwhile."""
+
+    gid: str
+    database: str
+    since: str
+
+
+class SubscriptionRead(Read):
+    """A subscription of the server, which takes changes from another."""
+
+    database: str
+    name: str
+    enabled: bool
+
+
+class StoredOffset(Read):
+    """What Connect stores for one source partition of a connector."""
+
+    partition: dict[str, Any]
+    offset: dict[str, Any]
+
+    @property
+    def lsn(self) -> Lsn | None:
+        """What is delivered for certain: the last whole transaction, `lsn_commit`.
+
+        `lsn` may point into the next one. None of an unfinished snapshot, or without an LSN.
+        """
+        told = self.offset
+        position = told.get("lsn_commit") or told.get("lsn_proc") or told.get("lsn")
+        return Lsn(position) if isinstance(position, int) and not self.snapshotting else None
+
+    @property
+    def snapshotting(self) -> bool:
+        return bool(self.offset.get("snapshot"))
+
+
+class Task(Read):
+    """A task as its worker reports it."""
+
+    id: int
+    state: str
+    cause: str = ""
+
+
+class Connector(Read):
+    """A connector of a PostgreSQL: its settings, what it does, and what is stored for it."""
+
+    name: str
+    own: bool
+    """Whether it is this pipeline's; every other one is named, and left alone."""
+    config: dict[str, str]
+    """As Connect tells it. References are kept; a secret is masked."""
+    digests: dict[str, str] = {}
+    """Of each masked value: whether a secret is another one, never what it is."""
+    state: str = "UNKNOWN"
+    tasks: tuple[Task, ...] = ()
+    wanted: int = 1
+    """Tasks that it asked for."""
+    offsets: tuple[StoredOffset, ...] = ()
+    topics: tuple[str, ...] = ()
+    """Topics that it has written to, as Connect saw it."""
+    history: tuple[str, int] | None = None
+    """System identifier and timeline that its offset was stored on; None where nobody knows."""
+
+    def told(self, setting: str) -> str:
+        """One of its settings; the names of slot and publication have defaults of Debezium's."""
+        return self.config.get(setting, DEFAULTS.get(setting, ""))
+
+    @property
+    def slot(self) -> str:
+        return self.told("slot.name")
+
+    @property
+    def publication(self) -> str:
+        return self.told("publication.name")
+
+    @property
+    def database(self) -> str:
+        return self.told("database.dbname")
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Host and port as the worker knows them, which may be others than ours."""
+        return self.told("database.hostname"), self.config.get("database.port", "5432")
+
+    @property
+    def mine(self) -> tuple[StoredOffset, ...]:
+        """What is stored under its present topic prefix: Debezium looks for no other key."""
+        prefix = self.told("topic.prefix")
+        return tuple(one for one in self.offsets if one.partition.get("server") == prefix)
+
+    @property
+    def lsn(self) -> Lsn | None:
+        """How far its events are known to be in the topics; None where no offset tells."""
+        return next((one.lsn for one in self.mine if one.lsn is not None), None)
+
+    @property
+    def running(self) -> bool:
+        whole = len(self.tasks) >= max(1, self.wanted)
+        return self.state == "RUNNING" and whole and all(t.state == "RUNNING" for t in self.tasks)
+
+    @property
+    def routes_outbox(self) -> bool:
+        return any("EventRouter" in value for value in self.config.values())
+
+
+class Worker(Read):
+    """The Connect cluster: its version, and those of Debezium's connector."""
+
+    version: str
+    cluster_id: str = ""
+    plugins: dict[str, str] = {}
+    """Version by class, of connectors of a PostgreSQL."""
+
+
+class TopicRead(Read):
+    """A topic: which one of that name it is, where it ends, and how it is cleaned."""
+
+    name: str
+    topic_id: str
+    policy: str
+    ends: dict[int, int]
+
+    @property
+    def records(self) -> int:
+        return sum(self.ends.values())
+
+
+class Reading(Read):
+    """Everything that was read, and what could not be."""
+
+    taken: AwareDatetime
+    server: Server | None = None
+    slots: tuple[SlotRow, ...] = ()
+    publications: tuple[DatabasePublication, ...] = ()
+    service_tables: tuple[ServiceTable, ...] = ()
+    prepared: tuple[Prepared, ...] = ()
+    subscriptions: tuple[SubscriptionRead, ...] = ()
+    worker: Worker | None = None
+    connectors: tuple[Connector, ...] = ()
+    absent: tuple[Connector, ...] = ()
+    """Connectors that an earlier set knows, as it knew them, and Connect has no more."""
+    others: tuple[str, ...] = ()
+    """Connectors of something else than a PostgreSQL, by name."""
+    topics: tuple[TopicRead, ...] = ()
+    internal_topics: tuple[TopicRead, ...] = ()
+    unread: tuple[Unread, ...] = ()
+
+    def misses(self, parts: Iterable[Part], name: str | None = None) -> list[Unread]:
+        """What of these parts was not read, as far as it concerns `name`."""
+        wanted = set(parts)
+        return [
+            one
+            for one in self.unread
+            if one.part in wanted and one.name in {None, name or one.name}
+        ]
+
+    def slot(self, name: str) -> SeenSlot | None:
+        return next((slot for slot in self.slots if slot.name == name), None)
+
+    def connector(self, name: str) -> Connector | None:
+        return next((each for each in self.connectors if each.name == name), None)
+
+    def known(self, name: str) -> Connector | None:
+        """The connector of that name as it is, else as it was last seen."""
+        return next((e for e in (*self.connectors, *self.absent) if e.name == name), None)
+
+    def publication(self, database: str, name: str) -> DatabasePublication | None:
+        found = (
+            p for p in self.publications if (p.database, p.publication.name) == (database, name)
+        )
+        return next(found, None)
+
+    def topic(self, name: str) -> TopicRead | None:
+        return next((topic for topic in self.topics if topic.name == name), None)
