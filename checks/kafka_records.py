@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pipeline.kafka.archive.reading import Archived
 from pipeline.kafka.log.batches import walk
 from pipeline.kafka.log.gaps import Reason
-from pipeline.kafka.log.records import Record, unpacked, varint
+from pipeline.kafka.log.records import Record, part, unpacked, varint
 
 _LENGTH = struct.Struct(">i")
 
@@ -24,13 +24,13 @@ class Fields(NamedTuple):
 
 def fields(body: bytes) -> Fields:
     """Take apart what a batch holds of a record behind its offset."""
-    key, at = _part(body, 0)
-    value, at = _part(body, at)
+    key, at = part(body, 0)
+    value, at = part(body, at)
     count, at = varint(body, at)
     headers = []
     for _ in range(count):
-        name, at = _part(body, at)
-        content, at = _part(body, at)
+        name, at = part(body, at)
+        content, at = part(body, at)
         headers.append((name or b"", content))
     return Fields(key, value, tuple(headers))
 
@@ -38,10 +38,10 @@ def fields(body: bytes) -> Fields:
 def fingerprint(body: bytes) -> str:
     """The digest that a backup of groups notes of a record (pipeline.kafka.groups.surroundings)."""
     digest, of = hashlib.sha256(), fields(body)
-    parts = [of.key, of.value, *(part for header in of.headers for part in header)]
-    for part in parts:
-        digest.update(_LENGTH.pack(-1 if part is None else len(part)))
-        digest.update(part or b"")
+    parts = [of.key, of.value, *(each for header in of.headers for each in header)]
+    for each in parts:
+        digest.update(_LENGTH.pack(-1 if each is None else len(each)))
+        digest.update(each or b"")
     return digest.hexdigest()
 
 
@@ -78,8 +78,3 @@ def murmur2(key: bytes) -> int:
 
 PARTITIONERS: dict[str, Callable[[bytes], int]] = {"murmur2": murmur2, "crc32": zlib.crc32}
 """Kafka's own default and librdkafka's; both take the remainder by the number of partitions."""
-
-
-def _part(body: bytes, at: int) -> tuple[bytes | None, int]:
-    size, at = varint(body, at)
-    return (None, at) if size < 0 else (body[at : at + size], at + size)

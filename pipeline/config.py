@@ -99,6 +99,11 @@ class RestConfig(Section):
     ca_file: Path | None = Field(
         None, description="authorities (PEM) to trust instead of the public ones"
     )
+    client_cert: Path | None = Field(None, description="certificate (PEM) that it asks of clients")
+    client_key: Path | None = Field(None, description="its key, where the certificate has none")
+    timeout: timedelta = Field(
+        timedelta(seconds=30), gt=timedelta(0), description="of each request"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -140,6 +145,16 @@ class RegistryConfig(RestConfig):
     """The schema registry, by the base of its Confluent-compatible API."""
 
     url: str = "http://127.0.0.1:8081"
+    storage_topic: str | None = Field(
+        None,
+        description="where it keeps its state in Kafka; default: `kafkasql-journal` or `_schemas`, "
+        "as there is",
+    )
+
+    @property
+    def configured(self) -> bool:
+        """Whether somebody said where it is: only then is it backed up beside what needs it."""
+        return bool(self.url) and "url" in self.model_fields_set
 
 
 class CdcConfig(Section):
@@ -178,6 +193,9 @@ class PlanConfig(Section):
     slots: timedelta = Field(14 * DAY, ge=DAY, description="slots, publications, connectors")
     topics: timedelta = Field(30 * DAY, ge=DAY, description="archives of topics, taken weekly")
     offsets: timedelta = Field(7 * DAY, ge=DAY, description="committed offsets of consumer groups")
+    schemas: timedelta = Field(
+        30 * DAY, ge=DAY, description="the schema registry, as long as the topics that need it"
+    )
     evidence: timedelta | None = Field(
         None, ge=DAY, description="what recoveries salvaged, the only copy; default: for ever"
     )

@@ -6,9 +6,8 @@ is asked again, unless the request may have been carried out and would then coun
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -34,9 +33,9 @@ class Rest:
         try:
             self._http = httpx.Client(
                 base_url=self.url,
-                timeout=PATIENCE.total_seconds(),
+                timeout=self._place.timeout.total_seconds(),
                 auth=self._signed,
-                verify=_trusted(self._place.ca_file),
+                verify=_trusted(self._place),
             )
         except httpx.InvalidURL as error:
             raise ConfigError(f"{self.url} is no URL: {error}") from error
@@ -54,10 +53,13 @@ class Rest:
         body: object = None,
         *,
         repeatable: bool | None = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Send, again while the answer is one of the moment, and return the first other answer.
 
-        Raises ServerError with the last reason when patience has passed.
+        `body` goes as JSON, `content` as it is. Raises ServerError with the last reason when
+        patience has passed.
         """
         again = method in _REPEATABLE if repeatable is None else repeatable
         what = f"{method} {self.url}{path}"
@@ -65,7 +67,9 @@ class Rest:
 
         def momentary() -> str | None:
             try:
-                answer = self._http.request(method, path, json=body)
+                answer = self._http.request(
+                    method, path, json=body, content=content, headers=headers
+                )
             except httpx.HTTPError as error:
                 told = without_logins(f"{type(error).__name__}: {error}")
                 if _for_good(error) or not (again or _unsent(error)):
@@ -92,7 +96,14 @@ class Rest:
         if answer.is_error:
             told = f"HTTP {answer.status_code}: {message(answer)}"
             raise self._refused(f"{method} {self.url}{path}: {told}", answer)
-        return answer.json() if answer.content else None
+        try:
+            return answer.json() if answer.content else None
+        except ValueError:
+            told = " ".join(answer.text.split())[:80]
+            raise ServerError(
+                f"{method} {self.url}{path}: HTTP {answer.status_code}, expected JSON, found "
+                f"{told!r}: is that the address of the API, or a proxy's?"
+            ) from None
 
     def _busy(self, _answer: httpx.Response) -> bool:
         """Whether the service did not carry it out, and will when asked later."""
@@ -119,13 +130,20 @@ def message(answer: httpx.Response) -> str:
         return answer.text.strip()[:500]
 
 
-def _trusted(authorities: Path | None) -> ssl.SSLContext | bool:
-    if authorities is None:
+def _trusted(place: RestConfig) -> ssl.SSLContext | bool:
+    if place.ca_file is None and place.client_cert is None:
         return True
+    authorities = str(place.ca_file) if place.ca_file else None
     try:
-        return ssl.create_default_context(cafile=str(authorities))
+        context = ssl.create_default_context(cafile=authorities)
     except OSError as error:  # ssl's own errors are such, too
         raise ConfigError(f"ca_file {authorities}: {error}") from error
+    if place.client_cert is not None:
+        try:
+            context.load_cert_chain(place.client_cert, place.client_key)
+        except OSError as error:
+            raise ConfigError(f"client_cert {place.client_cert}: {error}") from error
+    return context
 
 
 def _unavailable(answer: httpx.Response) -> bool:

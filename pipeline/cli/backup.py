@@ -29,5 +29,10 @@ backup = group(
         ),
         "cdc": Home("pipeline.cli.backup_cdc", "backup_cdc", _CDC),
         "slots": Home("pipeline.cli.backup_cdc", "backup_cdc", _CDC),
+        "schemas": Home(
+            "pipeline.cli.backup_schemas",
+            "backup_schemas",
+            "Back up the schema registry: schemas with their ids, settings, and its storage topic.",
+        ),
     },
 )

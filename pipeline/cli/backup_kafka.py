@@ -8,6 +8,7 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cdc import point as consistency
+from pipeline.cli.backup_schemas import schemas_too
 from pipeline.cli.shared import DEFAULT, Config, say, to_write
 from pipeline.config import PipelineConfig
 from pipeline.kafka.archive import archive, losses
@@ -46,6 +47,8 @@ def backup_topics(
     itself. A topic that cannot be archived whole stops no other. Ends with exit code 1 when there
     is one, when offsets are LOST, when the set holds less than the one before it, or a topic that a
     replay or recovery has not let go of: the set is committed, and names it.
+
+    The schema registry is backed up beside it, where one is configured.
     """
     loaded = configuration.load(config)
     kept, began = to_write(loaded), claims(loaded)
@@ -68,6 +71,7 @@ def backup_topics(
         reach=partial(consistency.reach, loaded),
         note=note,
     )
+    schemas_too(loaded, kept, taken)
     _end(taken, [*archive.lost(taken), *_told(taken)])
 
 
@@ -81,6 +85,7 @@ def backup_offsets(config: Config = DEFAULT, gone: Gone = None) -> None:
     kept = to_write(loaded)
     note = _judged(loaded, kept, gone or ())
     taken = groups.take(loaded, kept, say, partly=True, note=note)
+    schemas_too(loaded, kept)
     _end(taken, list(_told(taken)))
 
 

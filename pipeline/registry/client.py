@@ -1,15 +1,24 @@
 """A schema registry over its Confluent-compatible API (Apicurio: /apis/ccompat/v7)."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from pipeline.errors import ConfigError, ServerError
+from pipeline.registry import apicurio
+from pipeline.registry.schemas import AVRO, READWRITE, Inventory, RegisteredSchema
 from pipeline.rest import NOT_FOUND, Rest
 
+LACKS = (
+    "ids of what was deleted for good",
+    "which schema was registered when",
+    "rules and metadata of data contracts",
+)
+"""What Confluent's interface does not tell."""
 NO_SUBJECT_CONFIG = 40408  # "Subject ... does not have subject-level compatibility configured"
 
 
@@ -19,36 +28,6 @@ class SchemaMissing(ServerError):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
-
-
-@dataclass(frozen=True)
-class RegisteredSchema:
-    """One version of a subject. Data carries the id, so an id must keep its meaning for ever.
-
-    `id` and `schema` are None where the registry lists a deleted version but gives it no more.
-    """
-
-    subject: str
-    version: int
-    id: int | None
-    schema: str | None
-    type: str
-    references: tuple[dict[str, Any], ...] = ()
-    deleted: bool = False
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """Everything that a restore has to bring back, and to be compared with afterwards."""
-
-    mode: str
-    compatibility: str
-    subject_compatibility: dict[str, str]
-    schemas: tuple[RegisteredSchema, ...]
-
-    def facts(self) -> dict[str, Any]:
-        """JSON-able, for a manifest."""
-        return asdict(self)
 
 
 class RegistryClient(Rest):
@@ -67,7 +46,7 @@ class RegistryClient(Rest):
             version=answer["version"],
             id=answer["id"],
             schema=answer["schema"],
-            type=answer.get("schemaType") or "AVRO",  # Avro is left out of an answer
+            type=answer.get("schemaType") or AVRO,  # Avro is left out of an answer
             references=tuple(answer.get("references") or ()),
         )
 
@@ -76,6 +55,10 @@ class RegistryClient(Rest):
         if not self.url:
             raise ConfigError(f"a record names schema {schema_id} of a registry: set registry.url")
         return str(self._call("GET", f"/schemas/ids/{schema_id}")["schema"])
+
+    def type_by_id(self, schema_id: int) -> str:
+        """Avro, JSON Schema or Protobuf, as the registry spells them."""
+        return str(self._call("GET", f"/schemas/ids/{schema_id}").get("schemaType") or AVRO)
 
     def compatibility(self, subject: str | None = None) -> str | None:
         """Level of a subject, None when it follows the global one; without a subject the global.
@@ -95,12 +78,38 @@ class RegistryClient(Rest):
         path = f"/config/{quote(subject, safe='')}" if subject else "/config"
         self._call("PUT", path, {"compatibility": level})
 
-    def mode(self) -> str:
-        return str(self._call("GET", "/mode")["mode"])
+    def mode(self, subject: str | None = None) -> str | None:
+        """Tell the mode of a subject, None when it follows the global one; else the global."""
+        if subject is None:
+            return str(self._call("GET", "/mode")["mode"])
+        try:
+            return str(self._call("GET", f"/mode/{quote(subject, safe='')}")["mode"])
+        except SchemaMissing:
+            return None
 
-    def register(self, subject: str, schema: str, kind: str = "AVRO") -> int:
-        """Register and return the id. Which id it gets is the registry's choice: compare it."""
-        body = {"schema": schema, "schemaType": kind}
+    def set_mode(self, mode: str, subject: str | None = None) -> None:
+        """Set it, also where something is registered already."""
+        path = f"/mode/{quote(subject, safe='')}" if subject else "/mode"
+        self._call("PUT", f"{path}?force=true", {"mode": mode})
+
+    def register(
+        self,
+        subject: str,
+        schema: str,
+        kind: str = AVRO,
+        *,
+        references: Iterable[dict[str, Any]] = (),
+        at: tuple[int, int] | None = None,
+    ) -> int:
+        """Register and return the id. Which id it gets is the registry's choice: compare it.
+
+        `at` asks for an id and a version, which takes mode IMPORT.
+        """
+        body: dict[str, Any] = {"schema": schema, "schemaType": kind}
+        if listed := [dict(one) for one in references]:
+            body["references"] = listed
+        if at is not None:
+            body["id"], body["version"] = at
         return int(self._call("POST", _versions(subject), body, repeatable=True)["id"])
 
     def delete(self, subject: str, *, permanent: bool = False) -> list[int]:
@@ -110,15 +119,38 @@ class RegistryClient(Rest):
 
     def inventory(self) -> Inventory:
         """Read every subject, version and setting, soft-deleted ones marked."""
-        living = set(self.subjects())
-        subjects = self.subjects(deleted=True)
+        with ExitStack() as opened:
+            if (own := apicurio.beside(self._place, self._patience)) is not None:
+                opened.enter_context(own)
+                return apicurio.inventory(own.export(), own.system(), own.settings())
+        subjects, living = self.subjects(deleted=True), set(self.subjects())
         levels = {s: self.compatibility(s) for s in subjects}
+        modes = {s: self.mode(s) for s in subjects}
+        schemas = tuple(s for subject in subjects for s in self._schemas(subject, living))
         return Inventory(
-            mode=self.mode(),
+            mode=self.mode() or READWRITE,
             compatibility=self.compatibility() or "",
             subject_compatibility={s: level for s, level in levels.items() if level},
-            schemas=tuple(s for subject in subjects for s in self._schemas(subject, living)),
+            schemas=schemas,
+            registry="Confluent's interface",
+            version=self._version(),
+            subject_modes={s: mode for s, mode in modes.items() if mode},
+            contexts=self._contexts(),
+            highest=max((one.id or 0 for one in schemas), default=0),
+            lacks=LACKS,
         )
+
+    def _version(self) -> str:
+        try:
+            return str(self._call("GET", "/v1/metadata/version")["version"])
+        except (SchemaMissing, KeyError, TypeError):
+            return "it does not tell"
+
+    def _contexts(self) -> tuple[str, ...]:
+        try:
+            return tuple(sorted(self._call("GET", "/contexts")))
+        except SchemaMissing:
+            return ()
 
     def _schemas(self, subject: str, living: set[str]) -> Iterable[RegisteredSchema]:
         current = self.versions(subject) if subject in living else []
@@ -128,20 +160,9 @@ class RegistryClient(Rest):
                 continue
             try:
                 found = self.version(subject, number, deleted=True)
-            except SchemaMissing:  # Apicurio 3.3 lists it and answers 404
+            except SchemaMissing:  # listed, and told no more
                 found = RegisteredSchema(subject, number, None, None, "")
             yield replace(found, deleted=True)
-
-    def missing_ids(self, ids: Iterable[int]) -> list[int]:
-        """Which of these ids the registry cannot answer: their records cannot be read."""
-        return [schema_id for schema_id in sorted(set(ids)) if not self._answers(schema_id)]
-
-    def _answers(self, schema_id: int) -> bool:
-        try:
-            self.schema_by_id(schema_id)
-        except SchemaMissing:
-            return False
-        return True
 
     def _refused(self, told: str, answer: httpx.Response) -> ServerError:
         if answer.status_code == NOT_FOUND:

@@ -47,8 +47,9 @@ BASE = Kind("base", DAY, (SYSTEM,))
 LOGICAL = Kind("logical", DAY, (SYSTEM, DATABASE), frozenset({None, "database"}))
 TOPICS = Kind("topics", 7 * DAY, (CLUSTER,), frozenset({None, "all topics"}))
 OFFSETS = Kind("offsets", DAY, (CLUSTER,))
+SCHEMAS = Kind("schemas", DAY, (CLUSTER,))
 SLOTS = Kind("slots", DAY, (SYSTEM, DATABASE), frozenset({None, "whole state"}))
-KINDS = {kind.name: kind for kind in (BASE, LOGICAL, SLOTS, TOPICS, OFFSETS)}
+KINDS = {kind.name: kind for kind in (BASE, LOGICAL, SLOTS, TOPICS, OFFSETS, SCHEMAS)}
 
 
 def is_whole(manifest: Manifest) -> bool:

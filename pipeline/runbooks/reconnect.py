@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from pipeline.cdc import schema_ids
+from pipeline.cdc import schema_ids, schemas
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import other_connectors, own_connectors
 from pipeline.cdc.reconcile import Reconciliation, reconcile, topic_ends, topics_of
@@ -156,5 +156,14 @@ def problems(
         ]
     topics = topics_of(config, published(connection, config.cdc.publication), left_out)
     with RegistryClient(config.registry) as registry:
-        told += schema_ids.problems(config, registry, topics)
+        told += schema_ids.problems(config, registry, topics, then=schemas.known(config))
     return told
+
+
+def problems_of_services(config: PipelineConfig, topics: Collection[str]) -> list[str]:
+    """Ask the registry, where there is one, for the ids in records of topics that no CDC feeds."""
+    if not topics or not config.registry.url:
+        return []
+    then = schemas.known(config)
+    with RegistryClient(config.registry) as registry:
+        return schema_ids.problems(config, registry, topics, then=then, services=topics)

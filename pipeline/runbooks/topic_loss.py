@@ -33,7 +33,7 @@ from pipeline.repository.kinds import CLUSTER, LATEST, chosen
 from pipeline.repository.sets import BackupSet, Repository
 from pipeline.repository.store import FolderStore
 from pipeline.runbooks import reread, topic_offsets, topic_preconditions, topic_removal
-from pipeline.runbooks.reconnect import not_stopped, problems, stopped
+from pipeline.runbooks.reconnect import not_stopped, problems, problems_of_services, stopped
 from pipeline.runbooks.runbook import Phase, Precondition, Runbook, Step
 from pipeline.runbooks.topic_asked import Asked, Way
 from pipeline.runbooks.topic_evidence import Evidence, Facts, told
@@ -287,6 +287,7 @@ class TopicRecovery(Runbook):
         if self._fed:
             with connect(self.config.postgres, autocommit=True) as connection:
                 wrong += problems(self.config, connection, self.asked.without_topics)
+        wrong += problems_of_services(self.config, self._of_services)
         wrong += self.gate()
         if wrong:
             raise RestoreError("not recovered: " + "; ".join(wrong))
@@ -295,6 +296,11 @@ class TopicRecovery(Runbook):
     @property
     def _fed(self) -> list[str]:
         return [name for name in self.topics if fed_by_cdc(self.config, name)]
+
+    @property
+    def _of_services(self) -> list[str]:
+        fed, out = self._fed, self.asked.without_topics
+        return [name for name in self.topics if name not in fed and name not in out]
 
     @property
     def _evidence(self) -> Evidence:

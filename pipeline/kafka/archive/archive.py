@@ -28,7 +28,8 @@ from pipeline.kafka.cluster.topics import (
 from pipeline.kafka.log.gaps import Reason
 from pipeline.kafka.log.place import Place
 from pipeline.repository import kinds
-from pipeline.repository.sets import BackupSet, Note, Repository
+from pipeline.repository.sets import BackupSet, Draft, Note, Repository
+from pipeline.repository.store import StoredObject
 from pipeline.wait import telling
 
 KIND = kinds.TOPICS.name
@@ -39,6 +40,10 @@ NOT_ARCHIVED = ("consumer-group offsets: pipeline backup offsets",)
 
 Reach = Callable[[Callable[[str], None]], Mapping[str, Any]]
 """Takes a consistency point, waits until its events were delivered, and tells both as JSON."""
+
+
+Beside = Callable[[Draft], tuple[Mapping[str, Any], Sequence[StoredObject]]]
+"""Stores more objects of a set, and tells the facts that go with them."""
 
 
 def _no_point(_say: Callable[[str], None]) -> dict[str, Any]:
@@ -58,6 +63,8 @@ def take(
     reach: Reach = _no_point,
     evidence: str | None = None,
     note: Note | None = None,
+    kind: str = KIND,
+    beside: Beside | None = None,
 ) -> BackupSet:
     """Archive these topics, or all but the brokers' own, and commit them as one backup set.
 
@@ -67,13 +74,14 @@ def take(
     tells the consistency point once it was reached. Every partition ends where it was decided after
     that: at its last stable offset. Memory holds a few fetches for each of
     PARALLEL partitions, whatever the topics' size. `evidence` names the recovery that salvages
-    them: such a set is no backup. `note` adds facts that others know.
+    them: such a set is no backup. `note` adds facts that others know. A set of another `kind` is an
+    archive as well; `beside` stores what belongs to it, and tells its facts.
 
     Raises ServerError where the brokers fail, BackupError where they hold damaged batches: no set
     is committed then. With `partly` a topic that cannot be archived whole stops no other: the set
     is committed, `left_out` tells what is missing. Offsets that are LOST are told by `lost`.
     """
-    draft = repository.begin(KIND)
+    draft = repository.begin(kind)
 
     def say(line: str) -> None:
         progress(f"{draft.label}: {line}")
@@ -87,7 +95,7 @@ def take(
         trouble = Trouble(say, strict=not partly)
         decided = datetime.now(UTC)
         found, ends = _looked_up(config.kafka, wished, trouble)
-        pools = {} if full or limit else stored.pools(repository, KIND, found, say)
+        pools = {} if full or limit else stored.pools(repository, kind, found, say)
         run = Run(
             store=repository.store,
             prefix=draft.prefix,
@@ -108,7 +116,7 @@ def take(
         if not indexes and trouble.found:
             raise ServerError(f"nothing could be archived: {'; '.join(trouble.lines())}")
         exported = exports.everything(reader)
-    facts = {
+    facts: dict[str, Any] = {
         "cluster_id": cluster,
         "decided": decided.isoformat(),
         "scope": _scope(topics, limit, exclude, whole=not trouble.found),
@@ -125,7 +133,10 @@ def take(
         },
     }
     facts |= {} if evidence is None else {kinds.EVIDENCE: evidence}
-    objects = (each for partition in partitions for each in partition.objects)
+    objects = [each for partition in partitions for each in partition.objects]
+    if beside is not None:
+        more, others = beside(draft)
+        facts, objects = {**facts, **more}, [*objects, *others]
     return draft.commit(facts, objects, note)
 
 

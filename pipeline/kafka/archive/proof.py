@@ -1,6 +1,6 @@
 """An archive at rest, read whole: every offset is there, unchanged and in its place, or named."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from pipeline.errors import BackupError, StoreError
@@ -19,11 +19,14 @@ class Proof(NamedTuple):
     problem: str | None
 
 
-def walk(backup: BackupSet) -> Iterator[Proof]:
-    """Prove every partition from its bytes: hashes, chain, CRCs, tiling, gaps, counts."""
+def walk(backup: BackupSet, beside: Collection[str] = ()) -> Iterator[Proof]:
+    """Prove every partition from its bytes: hashes, chain, CRCs, tiling, gaps, counts.
+
+    Objects called as one of `beside` belong to the set and to none of its partitions.
+    """
     told, listed = backup.manifest.facts.get("topics", {}), digests(backup)
-    unnamed = set(listed)
-    strangers = set(backup.store.list(backup.prefix)) - unnamed - {backup.prefix + MANIFEST}
+    unnamed = set(listed) - {backup.prefix + name for name in beside}
+    strangers = set(backup.store.list(backup.prefix)) - set(listed) - {backup.prefix + MANIFEST}
     for topic, facts in told.items():
         for partition in facts["partitions"]:
             subject, number = f"{topic}[{partition}]", int(partition)

@@ -86,6 +86,18 @@ def runs(records: Sequence[Record]) -> list[list[Record]]:
     return found
 
 
+def key_and_value(body: bytes) -> tuple[bytes | None, bytes | None]:
+    """Take out what a batch holds of a record behind its offset, without its headers."""
+    key, at = part(body, 0)
+    return key, part(body, at)[0]
+
+
+def part(body: bytes, at: int) -> tuple[bytes | None, int]:
+    """Take out the key, value or content of a header that begins at `at`, and tell its end."""
+    size, at = varint(body, at)
+    return (None, at) if size < 0 else (body[at : at + size], at + size)
+
+
 def varint(data: bytes, at: int) -> tuple[int, int]:
     """The number that is written at `at`, and where it ends. Raises ValueError or IndexError."""
     value = shift = 0
