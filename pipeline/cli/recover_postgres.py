@@ -7,9 +7,11 @@ import typer
 from pipeline import config as configuration
 from pipeline.cli.resumable import finished, refuse_as_things_stand, resumable
 from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, Without, WithoutTopic, accepted_end, say
+from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
 from pipeline.postgres.replay.targets import SPELLINGS, Target
 from pipeline.repository.journal import Journal
+from pipeline.runbooks import parts
 from pipeline.runbooks.opened import decided
 from pipeline.runbooks.plan import make, passed_over
 from pipeline.runbooks.point_in_time import PointInTimeRecovery, new_recovery
@@ -91,6 +93,7 @@ def recover_postgres(
         progress=say,
     )
     if plan:
+        _tell_what_is_down(loaded, cdc=cdc)
         refuse_as_things_stand(recovery)
         return
     told = f"pipeline recover postgres --resume {journal.recovery} --identity {typed}"
@@ -101,6 +104,12 @@ def recover_postgres(
     for one in journal.done()[PointInTimeRecovery.first].get("left_behind", ()):
         say(f"NOT brought back: {one}")
     say("next: pipeline backup base")
+
+
+def _tell_what_is_down(config: PipelineConfig, *, cdc: bool | None) -> None:
+    if cdc is not False:
+        for line in parts.lines(parts.down(config)):
+            say(line)
 
 
 def _left_to_do(journal: Journal) -> bool:

@@ -71,9 +71,9 @@ class Journal:
         """Append one line: UTC, step, result and its facts.
 
         Results are `started`, `done` and `failed`, and within a step `stands`, where replay does
-        before it is promoted, `subscriptions`, before they are disabled, and `sent`, before rows
-        are committed. Of the first step it can be `refused`, or `asked`, with what the operator
-        said; of a recovery as a whole `abandoned`.
+        before it is promoted, `subscriptions`, before they are disabled, `connecting`, with roles
+        that are let in, and `sent`, before rows are committed. Of the first step it can be
+        `refused`, or `asked`, with what the operator said; of a recovery as a whole `abandoned`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         line = {"utc": datetime.now(UTC).isoformat(), "step": step, "result": result, **facts}

@@ -25,9 +25,10 @@ from pipeline.postgres.wal.timelines import prove_branch
 from pipeline.repository.journal import Journal
 from pipeline.repository.sets import Repository
 from pipeline.repository.store import FolderStore
-from pipeline.runbooks import held_subscriptions, postgres_preconditions, reconnect
+from pipeline.runbooks import held_subscriptions, parts, postgres_preconditions, reconnect
 from pipeline.runbooks.base_restore import restore_base
 from pipeline.runbooks.fencing import as_it_lay, running, stop_server
+from pipeline.runbooks.parts import Part
 from pipeline.runbooks.plan import Plan, make
 from pipeline.runbooks.reopening import Gate, Reopening
 from pipeline.runbooks.replaying import Connect, branch_off, compare_digests, order_of, replayed
@@ -169,6 +170,9 @@ class PointInTimeRecovery(Reopening):
         left = [str(one) for one in postgres_preconditions.left_behind(self.config, plan)]
         for one in left:
             self.progress(f"  NOT brought back: {one}")
+        down = parts.down(self.config) if self.cdc else {}
+        for line in parts.lines(down):
+            self.progress(f"  {line}")
         if not self._damaged.exists():
             self.progress(f"  no data folder at {self.data}: nothing can be saved from it")
         backup = Repository(self.store).get(plan.backup)
@@ -177,12 +181,17 @@ class PointInTimeRecovery(Reopening):
         for name in configuration.lacking(backup):
             self.progress(f"  {backup.label} brings no {name}: have it ready for the end")
         asked = {"target": str(self.target), "without": list(self.without)}
-        return {"system_identifier": self.identity, "left_behind": left, **asked}
+        return {"system_identifier": self.identity, "left_behind": left, "down": down, **asked}
 
     def fence(self) -> Facts:
-        """Stop connectors and the old server, and see that clients are refused."""
-        stopped = reconnect.stopped(self.config) if self.cdc else {}
-        told = {"connectors": [], "roles": [], "offsets": {}} | stopped
+        """Stop connectors and the old server, and see that clients are refused.
+
+        Of a Connect that is down no connector is stopped: with the server fenced none of them gets
+        anything to deliver, and the step that reconnects stops them before all else.
+        """
+        down = parts.down(self.config) if self.cdc else {}
+        stopped = reconnect.stopped(self.config) if self.cdc and Part.CONNECT not in down else {}
+        told = {"connectors": [], "roles": [], "offsets": {}, "down": down} | stopped
         return told | {"refused": self.stop_servers()}
 
     def stop_servers(self) -> str:
@@ -196,6 +205,8 @@ class PointInTimeRecovery(Reopening):
         restored = self.server if "replay" in self.done else None
         if told := running(self.config.postgres, self._damaged, self.tools, restored):
             return told
+        if Part.CONNECT in parts.down(self.config):
+            return None  # nothing delivers, and nothing is there to be delivered
         return reconnect.not_stopped(self.config, facts.get("connectors", []))
 
     def salvage(self) -> Facts:

@@ -23,10 +23,12 @@ from pipeline.registry.client import RegistryClient
 from pipeline.repository.kinds import newest
 from pipeline.repository.sets import Repository
 from pipeline.repository.store import FolderStore
+from pipeline.runbooks import parts
+from pipeline.runbooks.parts import Part
 from pipeline.runbooks.plan import Plan
 from pipeline.runbooks.runbook import Precondition
 
-_LATER = "Start it; or recover without CDC now, and bring CDC back by --resume later"
+_LATER = "Mend it; or recover without CDC now, and bring CDC back by --resume later"
 _KEPT_OUT = re.compile("authentication failed|no password supplied|no pg_hba.conf entry")
 _WAIVER = "--without-cdc"
 
@@ -137,6 +139,9 @@ def _existing(path: Path) -> Path:
 
 
 def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
+    """What answers must answer rightly; a part that is down is left for its own step."""
+    down = parts.down(config)
+
     def kafka() -> Iterator[str]:
         cluster_id(config.kafka)
         yield from ()
@@ -146,12 +151,12 @@ def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
             client.subjects()
         yield from ()
 
-    asked: list[tuple[str, Callable[[], Iterator[str]]]] = [
-        ("connectors", lambda: none_reads(config)),
-        ("kafka", kafka),
+    asked: list[tuple[Part, Callable[[], Iterator[str]], str]] = [
+        (Part.CONNECT, lambda: none_reads(config), _LATER),
+        (Part.KAFKA, kafka, _LATER),
     ]
-    for name, ask in asked:
-        yield Precondition(name, ask, _LATER, _WAIVER)
     if config.registry.url:
         none = "; or set registry.url to '' where there is none"
-        yield Precondition("registry", registry, _LATER + none, _WAIVER)
+        asked.append((Part.REGISTRY, registry, _LATER + none))
+    for part, ask, advice in asked:
+        yield Precondition(part, ask if part not in down else tuple, advice, _WAIVER)

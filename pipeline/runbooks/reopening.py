@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import BeginAgain, PipelineError, RestoreError
+from pipeline.errors import BeginAgain, PipelineError, RestoreError, ServerError
 from pipeline.postgres.base import configuration
 from pipeline.postgres.server import clients
 from pipeline.postgres.server.server import LocalServer
@@ -16,7 +16,7 @@ from pipeline.postgres.server.tools import Tools
 from pipeline.postgres.wal import archiving
 from pipeline.repository.sets import BackupSet, Repository
 from pipeline.repository.store import FolderStore
-from pipeline.runbooks import held_subscriptions, reconnect, reread, structure
+from pipeline.runbooks import held_subscriptions, parts, reconnect, reread, structure
 from pipeline.runbooks.live import answering, archive_mode_and_timeline
 from pipeline.runbooks.opened import prove_commit, settle_prepared
 from pipeline.runbooks.plan import Plan
@@ -24,6 +24,8 @@ from pipeline.runbooks.runbook import Facts, Runbook
 
 Gate = Callable[[], Sequence[str]]
 """Looks at the recovered pipeline before clients are let in; answers what is wrong, in words."""
+CONNECTING = "connecting"
+"""The line of a journal with the roles of connectors, where the fence did not learn of them."""
 LEFT_OUT = "CDC is NOT brought back: connectors, offsets and topics were left out"
 
 
@@ -44,11 +46,10 @@ class Reopening(Runbook):
 
     def open(self) -> Facts:
         """Start at the public address, for this package and CDC only, with archiving back on."""
-        connecting = self.journal.done()["fence"].get("roles", [])
         placed = configuration.put_back(self._backup, self.tools)
         for name in placed["differing"]:
             self.progress(f"  {name} is not what the backup has: it stays as it is")
-        clients.keep_out(self.server, {self.config.postgres.user, *connecting}, self._started_by)
+        self._keep_clients_out()
         if self.server.pid() is None:
             self.server.start(self._started_by)
         else:
@@ -73,6 +74,12 @@ class Reopening(Runbook):
         address = f"{self.config.postgres.host}"
         return {"archive_mode": mode, "address": address, "prepared": settled, **placed}
 
+    def _keep_clients_out(self) -> None:
+        """Let in this package and the roles of the connectors that are known by now."""
+        roles = set(self.done["fence"].get("roles", []))
+        roles |= set((self.journal.last(CONNECTING) or {}).get("roles", ()))
+        clients.keep_out(self.server, {self.config.postgres.user, *roles}, self._started_by)
+
     def _opened(self, _facts: Facts) -> str | None:
         return None if self.server.pid() is not None else "the server went down"
 
@@ -95,11 +102,13 @@ class Reopening(Runbook):
                 slot = reconnect.source_only(self.config, connection, facts)
                 self.progress(f"  {LEFT_OUT}")
                 return slot | {"left_out": LEFT_OUT}
+            self._expect_every_part()
             if self.last in self.done:  # clients have been let in without CDC
                 found = reread.every_row(
                     self.config, self.journal.recovery, self.progress, self.without_topics
                 )
                 return {"reconciliation": found.facts()}
+            self._let_connectors_in()
             done, found = reconnect.after_restore(
                 self.config,
                 connection,
@@ -109,6 +118,24 @@ class Reopening(Runbook):
                 left_out=self.without_topics,
             )
         return {**done, "reconciliation": found.facts()}
+
+    def _expect_every_part(self) -> None:
+        """Raise ServerError where a part is down still that the recovery has begun without."""
+        if down := parts.down(self.config):
+            told = "; ".join(f"{part} is down: {why}" for part, why in sorted(down.items()))
+            raise ServerError(
+                f"{told}. The database is whole, and its clients wait: start these, then go on "
+                "with --resume; or let clients in before, with --resume and --without-cdc"
+            )
+
+    def _let_connectors_in(self) -> None:
+        """Let in roles of connectors that could not be asked for when the server was fenced."""
+        stopped = reconnect.stopped(self.config)
+        if set(stopped["roles"]) <= set(self.done["fence"].get("roles", [])):
+            return
+        self.journal.write("reconnect", CONNECTING, roles=stopped["roles"])
+        self._keep_clients_out()
+        self.server.reload()
 
     def _reconnected(self, facts: Facts) -> str | None:
         return LEFT_OUT if self.cdc and "left_out" in facts else None
