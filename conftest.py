@@ -5,6 +5,7 @@ pytest_plugins = (
     "fixtures.reporting.plugin",
     "fixtures.stacks.plugin",
     "fixtures.drilling",
+    "fixtures.rehearsal.plugin",
     "fixtures.exit_codes",
     "checks.plugin",
 )
