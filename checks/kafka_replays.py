@@ -126,7 +126,11 @@ def _comparison(config: PipelineConfig, topic: Topic, journal: Journal) -> Compa
     return Comparison(
         topic=topic,
         journal=journal,
-        archived=plan.facts["overrides"],
+        archived={
+            name: value
+            for name, value in plan.facts["overrides"].items()
+            if name not in plan.wish.without_settings  # the operator did not want it back
+        },
         held=bool(done.get("give_back", {}).get("held")),
         partitions=[
             ComparedPartition(

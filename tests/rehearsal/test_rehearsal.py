@@ -8,6 +8,7 @@ import pytest
 
 from fixtures.incident import IncidentLog
 from fixtures.rehearsal.findings import judged
+from fixtures.rehearsal.frozen import frozen
 from fixtures.rehearsal.isolation import reaches_nobody
 from fixtures.rehearsal.rehearsal import Rehearsal
 from fixtures.rehearsal.sockets import SocketWatch
@@ -105,3 +106,23 @@ def test_the_verdict_is_the_worst_that_was_found(
 ) -> None:
     gate = [ReportedCheck("a.check", "A rule.", one, 1, "told", closes=False) for one in outcomes]
     assert judged(gate, rta, OBJECTIVE).verdict == verdict
+
+
+def test_what_the_source_writes_meanwhile_is_not_seen(tmp_path: Path) -> None:
+    """A replay to the newest moment would pass the place that was planned."""
+    real, view = tmp_path / "real", tmp_path / "view"
+    (real / "stream/1").mkdir(parents=True)
+    (real / "wal").mkdir()
+    (real / "wal" / "000000010000000000000001").write_bytes(b"whole")
+    growing = real / "stream/1" / "000000010000000000000002.partial"
+    growing.write_bytes(b"until now")
+    (real / "expected-end.json").write_text("then")
+    frozen(real, view)
+    growing.write_bytes(b"until now, and on")
+    growing.rename(growing.with_suffix(""))
+    (real / "wal" / "000000010000000000000003").write_bytes(b"later")
+    (real / "expected-end.json").write_text("later")
+    assert (view / "wal" / "000000010000000000000001").read_bytes() == b"whole"
+    assert (view / "stream/1" / growing.name).read_bytes() == b"until now"
+    assert (view / "expected-end.json").read_text() == "then"
+    assert len(list(view.glob("wal/*")) + list(view.glob("stream/1/*"))) == 2
