@@ -1,6 +1,6 @@
 """A place without a marker is no repository, and a repository archives the WAL of one server."""
 
-import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,17 +13,15 @@ from pipeline.postgres.replay.targets import Target
 from pipeline.postgres.wal import wal_command
 from pipeline.repository import marker
 from pipeline.runbooks.plan import make
+from tests.segments import SIZE, segment_bytes
 from tests.sets import committed
 
 NAMES = [f"0000000100000000000000{n:02X}" for n in range(1, 4)]
-SIZE = 1 << 20
 
 
 def segment(folder: Path, name: str, server: int) -> Path:
-    """A segment that begins as PostgreSQL's do."""
-    header = struct.pack("=HHIQI4xQII", 0xD118, 2, 1, 1 << 20, 0, server, SIZE, 8192)
     path = folder / name
-    path.write_bytes(header.ljust(SIZE, b"\0"))
+    path.write_bytes(segment_bytes(name, server))
     return path
 
 
@@ -100,13 +98,94 @@ def test_wal_of_another_server_is_refused_by_name(
     assert wal_command.push(place, foreign) == 0
 
 
-@pytest.mark.parametrize("name", ["00000002.history", f"{NAMES[0]}.00000028.backup"])
+WITHOUT_HEADER = {
+    "00000002.history": "1\t0/3000000\tno recovery target specified\n",
+    f"{NAMES[0]}.00000028.backup": "START WAL LOCATION: 0/100028 (file 000000010000000000000001)\n",
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_HEADER)
 def test_what_has_no_header_is_archived(place: Path, name: str) -> None:
     run(place, "init")
     marker.of_another(str(place), "7")
     file = place.parent / name
-    file.write_text("1\t0/3000000\tno recovery target specified\n")
+    file.write_text(WITHOUT_HEADER[name])
     assert wal_command.push(place, file) == 0
+
+
+def test_what_a_timeline_left_unfinished_is_archived(place: Path) -> None:
+    run(place, "init")
+    assert wal_command.push(place, segment(place.parent, f"{NAMES[0]}.partial", 7)) == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["notes.txt", NAMES[0][:-1], NAMES[0].replace("1", "a"), f"{NAMES[0]}.gz", "1.history", ".."],
+)
+def test_a_file_of_another_name_is_no_wal(
+    place: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Who copies into the archive by hand has his slip told, and nothing answers 0 to it."""
+    run(place, "init")
+    file = segment(place.parent, NAMES[0], 7)
+    if name != "..":
+        file = file.rename(place.parent / name)
+    assert wal_command.push(place, file if name != ".." else place / "..") == 1
+    assert "a server archives no file of that name" in capfd.readouterr().err
+    assert not (place / "wal").exists()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: SIZE // 2])
+
+
+def garbled(path: Path) -> None:
+    path.write_bytes(b"\x17" * SIZE)
+
+
+def zeroed(path: Path) -> None:
+    """As a file system gives back what it had allocated and never written."""
+    path.write_bytes(bytes(SIZE))
+
+
+def of_another_place(path: Path) -> None:
+    segment(path.parent, NAMES[1], 7).rename(path)
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (cut, "it has 524288 bytes, expected 1048576 by its header"),
+        (garbled, "it does not begin as a segment"),
+        (zeroed, "it does not begin as a segment"),
+        (of_another_place, "it begins at 0x200000, expected 0x100000 by its name"),
+        (emptied, "it does not begin as a segment"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_refused(
+    place: Path,
+    damage: Callable[[Path], None],
+    told: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """What is acknowledged the server forgets, and nobody could archive it any more."""
+    run(place, "init")
+    file = segment(place.parent, NAMES[0], 7)
+    damage(file)
+    assert wal_command.push(place, file) == 1
+    assert told in capfd.readouterr().err
+    assert not (place / "wal").exists()
+
+
+@pytest.mark.parametrize("name", WITHOUT_HEADER)
+def test_a_history_that_is_none_is_refused(place: Path, name: str) -> None:
+    run(place, "init")
+    (place.parent / name).write_bytes(b"")
+    assert wal_command.push(place, place.parent / name) == 1
 
 
 def test_a_recovery_takes_no_backup_of_another_server(place: Path) -> None:

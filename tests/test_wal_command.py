@@ -15,8 +15,10 @@ from pipeline.config import PipelineConfig, RepositoryConfig
 from pipeline.postgres.server.tools import Tools, owner
 from pipeline.postgres.wal import archiving, wal_command
 from pipeline.repository import marker
+from tests.segments import segment_bytes
 
 NAME = "000000010000000000000001"
+SEGMENT = segment_bytes(NAME, 7, b"records")
 ANYONE = Tools()
 
 
@@ -38,9 +40,9 @@ class Installation:
         path.mkdir()
         return path
 
-    def segment(self, content: bytes = b"records") -> Path:
+    def segment(self, records: bytes = b"records") -> Path:
         path = self.folder / NAME
-        path.write_bytes(content)
+        path.write_bytes(segment_bytes(NAME, 7, records))
         return path
 
     def call(self, *arguments: str | Path) -> tuple[int, str]:
@@ -71,7 +73,7 @@ def test_a_pushed_segment_comes_back(installed: Installation) -> None:
     assert installed.call("push", installed.repository, installed.segment()) == (0, "")
     into = installed.folder / "RECOVERYXLOG"
     assert installed.call("get", installed.repository / "wal", NAME, into) == (0, "")
-    assert into.read_bytes() == b"records"
+    assert into.read_bytes() == SEGMENT
 
 
 def test_pushing_the_same_again_is_success_and_other_content_is_refused(
@@ -83,16 +85,19 @@ def test_pushing_the_same_again_is_success_and_other_content_is_refused(
     assert code == 1
     assert NAME in told
     assert "other content" in told
-    assert (installed.repository / "wal" / NAME).read_bytes() == b"records"
+    assert (installed.repository / "wal" / NAME).read_bytes() == SEGMENT
 
 
 def test_a_push_that_failed_is_told_and_leaves_nothing(installed: Installation) -> None:
-    code, told = installed.call("push", installed.repository, installed.folder / "absent")
+    code, told = installed.call("push", installed.repository, installed.folder / NAME)
     assert (code, "No such file" in told) == (1, True)
     (installed.repository / "wal").write_text("in the way")
     code, told = installed.call("push", installed.repository, installed.segment())
     assert (code, "not archived in" in told) == (1, True)
-    assert {path.name for path in installed.repository.iterdir()} == {marker.MARKER, "wal"}
+    assert {path.name for path in installed.repository.iterdir()} == {
+        *(marker.MARKER, marker.WAL_OF),
+        "wal",
+    }
 
 
 def test_absent_is_1_and_silent_because_the_server_asks_for_more_than_there_is(
@@ -187,7 +192,7 @@ def test_the_server_writes_into_a_file_of_its_own(installed: Installation) -> No
     installed.call("get", installed.view, NAME, into)
     with into.open("r+b") as stream:
         stream.write(b"recycled")
-    assert archived.read_bytes() == b"records"
+    assert archived.read_bytes() == SEGMENT
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from pipeline.repository.durable import Unfinished
 
 MARKER, WAL_OF = "repository.json", "wal-of"
 _LONG_HEADER = 40  # bytes; xlog_internal.h, XLogLongPageHeaderData
-_SERVER = slice(24, 32)  # of it: xlp_sysid
+_PAGE_MAGIC, _INFO, _POSITION = slice(0, 2), slice(2, 4), slice(8, 16)
+_SERVER, _SIZE = slice(24, 32), slice(32, 36)  # xlp_sysid, xlp_seg_size
 _IS_LONG = 2  # XLP_LONG_HEADER, of xlp_info
 _MAGIC = 0xD1  # the upper half of XLOG_PAGE_MAGIC, of every version
 
@@ -80,14 +81,20 @@ def replace_server(root: str, server: str) -> None:
     of_another(root, server)
 
 
-def server_of(segment: str) -> str | None:
-    """Read which server wrote a segment; None for what does not begin as segments do."""
+def header_of(segment: str) -> tuple[str, int, int] | None:
+    """Read which server wrote a segment, from which position on, and how large segments are there.
+
+    None for what does not begin as segments do.
+    """
     with open(segment, "rb", 0) as stream:
         start = stream.read(_LONG_HEADER)
-    word = int.from_bytes(start[:2], sys.byteorder), int.from_bytes(start[2:4], sys.byteorder)
-    if len(start) < _LONG_HEADER or word[0] >> 8 != _MAGIC or not word[1] & _IS_LONG:
+    magic, info, position, server, size = (
+        int.from_bytes(start[part], sys.byteorder)
+        for part in (_PAGE_MAGIC, _INFO, _POSITION, _SERVER, _SIZE)
+    )
+    if len(start) < _LONG_HEADER or magic >> 8 != _MAGIC or not info & _IS_LONG:
         return None
-    return str(int.from_bytes(start[_SERVER], sys.byteorder))
+    return str(server), position, size
 
 
 def _holds(folder: str) -> bool:

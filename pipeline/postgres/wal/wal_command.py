@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DONE, ABSENT, REFUSED, FAILED = 0, 1, 1, 200
 ARCHIVE = "wal/"
 _BLOCK = 1 << 24
+_DIGITS, _LABEL = frozenset("0123456789ABCDEF"), b"START WAL LOCATION"
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -43,7 +44,7 @@ def push(repository: str | os.PathLike[str], segment: str | os.PathLike[str]) ->
     name, root = os.path.basename(segment), os.path.abspath(repository)
     problem: Exception
     try:
-        if (why := marker.refusal(root)) or (why := _foreign(root, os.fspath(segment))):
+        if (why := marker.refusal(root)) or (why := _unfit(root, name, os.fspath(segment))):
             problem = StoreError(why)
         elif _archived(root, os.fspath(segment), f"{root}/{ARCHIVE}{name}"):
             return DONE
@@ -64,12 +65,36 @@ def _archived(root: str, segment: str, target: str) -> bool:
         return file.publish() or same(segment, target)
 
 
-def _foreign(root: str, segment: str) -> str | None:
-    """Tell that another server wrote the segment than the one whose WAL is archived here."""
+def _unfit(root: str, name: str, file: str) -> str | None:
+    """Tell why a file is none that the server of this repository archives by that name, or None."""
+    stem, _, kind = name.partition(".")
+    told = {8: kind == "history", 24: kind in {"", "partial"} or kind.endswith(".backup")}
+    if not _DIGITS.issuperset(stem) or not told.get(len(stem)):
+        return "a server archives no file of that name"
+    if kind == "history":
+        return None if _begins(file)[:1].isdigit() else "it is no history of a timeline"
+    if kind.endswith(".backup"):
+        return None if _begins(file).startswith(_LABEL) else "it is no history of a backup"
+    return _unlike_segment(root, stem, file)
+
+
+def _unlike_segment(root: str, name: str, file: str) -> str | None:
+    """Tell what a file that is named as a segment lacks of one, or None."""
     from pipeline.repository import marker
 
-    server = marker.server_of(segment)
-    return None if server is None else marker.of_another(root, server)
+    if (header := marker.header_of(file)) is None:
+        return "it does not begin as a segment of WAL"
+    server, position, size = header
+    if (found := os.stat(file).st_size) != size:
+        return f"it has {found} bytes, expected {size} by its header"
+    if position != (named := (int(name[8:16], 16) << 32) + int(name[16:], 16) * size):
+        return f"it begins at {position:#x}, expected {named:#x} by its name"
+    return marker.of_another(root, server)
+
+
+def _begins(file: str) -> bytes:
+    with open(file, "rb", 0) as stream:
+        return stream.read(len(_LABEL))
 
 
 def get(view: str | os.PathLike[str], name: str, into: str | os.PathLike[str]) -> int:
