@@ -68,6 +68,27 @@ def test_a_moment_without_its_zone_is_refused(tmp_path: Path, command: str) -> N
     assert refusal(tmp_path, *words, option, moment) == f"{option} needs its offset from UTC"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "recover postgres --to latest",
+        "recover postgres --without base-1",
+        "recover topics --origin abc",
+        "recover topics --topic orders",
+        "recover topics --plan",
+        "restore table --table orders",
+        "restore table --to latest",
+        "restore table --from logical-1",
+        "restore topic --as orders-again",
+        "restore topic --from-offset 0",
+    ],
+)
+def test_what_a_resumed_recovery_would_not_follow_is_refused(tmp_path: Path, command: str) -> None:
+    """It would go on as it was asked at first, and whoever said otherwise would not learn of it."""
+    told = refusal(tmp_path, *command.split(), "--resume", "one")
+    assert f"leave {command.split()[2]} out" in told
+
+
 @pytest.mark.parametrize("done", ["", "look", "look plan", "look plan restore"])
 def test_what_was_broken_off_says_how_to_go_on_once_it_had_begun(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], done: str

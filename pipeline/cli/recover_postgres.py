@@ -5,7 +5,12 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.resumable import finished, refuse_as_things_stand, resumable
+from pipeline.cli.resumable import (
+    finished,
+    refuse_as_things_stand,
+    refuse_said_again,
+    resumable,
+)
 from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, Without, WithoutTopic, accepted_end, say
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
@@ -20,7 +25,9 @@ from pipeline.runbooks.point_in_time import PointInTimeRecovery, new_recovery
 def recover_postgres(
     *,
     config: Config = DEFAULT,
-    to: Annotated[str, typer.Option(help="the recovery target, see below")] = "latest",
+    to: Annotated[
+        str | None, typer.Option(help="the recovery target, see below", show_default="latest")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="only say what would be done")] = False,
     accept_end: AcceptEnd = None,
     without: Without = None,
@@ -58,10 +65,10 @@ def recover_postgres(
 ) -> None:
     """Recover the database to a target, and CDC with it; clients get in last."""
     loaded = configuration.load(config)
-    target = Target.parse(to)
+    target = Target.parse(to or "latest")
     accepted = accepted_end(accept_end)
-    if resume is not None and without:
-        raise ConfigError("--without: what is resumed has its base backup; begin a new recovery")
+    if resume is not None:
+        refuse_said_again({"--to": to, "--without": without})
     left_out, shown = passed_over(loaded, without), None
     if plan or resume is None:
         shown = make(loaded, target, accept_end=accepted, without=left_out)

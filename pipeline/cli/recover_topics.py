@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.resumable import refuse_as_things_stand, resumable
+from pipeline.cli.resumable import refuse_as_things_stand, refuse_said_again, resumable
 from pipeline.cli.shared import DEFAULT, Config, Origin, WithoutTopic, repository, say
 from pipeline.errors import ConfigError
 from pipeline.kafka.archive import archive
@@ -81,12 +81,22 @@ def recover_topics(
         instead_of=instead_of,
     )
     journal = new_recovery(loaded)
+    if resume is not None:
+        refuse_said_again(
+            {
+                "--topic": topic,
+                "--way": way,
+                "--from": archived,
+                "--offsets": offsets,
+                "--origin": origin,
+                "--instead-of": instead_of,
+                "--plan": plan,
+            }
+        )
     if plan:
         _tell(TopicRecovery(loaded, asked, journal, cluster_id(loaded.kafka), progress=say))
         return
     if resume is not None:
-        if topic or way or archived or offsets or instead_of:
-            raise ConfigError("--resume knows topics, way and sets from its journal: leave them")
         journal = Journal.named(loaded.repository.path, TopicRecovery.kind, resume)
         if TopicRecovery.first not in journal.done():
             raise ConfigError(f"{resume} was refused before it began: start a new recovery")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.resumable import resumable
+from pipeline.cli.resumable import refuse_said_again, resumable
 from pipeline.cli.shared import DEFAULT, Config, Origin, need_zone, repository, say
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, ServerError
@@ -66,6 +66,23 @@ def restore_topic(
     loaded = configuration.load(config)
     store = repository(loaded)
     if resume is not None:
+        refuse_said_again(
+            {
+                "--topic": topic,
+                "--from": archive != LATEST,
+                "--as": as_,
+                "--append": append,
+                "--mode": mode != Mode.AUTO,
+                "--partition": partition,
+                "--origin": origin,
+                "--from-offset": from_offset is not None,
+                "--to-offset": to_offset is not None,
+                "--from-time": from_time,
+                "--to-time": to_time,
+                "--replication": replication,
+                "--without-setting": without_setting,
+            }
+        )
         journal, told = replay_journal.reopened(loaded, resume)
         made = replay_wish.resumed(loaded, store, told)
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.resumable import finished, resumable
+from pipeline.cli.resumable import finished, refuse_said_again, resumable
 from pipeline.cli.shared import (
     DEFAULT,
     AcceptEnd,
@@ -59,7 +59,9 @@ def restore_table(
     of changes see just these changes. Nothing is changed unless the result is proven first.
     """
     loaded = configuration.load(config)
-    if without and (resume or label) is not None:
+    if resume is not None:
+        refuse_said_again({"--table": table, "--to": to, "--from": label, "--without": without})
+    if without and label is not None:
         raise ConfigError("--without: goes with --to only, where a base backup is chosen anew")
     journal = new_restore(loaded)
     if resume is not None:

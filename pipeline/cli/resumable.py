@@ -1,10 +1,10 @@
 """How commands end that write a journal and can be resumed from it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from pipeline.cli.shared import say
-from pipeline.errors import BeginAgain, LossNotAccepted, RecoveryRefused
+from pipeline.errors import BeginAgain, ConfigError, LossNotAccepted, RecoveryRefused
 from pipeline.repository.journal import Journal
 from pipeline.runbooks.runbook import Runbook
 
@@ -27,6 +27,12 @@ def resumable(journal: Journal, first: str, *told: str) -> Iterator[None]:
                 say(line)
         raise
     say(f"journal: {journal.path}")
+
+
+def refuse_said_again(options: Mapping[str, object]) -> None:
+    """Refuse beside --resume what only a new recovery can be told: it would not be followed."""
+    if given := ", ".join(name for name, value in options.items() if value):
+        raise ConfigError(f"--resume knows from its journal what was asked for: leave {given} out")
 
 
 def finished(journal: Journal, last: str) -> bool:

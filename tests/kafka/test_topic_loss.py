@@ -191,7 +191,7 @@ def test_the_command_goes_on_as_it_says(
     *_, again = died.output.partition("to go on: pipeline recover topics ")
     words = again.split()
     assert words[0] == "--resume", died.output
-    assert "leave them" in str(ask(*words, "--topic", "profiles").exception)
+    assert "leave --topic out" in str(ask(*words, "--topic", "profiles").exception)
     assert "typed 'another'" in str(ask(*words, identity="another").exception)
     done = ask(*words)
     assert done.exit_code == 0, done.output

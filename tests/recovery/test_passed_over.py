@@ -55,7 +55,7 @@ def test_a_label_that_is_none_is_refused_by_name(
     found = _said(history, archive, *words, *named)
     assert "there is no base backup base-of-nobody" in str(found.exception)
     found = _said(history, archive, *words, *named, "--resume", "some")
-    assert "--without: " in str(found.exception)
+    assert "--without out" in str(found.exception)
     assert not list(archive.repository.path.glob("recoveries/*/journal.jsonl"))
 
 
