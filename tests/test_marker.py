@@ -197,3 +197,8 @@ def test_a_recovery_takes_no_backup_of_another_server(place: Path) -> None:
     config = PipelineConfig(repository=RepositoryConfig(path=place))
     with pytest.raises(TargetUnreachable, match=f"{foreign.label}: is of another server"):
         make(config, Target.parse("latest"))
+
+
+def test_a_new_repository_is_closed_to_others(place: Path) -> None:
+    run(place, "init")
+    assert place.stat().st_mode & 0o007 == 0

@@ -9,7 +9,7 @@ import typer
 from pipeline import config as configuration
 from pipeline.cdc import point as consistency
 from pipeline.cli.backup_schemas import schemas_too
-from pipeline.cli.shared import DEFAULT, Config, say, to_write
+from pipeline.cli.shared import DEFAULT, Config, in_turn, say, to_write
 from pipeline.config import PipelineConfig
 from pipeline.kafka.archive import archive, losses
 from pipeline.kafka.groups import groups
@@ -24,6 +24,7 @@ Gone = Annotated[
 ]
 
 
+@in_turn
 def backup_topics(
     *,
     config: Config = DEFAULT,
@@ -75,6 +76,7 @@ def backup_topics(
     _end(taken, [*archive.lost(taken), *_told(taken)])
 
 
+@in_turn
 def backup_offsets(config: Config = DEFAULT, gone: Gone = None) -> None:
     """Committed offsets of every consumer group, and which record each would read next.
 

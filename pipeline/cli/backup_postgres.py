@@ -5,11 +5,12 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.shared import DEFAULT, Config, say, to_write
+from pipeline.cli.shared import DEFAULT, Config, in_turn, say, to_write
 from pipeline.postgres.base import base_backup
 from pipeline.postgres.logical import logical
 
 
+@in_turn
 def backup_base(
     *,
     config: Config = DEFAULT,
@@ -37,6 +38,7 @@ def backup_base(
     say(taken.label)
 
 
+@in_turn
 def backup_logical(
     *,
     config: Config = DEFAULT,

@@ -1,5 +1,6 @@
 """`pipeline init`: a folder becomes a repository."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ def init(
     of a volume that is not mounted would be in no repository. What is there already stays.
     """
     path = str(configuration.load(config).repository.path.absolute())
+    Path(path).mkdir(0o750, parents=True, exist_ok=True)  # its backups hold every row
     made = marker.make(path)
     if server is not None:
         marker.replace_server(path, server)

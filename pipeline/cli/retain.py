@@ -1,13 +1,16 @@
 """`pipeline retain`: lets go of what the plan allows."""
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.shared import DEFAULT, Config, repository, say
+from pipeline.cli.shared import DEFAULT, Config, repository, say, to_write
+from pipeline.config import PipelineConfig
 from pipeline.keeping import retention
+from pipeline.repository.turns import turn
 
 
 def retain(
@@ -17,6 +20,13 @@ def retain(
 ) -> None:
     """Say what the backup plan lets go and why; with --yes, remove it."""
     loaded = configuration.load(config)
+    if yes:
+        to_write(loaded)
+    with turn(str(loaded.repository.path)) if yes else nullcontext():
+        _retain(loaded, yes=yes)
+
+
+def _retain(loaded: PipelineConfig, *, yes: bool) -> None:
     decision = retention.decide(loaded, datetime.now(UTC))
     for line in decision.lines():
         say(line)

@@ -1,18 +1,23 @@
 """What commands share: options and how they are read, where they speak, which repository."""
 
+from collections.abc import Callable
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ParamSpec, cast
 
 import typer
 
+from pipeline import config as configuration
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
 from pipeline.postgres.wal.lsn import Lsn
 from pipeline.repository import marker
 from pipeline.repository.sets import Repository
 from pipeline.repository.store import FolderStore
+from pipeline.repository.turns import turn
 
+P = ParamSpec("P")
 Config = Annotated[
     Path, typer.Option("--config", "-c", envvar="PIPELINE_CONFIG", help="pipeline.toml")
 ]
@@ -58,6 +63,19 @@ def to_write(config: PipelineConfig) -> Repository:
     if marker.make(path):
         say(f"{path} is of an earlier version, and is marked as a repository now")
     return repository(config)
+
+
+def in_turn(command: Callable[P, None]) -> Callable[P, None]:
+    """Have a command wait until no other one writes to its repository, or removes sets from it."""
+
+    @wraps(command)
+    def in_its_turn(*args: P.args, **kwargs: P.kwargs) -> None:
+        loaded = configuration.load(cast("Path", kwargs["config"]))
+        to_write(loaded)
+        with turn(str(loaded.repository.path.absolute())):
+            command(*args, **kwargs)
+
+    return in_its_turn
 
 
 def accepted_end(text: str | None) -> Lsn | None:
