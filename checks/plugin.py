@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from checks.bench import Bench
-from checks.check import Catalogue, Outcome
+from checks.check import Catalogue, Check, Outcome
+from checks.kubernetes_objects import HOW, Namespace
 from checks.matrix import attach_matrix, write_matrix
 from checks.proof import Injection
 from checks.settle import CheckFailed
@@ -19,6 +20,7 @@ from fixtures import cache
 from fixtures.connect_material import ConnectMaterial
 from fixtures.histories import BRANCHED, CHAINED
 from fixtures.kafka_material import EitherMaterial, KafkaMaterial
+from fixtures.kubernetes_material import KubernetesMaterial
 from fixtures.material import GeneratedMaterial, History
 from fixtures.scratch import Material
 from fixtures.stacks import training
@@ -59,7 +61,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         # a real repository may take hours, and a run that was cut short is no finding
         real = metafunc.config.getoption("config") is not None
         marks = [pytest.mark.timeout(0)] if real else []
-        checks = [pytest.param(check, id=check.id, marks=marks) for check in catalogue]
+        checks = [
+            pytest.param(check, id=check.id, marks=marks)
+            for check in catalogue
+            if not (real and _has_no_cluster(metafunc.config, check))
+        ]
         metafunc.parametrize("check", checks)
     if "injection" in metafunc.fixturenames:
         injections = [Injection(check, name) for check in catalogue for name in check.faults]
@@ -67,6 +73,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             "injection",
             [pytest.param(each, id=each.id, marks=_marks(each)) for each in injections],
         )
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    path = config.getoption("config")
+    if path and load(path).kubernetes is None:
+        return f"kubernetes.*: NOT RUN: no cluster is configured: {HOW}"
+    return None
+
+
+def _has_no_cluster(config: pytest.Config, check: Check[Any]) -> bool:
+    """Most pipelines run elsewhere: what is not there leaves nothing unverified."""
+    return check.on is Namespace and load(config.getoption("config")).kubernetes is None
 
 
 def _marks(injection: Injection[Any]) -> list[pytest.MarkDecorator]:
@@ -106,7 +124,8 @@ def material(run_folder: Path) -> Iterator[Material]:
     branched = partial(made, BRANCHED)
     connect = ConnectMaterial(branched, training.prepared)
     try:
-        yield EitherMaterial(branched, partial(made, CHAINED), kafka, connect)
+        chained, kubernetes = partial(made, CHAINED), KubernetesMaterial(run_folder)
+        yield EitherMaterial(branched, chained, kafka, connect, kubernetes)
     finally:
         connect.close()
         kafka.close()

@@ -12,9 +12,6 @@ class WrittenTest(NamedTuple):
     why: str = ""
 
 
-KUBERNETES = "not yet: comes with the manifests of deploy/"
-SCRIPTS = "not yet: the scripts are commands of `pipeline` now; their CronJobs come with deploy/"
-
 WRITTEN = (
     WrittenTest(
         "Infrastructure", "Backup directory: base and logical", ("repository.has-its-folders",)
@@ -27,7 +24,11 @@ WRITTEN = (
     WrittenTest(
         "Infrastructure",
         "Storage is provisioned",
-        ("repository.room-for-the-next-backup", "repository.room-for-the-plan"),
+        (
+            "kubernetes.storage-fits",
+            "repository.room-for-the-next-backup",
+            "repository.room-for-the-plan",
+        ),
     ),
     WrittenTest("Infrastructure", "Storage is closed to others", ("repository.closed-to-others",)),
     WrittenTest(
@@ -92,13 +93,18 @@ WRITTEN = (
         "Position tracking",
         ("cdc.slot-keeps-up", "cdc.offsets-fit-their-slots"),
     ),
-    WrittenTest("Kubernetes", "Pods of the pipeline are healthy", (), KUBERNETES),
+    WrittenTest("Kubernetes", "Pods of the pipeline are healthy", ("kubernetes.pods-healthy",)),
     WrittenTest(
         "Kubernetes",
         "Backup jobs ran",
-        ("backup.newest-is-recent", "logical.whole-database-is-recent"),
+        (
+            "kubernetes.cronjobs-as-planned",
+            "kubernetes.jobs-succeed",
+            "backup.newest-is-recent",
+            "logical.whole-database-is-recent",
+        ),
     ),
-    WrittenTest("Kubernetes", "Services are available", (), KUBERNETES),
+    WrittenTest("Kubernetes", "Services are available", ("kubernetes.services-answer",)),
     WrittenTest(
         "Backup scripts",
         "WAL archiving is in place",
@@ -108,9 +114,17 @@ WRITTEN = (
             "wal.receiver-streams",
         ),
     ),
-    WrittenTest("Backup scripts", "Backup scripts exist", (), SCRIPTS),
-    WrittenTest("Backup scripts", "Restore scripts exist", (), SCRIPTS),
-    WrittenTest("Backup scripts", "Scripts have the right permissions", (), SCRIPTS),
+    WrittenTest("Backup scripts", "Backup scripts exist", ("kubernetes.scripts-are-there",)),
+    WrittenTest("Backup scripts", "Restore scripts exist", ("kubernetes.scripts-are-there",)),
+    WrittenTest(
+        "Backup scripts",
+        "Scripts have the right permissions",
+        (
+            "kubernetes.security-context",
+            "kubernetes.rights-are-least",
+            "kubernetes.secrets-resolve",
+        ),
+    ),
     WrittenTest("Connectivity", "PostgreSQL access", ("postgres.reachable",)),
     WrittenTest(
         "Connectivity",

@@ -204,6 +204,17 @@ class PlanConfig(Section):
     )
 
 
+class KubernetesConfig(Section):
+    """Where the checks of CronJobs look; without it they are not run."""
+
+    namespace: str = Field("pipeline-backup", description="where the manifests of deploy/ are")
+    kubeconfig: Path | None = Field(None, description="default: KUBECONFIG, else ~/.kube/config")
+    context: str | None = Field(None, description="of the kubeconfig; default: its current one")
+    objects: Path | None = Field(
+        None, description="what `kubectl get … -o json` printed, where the cluster is out of reach"
+    )
+
+
 class ChecksConfig(Section):
     """What `pytest checks/` is to take for normal."""
 
@@ -246,6 +257,7 @@ class PipelineConfig(BaseSettings):
     scratch: ScratchConfig | None = None
     plan: PlanConfig = PlanConfig()
     checks: ChecksConfig = ChecksConfig()
+    kubernetes: KubernetesConfig | None = None
     objectives: Objectives = Objectives()
 
     @classmethod
