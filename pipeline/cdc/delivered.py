@@ -19,8 +19,14 @@ from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import own_connectors
 from pipeline.config import PipelineConfig
 from pipeline.errors import ServerError
-from pipeline.postgres.replication.publications import find_publication
-from pipeline.postgres.replication.slots import PLUGIN, Slot, behind, find_slot
+from pipeline.postgres.replication.publications import as_list, find_publication
+from pipeline.postgres.replication.slots import (
+    PLUGIN,
+    Slot,
+    behind,
+    find_slot,
+    temporary_copy,
+)
 from pipeline.postgres.server.session import connect
 from pipeline.postgres.wal.lsn import Lsn
 
@@ -129,18 +135,10 @@ def unconfirmed(config: PipelineConfig, slot: Slot, until: Lsn) -> Unconfirmed |
 def _decoded(
     connection: psycopg.Connection[Any], slot: str, publication: str, until: Lsn
 ) -> Unconfirmed | None:
-    copy = f"pipeline_look_{connection.info.backend_pid}"
-    connection.execute(
-        "SELECT pg_copy_logical_replication_slot(%s, %s, temporary => true)", [slot, copy]
-    )
-    named = '"' + publication.replace('"', '""') + '"'  # pgoutput reads a list of them
-    try:
+    asked = {"until": str(until), "publication": as_list(publication)}
+    with temporary_copy(connection, slot) as copy:
         found = find_slot(connection, copy)
-        row = connection.execute(
-            _LAST, {"copy": copy, "until": str(until), "publication": named}
-        ).fetchone()
-    finally:
-        connection.execute("SELECT pg_drop_replication_slot(%s)", [copy])
+        row = connection.execute(_LAST, asked | {"copy": copy}).fetchone()
     if found is None or found.confirmed_flush_lsn is None:
         return None
     last = None if row is None else Change(Lsn.parse(row[0]), *row[1:])

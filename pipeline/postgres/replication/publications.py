@@ -136,6 +136,11 @@ def recreate(connection: Connection, publication: Publication) -> list[str]:
     return told
 
 
+def as_list(publication: str) -> str:
+    """Spell a name as pgoutput reads it, which takes a list of them."""
+    return '"' + publication.replace('"', '""') + '"'
+
+
 def add_table(connection: Connection, publication: str, table: PublishedTable) -> None:
     """Publish one more table, with the columns and rows that it was published with."""
     query = sql.SQL("ALTER PUBLICATION {} ADD {}")

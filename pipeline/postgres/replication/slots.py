@@ -1,5 +1,7 @@
 """Logical replication slots: what the server promises to keep for a consumer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -109,6 +111,19 @@ def drop_slot(connection: Connection, name: str) -> None:
             f"slot {name!r} on {_where(connection)} is active: stop its connector before dropping"
         )
     _call(connection, name, sql.SQL("SELECT pg_drop_replication_slot({})").format(name))
+
+
+@contextmanager
+def temporary_copy(connection: Connection, name: str) -> Iterator[str]:
+    """Copy a slot, to look at what it holds: that writes no WAL, and ends with the connection."""
+    copy = f"pipeline_look_{connection.info.backend_pid}"
+    connection.execute(
+        "SELECT pg_copy_logical_replication_slot(%s, %s, temporary => true)", [name, copy]
+    )
+    try:
+        yield copy
+    finally:
+        connection.execute("SELECT pg_drop_replication_slot(%s)", [copy])
 
 
 def behind(connection: Connection, name: str, lsn: Lsn) -> str | None:
