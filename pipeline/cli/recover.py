@@ -11,6 +11,12 @@ recover = group(
             "Recover topics that are gone or damaged, and the offsets of groups; without --topic "
             "offsets.",
         ),
+        "cdc": Home(
+            "pipeline.cli.recover_cdc",
+            "recover_cdc",
+            "Bring slot, publication, connectors and offsets back; rows are read again where they "
+            "must.",
+        ),
         "postgres": Home(
             "pipeline.cli.recover_postgres",
             "recover_postgres",

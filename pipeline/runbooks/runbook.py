@@ -81,6 +81,12 @@ class Precondition:
         except (PipelineError, psycopg.Error, OSError) as error:
             return [f"cannot be found out: {str(error).strip()}"]
 
+    def lines(self) -> Iterator[str]:
+        """Say each with what to do about it."""
+        waived = f" To go on all the same: {self.waiver}." if self.waiver else ""
+        for problem in self.problems():
+            yield f"{self.name}: {problem}. {self.advice}.{waived}"
+
 
 class Runbook(ABC):
     """One recovery, from its preconditions to its last step. Subclasses are its lists.
@@ -126,9 +132,7 @@ class Runbook(ABC):
     def refusals(self) -> Iterator[str]:
         """Ask every precondition, and yield a line for each thing that stands in the way."""
         for one in self.preconditions():
-            for problem in one.problems():
-                waived = f" To go on all the same: {one.waiver}." if one.waiver else ""
-                yield f"{one.name}: {problem}. {one.advice}.{waived}"
+            yield from one.lines()
 
     def run(self) -> None:
         """Do what is not yet true, step by step.

@@ -20,7 +20,7 @@ _TABLES = """
 _SCHEMAS = """
     SELECT n.nspname FROM pg_publication_namespace p JOIN pg_namespace n ON n.oid = p.pnnspid
     WHERE p.pnpubid = %s ORDER BY 1"""
-_OPERATIONS = ("insert", "update", "delete", "truncate")
+OPERATIONS = ("insert", "update", "delete", "truncate")
 _GENERATED = {"n": "none", "s": "stored"}
 
 
@@ -77,7 +77,7 @@ def find_publication(connection: Connection, name: str) -> Publication | None:
         name=name,
         owner=owner,
         all_tables=row["puballtables"],
-        publish=tuple(word for word in _OPERATIONS if row[f"pub{word}"]),
+        publish=tuple(word for word in OPERATIONS if row[f"pub{word}"]),
         via_root=row["pubviaroot"],
         generated_columns=_GENERATED.get(row.get("pubgencols", "")),
         schemas=tuple(schema for (schema,) in connection.execute(_SCHEMAS, [oid])),

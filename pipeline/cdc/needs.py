@@ -1,0 +1,150 @@
+"""What a recovery of CDC has to mend, from what was read: nothing here asks a server.
+
+What is sound goes on where it stands. Wherever an event may be in no topic, every row is read again
+and what has no row is buried: `reread`. Whether an offset tells the truth cannot be seen from
+positions alone; who stopped the consumer holds it against the topics (pipeline.cdc.claimed).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from pipeline.cdc.state.reading import Connector, Reading
+from pipeline.config import PipelineConfig
+from pipeline.postgres.replication.publications import OPERATIONS, Publication, differences
+from pipeline.postgres.replication.slots import PLUGIN
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that is wrong. A new slot begins behind the old one, so it means a re-read too."""
+
+    what: str
+    reread: bool = False
+    new_slot: bool = False
+
+    def __str__(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Publication and slot as they shall be: as the set has them, and not less than they are."""
+
+    publication: Publication | None
+    failover: bool = False
+    two_phase: bool = False
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Self:
+        """Read what a journal keeps."""
+        told = facts["publication"]
+        publication = None if told is None else Publication.of(told)
+        return cls(publication, facts["failover"], facts["two_phase"])
+
+
+def wanted(
+    config: PipelineConfig, now: Reading, known: Reading | None, *, keep_publication: bool = False
+) -> Wanted:
+    """Say what publication and slot shall be.
+
+    What somebody added to the publication since the set was taken stays; what went from it comes
+    back, unless it was narrowed on purpose: `keep_publication`.
+    """
+    name, database = config.cdc.publication, config.postgres.dbname
+    found = now.publication(database, name)
+    then = known.publication(database, name) if known else None
+    publication = found.publication if found else None
+    if then is not None and not (keep_publication and found):
+        publication = _at_least(then.publication, publication)
+    slots = [reading and reading.slot(config.cdc.slot) for reading in (known, now)]
+    flags = {
+        flag: any(slot is not None and bool(getattr(slot, flag)) for slot in slots)
+        for flag in ("failover", "two_phase")
+    }
+    return Wanted(publication, **flags)
+
+
+def of_source(config: PipelineConfig, now: Reading, wish: Wanted) -> Iterator[Need]:
+    """What is wrong with publication and slot."""
+    name, database = config.cdc.publication, config.postgres.dbname
+    found = now.publication(database, name)
+    if found is None:
+        gone = f"publication {name!r} is not there"
+        yield Need(f"{gone}: no slot of before it can be decoded", reread=True, new_slot=True)
+    elif wish.publication is not None:
+        for told in differences(wish.publication, found.publication):
+            yield Need(f"publication {name!r}: {told}", reread=True)
+    slot = now.slot(config.cdc.slot)
+    if slot is None:
+        yield Need(f"slot {config.cdc.slot!r} is not there", reread=True, new_slot=True)
+    elif slot.lost:
+        yield Need(f"slot {slot.name!r} is lost: {slot.lost}", reread=True, new_slot=True)
+
+
+def strangers(config: PipelineConfig, now: Reading) -> Iterator[str]:
+    """Say that the slot of our name is none of ours, or that another connector reads it too."""
+    slot = now.slot(config.cdc.slot)
+    ours = ("logical", PLUGIN, config.postgres.dbname)
+    if slot is not None and (slot.slot_type, slot.plugin, slot.database) != ours:
+        told = f"{slot.slot_type}, {slot.plugin or 'no plugin'}, {slot.database or 'no database'}"
+        yield f"slot {slot.name!r} is {told}, expected {', '.join(ours)}"
+    readers = [
+        each.name
+        for each in now.connectors
+        if each.slot == config.cdc.slot and each.database == config.postgres.dbname
+    ]
+    if len(readers) > 1:
+        yield f"slot {config.cdc.slot!r} is read by {' and '.join(readers)}"
+
+
+def of_offset(config: PipelineConfig, now: Reading, connector: Connector) -> Iterator[Need]:
+    """What is wrong with what is stored for a connector, once nobody moves it any more."""
+    name, slot, server = connector.name, now.slot(config.cdc.slot), now.server
+    if not connector.mine:
+        prefix = connector.told("topic.prefix")
+        yield Need(f"{name}: no offset is stored under {prefix!r}", reread=True)
+        return
+    if (offset := connector.lsn) is None:
+        yield Need(f"{name}: its snapshot did not come to its end", reread=True)
+    elif server is None or offset > server.flush_lsn:
+        end = server and server.flush_lsn
+        yield Need(f"{name}: its offset {offset} is ahead of the server's WAL, {end}", reread=True)
+    elif slot is not None and slot.confirmed_flush_lsn and slot.confirmed_flush_lsn > offset:
+        gap = f"{offset} to {slot.confirmed_flush_lsn}"
+        yield Need(
+            f"{name}: its slot is ahead of its offset: what was published from {gap} is skipped in "
+            "silence",
+            reread=True,
+        )
+    if connector.history is not None and server and connector.history != server.history:
+        yield Need(f"{name}: its offset is of another history of the server", reread=True)
+
+
+def stretch(config: PipelineConfig, now: Reading, connectors: Sequence[Connector]) -> str:
+    """Say which WAL holds what a re-read cannot tell: states in between, and rows of no table."""
+    slot, server = now.slot(config.cdc.slot), now.server
+    begins = [each.lsn for each in connectors if each.lsn is not None]
+    if server is None or not begins or min(begins) > server.flush_lsn:
+        return "from an unknown position on"
+    begin = min(begins)
+    if slot is not None and not slot.lost and slot.confirmed_flush_lsn is not None:
+        begin = min(begin, slot.confirmed_flush_lsn)
+    return f"from {begin} to {server.flush_lsn}, {server.flush_lsn - begin:,} bytes of WAL"
+
+
+def _at_least(then: Publication, found: Publication | None) -> Publication:
+    """As it was, with what was published besides since."""
+    if found is None:
+        return then
+    known, schemas = {str(table) for table in then.tables}, set(then.schemas)
+    every = then.all_tables or found.all_tables
+    more = (table for table in found.tables if str(table) not in known)
+    return replace(
+        then,
+        all_tables=every,
+        publish=tuple(one for one in OPERATIONS if one in {*then.publish, *found.publish}),
+        owner=found.owner,
+        tables=() if every else (*then.tables, *more),
+        schemas=() if every else (*then.schemas, *(s for s in found.schemas if s not in schemas)),
+    )

@@ -1,0 +1,128 @@
+"""What must hold before a recovery of CDC stops a connector or touches a slot."""
+
+from collections.abc import Iterator, Sequence
+
+import psycopg
+from psycopg import sql
+
+from pipeline.cdc import needs, remade
+from pipeline.cdc.needs import Wanted
+from pipeline.cdc.state.reading import OF_CONNECT, Part, Reading
+from pipeline.config import PipelineConfig
+from pipeline.kafka.cluster.topics import cluster_id
+from pipeline.postgres.server.session import connect
+from pipeline.registry.client import RegistryClient
+from pipeline.runbooks.cdc_asked import Asked
+from pipeline.runbooks.runbook import Precondition
+
+_READ = (Part.SERVER, Part.SLOTS, Part.PUBLICATIONS, *OF_CONNECT)
+
+
+def listed(
+    config: PipelineConfig, asked: Asked, now: Reading, known: Reading | None, wish: Wanted
+) -> Sequence[Precondition]:
+    """List them in the order in which their steps come."""
+
+    def read() -> Iterator[str]:
+        yield from (str(one) for one in now.misses(_READ, name=config.postgres.dbname))
+
+    def stranger() -> Iterator[str]:
+        """A reader that is there although no task of ours runs is named before anything stops."""
+        slot = now.slot(config.cdc.slot)
+        ours = any(t.state == "RUNNING" for each in now.connectors if each.own for t in each.tasks)
+        if slot is not None and slot.active and not ours and slot.active_pid != asked.terminate:
+            yield (
+                f"slot {slot.name!r} is read by process {slot.active_pid}, "
+                f"{slot.reader or 'of nobody that streams'}, while no task of ours runs"
+            )
+
+    def kafka() -> Iterator[str]:
+        cluster_id(config.kafka)
+        yield from ()
+
+    def registry() -> Iterator[str]:
+        if config.registry.url:
+            with RegistryClient(config.registry) as client:
+                client.subjects()
+        yield from ()
+
+    return (
+        Precondition("state", read, "Nothing is decided by what was not read: start or grant it"),
+        server(now),
+        slot_of_others(config, now),
+        Precondition("reader", stranger, "End it where it runs", "--terminate-pid with its number"),
+        Precondition(
+            "connectors",
+            lambda: remade.unnamed(config, now, known, asked.secrets or {}),
+            "Create it, name another set by --from, or give a masked setting by --secret NAME=FILE",
+        ),
+        publication(config, wish),
+        room(config, now),
+        Precondition("kafka", kafka, "Start it: topics are compared with their tables"),
+        Precondition("registry", registry, "Start it; or registry.url = '' where there is none"),
+    )
+
+
+def server(now: Reading) -> Precondition:
+    """The server can decode, and takes a publication."""
+    return Precondition("server", lambda: _server(now), "Slots are made on a primary that decodes")
+
+
+def slot_of_others(config: PipelineConfig, now: Reading) -> Precondition:
+    """What has the name of our slot is ours, and ours alone."""
+    advice = "It is not ours to touch: rename ours by cdc.slot, or remove the other reader"
+    return Precondition("slot", lambda: needs.strangers(config, now), advice)
+
+
+def publication(config: PipelineConfig, wish: Wanted) -> Precondition:
+    """What the publication shall name is there."""
+    advice = "Name a set that fits by --from, or leave the publication as it is: --keep-publication"
+    return Precondition("publication", lambda: _publication(config, wish), advice)
+
+
+def room(config: PipelineConfig, now: Reading) -> Precondition:
+    """A new slot has a place."""
+    advice = "Raise max_replication_slots, or drop one by hand"
+    return Precondition("room", lambda: _room(config, now), advice)
+
+
+def _server(now: Reading) -> Iterator[str]:
+    if now.server is None:
+        return
+    if now.server.in_recovery:
+        yield "the server is a standby"
+    if now.server.wal_level != "logical" and now.server.version < 190_000:
+        yield f"wal_level is {now.server.wal_level!r}, expected 'logical'"
+
+
+def _publication(config: PipelineConfig, wish: Wanted) -> Iterator[str]:
+    """What the publication shall name has to be there, or it cannot be made."""
+    if wish.publication is None:
+        yield f"publication {config.cdc.publication!r} is not there, and no set has it"
+        return
+    with connect(config.postgres, autocommit=True) as connection:
+        for table in wish.publication.tables:
+            name = sql.Identifier(table.schema, table.name).as_string(connection)
+            if not _there(connection, "to_regclass", name):
+                yield f"table {table} is not there"
+        for schema in wish.publication.schemas:
+            name = sql.Identifier(schema).as_string(connection)
+            if not _there(connection, "to_regnamespace", name):
+                yield f"schema {schema} is not there"
+        owner = sql.Identifier(wish.publication.owner).as_string(connection)
+        if not _there(connection, "to_regrole", owner):
+            yield f"role {wish.publication.owner} is not there, which owned the publication"
+
+
+def _there(connection: psycopg.Connection[tuple[object, ...]], ask: str, name: str) -> bool:
+    query = sql.SQL("SELECT {}(%s) IS NOT NULL").format(sql.SQL(ask))
+    return connection.execute(query, [name]).fetchone() == (True,)
+
+
+def _room(config: PipelineConfig, now: Reading) -> Iterator[str]:
+    if now.slot(config.cdc.slot) is not None:
+        return
+    with connect(config.postgres, autocommit=True) as connection:
+        row = connection.execute("SELECT current_setting('max_replication_slots')::int").fetchone()
+    if row is not None and len(now.slots) >= row[0]:
+        yield f"all {row[0]} replication slots are in use"

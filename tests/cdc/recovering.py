@@ -1,0 +1,119 @@
+"""One captured table whose CDC is broken and recovered, and what must hold behind it."""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fixtures.stacks.native import NativeStack
+from pipeline.cdc.reconcile import compared
+from pipeline.cdc.state import kept
+from pipeline.postgres.replication.slots import find_slot, unread
+from pipeline.postgres.server.control import identifier_of
+from pipeline.postgres.server.session import environment
+from pipeline.postgres.server.tools import Tools
+from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository import marker
+from pipeline.repository.journal import Journal
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks.cdc import Asked, CdcRecovery, new_recovery
+from pipeline.wait import wait_until
+from tests.cdc.source import WITHIN, Source, captured
+
+
+@dataclass
+class Broken:
+    """A source whose state is backed up; `said` is what its recoveries told people."""
+
+    source: Source
+    password_file: Path
+    said: list[str] = field(default_factory=list)
+
+    def recovery(self, asked: Asked | None = None, journal: Journal | None = None) -> CdcRecovery:
+        config = self.source.config
+        identity = identifier_of(self.source.connection) or ""
+        made = journal or new_recovery(config)
+        return CdcRecovery(config, asked or Asked(), made, identity, progress=self.said.append)
+
+    def recovered(self) -> None:
+        """Every row has its event, nothing else has one, and the next change arrives."""
+        source = self.source
+        source.run("INSERT INTO {} VALUES (777, 'behind the recovery')")
+        source.wait_delivered()
+        found = compared(source.config, source.connection, source.table)
+        assert (found.trouble, list(found.ghosts), list(found.missing)) == (None, [], [])
+        source.run("DELETE FROM {} WHERE id = 777")
+
+    @property
+    def rows(self) -> Sequence[Any]:
+        query = f"SELECT id, note FROM {self.source.table} ORDER BY id"
+        return self.source.connection.execute(query.encode()).fetchall()
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Where the password is that the set has masked."""
+        return {"database.password": str(self.password_file)}
+
+    def patch(self, lsn: Lsn) -> None:
+        """Say that everything up to there was delivered."""
+        connect, name = self.source.connect, self.source.name
+        [last] = connect.offsets(name)
+        position = dict.fromkeys(("lsn", "lsn_commit", "lsn_proc"), int(lsn))
+        connect.patch_offsets(name, [replace(last, offset=last.offset | position)])
+
+    def no_task_runs(self) -> str | None:
+        """A condition: the connector has a task, and it does not stream."""
+        running = find_slot(self.source.connection, self.source.name)
+        status = self.source.connect.status(self.source.name)
+        return None if status.tasks and running else "no task yet"
+
+    @contextmanager
+    def held(self) -> Iterator[int]:
+        """Have a process hold the slot that neither reads nor answers; the server's own number."""
+        postgres, name = self.source.config.postgres, self.source.name
+        with Tools.of(postgres).popen(
+            "pg_recvlogical",
+            *("--dbname", f"dbname={postgres.dbname} application_name=hung"),
+            *("--host", postgres.host, "--port", str(postgres.port), "--user", postgres.user),
+            *("--slot", name, "--start", "--file", os.devnull, "--no-loop"),
+            *("--option", "proto_version=1", "--option", f"publication_names={name}"),
+            env=environment(postgres),
+        ) as process:
+            try:
+                reads = partial(unread, self.source.connection, name)
+                wait_until("a reader", reads, within=WITHIN)
+                os.kill(process.pid, signal.SIGSTOP)
+                query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
+                row = self.source.connection.execute(query, [name]).fetchone()
+                yield row[0] if row else 0
+            finally:
+                process.kill()
+
+    def stop(self) -> None:
+        self.source.connect.stop(self.source.name)
+        self.source.connect.wait_stopped(self.source.name)
+
+    def change(self) -> None:
+        """An insert, an update and a delete that nobody reads meanwhile."""
+        self.source.run("INSERT INTO {} VALUES (100, 'inserted')")
+        self.source.run("UPDATE {} SET note = 'changed' WHERE id = 1")
+        self.source.run("DELETE FROM {} WHERE id = 2")
+
+
+@contextmanager
+def broken(stack: NativeStack, folder: Path, **settings: str) -> Iterator[Broken]:
+    """Capture a table of three rows, with a repository of its own that holds the state."""
+    rows = "SELECT g, 'first' FROM generate_series(1, 3) g"
+    with captured(stack, "broken", "id int PRIMARY KEY, note text", rows, settings=settings) as one:
+        marker.make(str(folder))
+        place = one.config.repository.model_copy(update={"path": folder})
+        source = replace(one, config=one.config.model_copy(update={"repository": place}))
+        source.run("INSERT INTO {} VALUES (4, 'streamed')")
+        source.wait_delivered()
+        kept.take(source.config, Repository(FolderStore(folder)))
+        yield Broken(source, stack.password_file)
