@@ -13,6 +13,11 @@ restore = group(
             "Commit backed up offsets again, each proven: the group reads the record it would have "
             "read.",
         ),
+        "slots": Home(
+            f"{_HERE}_slots",
+            "restore_slots",
+            "Make publication and slot again, as a backup has them; the slot keeps its flags.",
+        ),
         "table": Home(
             f"{_HERE}_table",
             "restore_table",
