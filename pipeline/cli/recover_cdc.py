@@ -8,7 +8,7 @@ import typer
 from pipeline import config as configuration
 from pipeline.cdc.state import kept
 from pipeline.cli.resumable import finished, refuse_as_things_stand, resumable
-from pipeline.cli.shared import DEFAULT, Config, WithoutTopic, repository, say
+from pipeline.cli.shared import DEFAULT, Config, Origin, WithoutTopic, repository, say
 from pipeline.errors import ConfigError
 from pipeline.repository.journal import Journal
 from pipeline.repository.kinds import chosen
@@ -25,6 +25,7 @@ def recover_cdc(
     source: Annotated[
         str | None, typer.Option("--from", help="label of a backup of slots; else the newest")
     ] = None,
+    origin: Origin = None,
     terminate: Annotated[
         int | None,
         typer.Option("--terminate-pid", help="server process that reads our slot, and is ended"),
@@ -55,6 +56,7 @@ def recover_cdc(
     asked = Asked(
         way=way,
         source=source,
+        origin=origin,
         terminate=terminate,
         secrets=_secrets(secret or ()),
         keep_publication=keep_publication,

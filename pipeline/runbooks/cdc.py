@@ -1,9 +1,9 @@
 """Scenario 2 as code: slot, publication, connector or offset is in trouble.
 
 Read the whole state, and all that could stop a later step; stop the connectors and see that nobody
-reads the slot; make again, STOPPED, connectors that are gone; look once more, now that nothing
-moves; mend publication and slot; then go on where all is sound, else read every row again and bury
-what has no row. Clients write all the while.
+reads the slot; mend Connect's own topics, and make again, STOPPED, connectors that are gone; look
+once more, now that nothing moves; mend publication and slot; then go on where all is sound, else
+read every row again and bury what has no row. Clients write all the while.
 
 What is promised: behind the recovery each topic tells the last state of every row, and nothing
 that has no row. Where it went on, every event is there, once or again. Where rows were read again,
@@ -26,11 +26,13 @@ from pipeline.cdc.state.read import read
 from pipeline.cdc.state.reading import Connector, Reading
 from pipeline.config import PipelineConfig
 from pipeline.errors import NoBackup, RecoveryRefused, RestoreError
+from pipeline.kafka.cluster.topics import describe
+from pipeline.kafka.replay.target_topic import configure
 from pipeline.postgres.replication.publications import differences, find_publication, recreate
 from pipeline.postgres.replication.slots import Slot, find_slot
 from pipeline.postgres.server.session import connect
 from pipeline.repository.journal import Journal
-from pipeline.repository.kinds import chosen
+from pipeline.repository.kinds import LATEST, SYSTEM, chosen
 from pipeline.repository.sets import BackupSet, Repository
 from pipeline.repository.store import FolderStore
 from pipeline.runbooks import cdc_preconditions, reread
@@ -41,6 +43,7 @@ from pipeline.runbooks.runbook import Facts, Phase, Precondition, Runbook, Step
 from pipeline.wait import wait_until
 
 SETTLES = timedelta(seconds=30)
+POLICY, COMPACT = "cleanup.policy", "compact"
 
 __all__ = ["Asked", "CdcRecovery", "Way", "new_recovery"]
 
@@ -89,6 +92,7 @@ class CdcRecovery(Runbook):
         return (
             Step("look", Phase.PREPARE, self.look),
             Step("fence", Phase.STOP, self.fence, self._fenced, until="reconnect"),
+            Step("topics", Phase.RESTORE, self.topics),
             Step("connectors", Phase.RESTORE, self.connectors, self._made, until="reconnect"),
             Step("judge", Phase.PREPARE, self.judge),
             Step("source", Phase.RESTORE, self.source, self._prepared, until="reconnect"),
@@ -102,6 +106,11 @@ class CdcRecovery(Runbook):
         yield from map(str, found)
         back = remade.missing(self.config, self._now, self._known)
         yield from (f"connector {one.name!r} is gone: it is made again, STOPPED" for one in back)
+        yield from (
+            f"{one.name}: cleanup.policy is {one.policy!r}: it is compacted from now on"
+            for one in self._now.internal_topics
+            if one.policy != COMPACT
+        )
         own = [each for each in self._now.connectors if each.own]
         yield from (
             f"{one.name}: task {task.id} is {task.state} {task.cause}: it is restarted"
@@ -154,6 +163,14 @@ class CdcRecovery(Runbook):
         with connect(self.config.postgres, autocommit=True) as connection:
             slot = find_slot(connection, self.config.cdc.slot)
         return f"slot {slot.name!r} is active" if slot is not None and slot.active else None
+
+    def topics(self) -> Facts:
+        """Have Connect's own topics compacted: by age they lose offsets and configurations."""
+        mended = [one.name for one in read(self.config).internal_topics if one.policy != COMPACT]
+        for topic in describe(self.config.kafka, mended) if mended else ():
+            self.progress(f"  {topic.name} is compacted from now on, and not deleted by age")
+            configure(self.config.kafka, topic.name, topic.overrides | {POLICY: COMPACT})
+        return {"mended": mended}
 
     def connectors(self) -> Facts:
         """Make connectors again that are gone, STOPPED."""
@@ -242,8 +259,8 @@ class CdcRecovery(Runbook):
         return found
 
     def _with_history(self, connector: Connector) -> Connector:
-        """Take the history of its offset from the set: nothing else knows it."""
-        then = self._known.known(connector.name) if self._known else None
+        """Take the history of its offset from the newest set, of whatever server it is."""
+        then = self._newest.known(connector.name) if self._newest else None
         return connector.model_copy(update={"history": then.history if then else None})
 
     def _known_connector(self, name: str) -> Connector:
@@ -261,12 +278,19 @@ class CdcRecovery(Runbook):
 
     @cached_property
     def _set(self) -> BackupSet | None:
-        """The set that was named, else the newest; None where there is none at all."""
-        label = self.done.get(self.first, {}).get("set") or self.asked.source
-        if label:
-            return chosen(self._repository, kept.KIND, label)
+        """The set that was named, else the newest of this server; None where there is none."""
+        label = self.done.get(self.first, {}).get("set") or self.asked.source or LATEST
+        server = self._now.server
+        here = {SYSTEM: server.system_identifier} if server else dict[str, str]()
         try:
-            return kept.newest(self._repository)
+            return chosen(
+                self._repository,
+                kept.KIND,
+                label,
+                origin=lambda: here,
+                typed=self.asked.origin,
+                say=lambda line: self.progress(f"  {line}"),
+            )
         except NoBackup:
             self.progress("  no backup of slots: what they were is known from the server alone")
             return None
@@ -274,6 +298,13 @@ class CdcRecovery(Runbook):
     @cached_property
     def _known(self) -> Reading | None:
         return kept.read(self._set) if self._set else None
+
+    @cached_property
+    def _newest(self) -> Reading | None:
+        try:
+            return kept.read(kept.newest(self._repository))
+        except NoBackup:
+            return None
 
     @cached_property
     def _wish(self) -> Wanted:

@@ -17,15 +17,18 @@ class Way(StrEnum):
 
 @dataclass(frozen=True)
 class Asked:
-    """`source` is the label of a set of kind slots, None for the newest one.
+    """What a recovery may do and by which set.
 
-    `terminate` is the process of a stranger that reads our slot and is ended. `secrets` gives files
-    with what the set has masked in settings, by name. `keep_publication` leaves the publication as
-    it is. `without_topics` are not compared with their tables, and nothing is buried in them.
+    `source` is the label of a set of kind slots, None for the newest one of this server; one of
+    another needs the identifier of that, `origin`. `terminate` is the process of a stranger that
+    reads our slot and is ended. `secrets` gives files with what the set has masked in settings, by
+    name. `keep_publication` leaves the publication as it is. `without_topics` are not compared with
+    their tables, and nothing is buried in them.
     """
 
     way: Way = Way.NEEDED
     source: str | None = None
+    origin: str | None = None
     terminate: int | None = None
     secrets: Mapping[str, str] | None = None
     keep_publication: bool = False

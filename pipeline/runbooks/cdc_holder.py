@@ -1,5 +1,6 @@
 """Who reads a slot: our connectors are stopped by now, so whoever still does is a stranger."""
 
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -25,29 +26,34 @@ def holder(connection: Connection, slot: str) -> tuple[int, str] | None:
     return (row[0], row[1]) if row else None
 
 
-def set_free(connection: Connection, slot: str, terminate: int | None) -> int | None:
-    """Wait until nobody reads the slot; end who does only where the operator named the process.
-
-    Raises LossNotAccepted naming it otherwise: what it has read and confirmed is in no topic.
-    """
+def lingering(connection: Connection, slot: str) -> tuple[int, str] | None:
+    """Name who still reads a slot once a reader that was stopped had time to go."""
 
     def read() -> str | None:
         found = holder(connection, slot)
         return f"process {found[0]} reads it: {found[1]}" if found else None
 
-    try:
+    with suppress(ServerError):
         wait_until(f"slot {slot!r} to be free", read, within=RELEASES, every=POLL)
-    except ServerError:
-        if (found := holder(connection, slot)) is None:
-            return None
-        pid, who = found
-        if pid != terminate:
-            raise LossNotAccepted(
-                f"our connectors are stopped, and slot {slot!r} is still read by process {pid}: "
-                f"{who}. End it where it runs; what it confirmed is in no topic",
-                f"--terminate-pid {pid}",
-            ) from None
-        connection.execute("SELECT pg_terminate_backend(%s)", [pid])
-        wait_until(f"slot {slot!r} to be free", read, within=RELEASES, every=POLL)
-        return pid
-    return None
+        return None
+    return holder(connection, slot)
+
+
+def set_free(connection: Connection, slot: str, terminate: int | None) -> int | None:
+    """Wait until nobody reads the slot; end who does only where the operator named the process.
+
+    Raises LossNotAccepted naming it otherwise: what it has read and confirmed is in no topic.
+    """
+    if (found := lingering(connection, slot)) is None:
+        return None
+    pid, who = found
+    if pid != terminate:
+        raise LossNotAccepted(
+            f"our connectors are stopped, and slot {slot!r} is still read by process {pid}: "
+            f"{who}. End it where it runs; what it confirmed is in no topic",
+            f"--terminate-pid {pid}",
+        )
+    connection.execute("SELECT pg_terminate_backend(%s)", [pid])
+    if (still := lingering(connection, slot)) is not None:
+        raise ServerError(f"slot {slot!r} is read by process {still[0]}, {still[1]}, still")
+    return pid

@@ -13,6 +13,7 @@ from pipeline.kafka.cluster.topics import cluster_id
 from pipeline.postgres.server.session import connect
 from pipeline.registry.client import RegistryClient
 from pipeline.runbooks.cdc_asked import Asked
+from pipeline.runbooks.cdc_holder import lingering
 from pipeline.runbooks.runbook import Precondition
 
 _READ = (Part.SERVER, Part.SLOTS, Part.PUBLICATIONS, *OF_CONNECT)
@@ -28,13 +29,14 @@ def listed(
 
     def stranger() -> Iterator[str]:
         """A reader that is there although no task of ours runs is named before anything stops."""
-        slot = now.slot(config.cdc.slot)
         ours = any(t.state == "RUNNING" for each in now.connectors if each.own for t in each.tasks)
-        if slot is not None and slot.active and not ours and slot.active_pid != asked.terminate:
-            yield (
-                f"slot {slot.name!r} is read by process {slot.active_pid}, "
-                f"{slot.reader or 'of nobody that streams'}, while no task of ours runs"
-            )
+        if ours:
+            return
+        with connect(config.postgres, autocommit=True) as connection:
+            found = lingering(connection, config.cdc.slot)
+        if found is not None and found[0] != asked.terminate:
+            pid, who = found
+            yield f"slot {config.cdc.slot!r} is read by process {pid}, {who}; no task of ours runs"
 
     def kafka() -> Iterator[str]:
         cluster_id(config.kafka)

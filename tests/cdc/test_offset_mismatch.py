@@ -51,6 +51,7 @@ def test_a_slot_ahead_of_the_offset_is_read_on_over_the_gap_in_silence(
     assert told.lines("has been already streamed, forwarding to") >= 1
 
 
+@pytest.mark.slow
 def test_an_offset_ahead_of_the_slot_skips_what_waits(source: Source) -> None:
     """As an offset that somebody patched; by position it cannot be told from a sound one."""
     for strategy in STRATEGIES:

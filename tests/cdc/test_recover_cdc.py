@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
+from fixtures.stacks.connect import OFFSETS
 from fixtures.stacks.native import NativeStack
 from pipeline.errors import LossNotAccepted, RecoveryRefused
+from pipeline.kafka.cluster.topics import describe
+from pipeline.kafka.replay.target_topic import configure
 from pipeline.postgres.replication.advance import flushed
 from pipeline.postgres.replication.slots import create_slot, drop_slot, find_slot
 from pipeline.postgres.wal.lsn import Lsn
@@ -186,4 +189,19 @@ def test_connectors_and_slots_of_others_are_left_as_they_are(
         assert slot is not None
         assert slot.active
         other.recovered()
+    cdc.recovered()
+
+
+@pytest.mark.slow
+def test_topics_of_connect_that_are_deleted_by_age_are_compacted(cdc: Broken) -> None:
+    kafka = cdc.source.config.kafka
+    (before,) = describe(kafka, [OFFSETS])
+    configure(kafka, OFFSETS, before.overrides | {"cleanup.policy": "delete"})
+    told = list(cdc.recovery().plan())
+    recovery = cdc.recovery()
+    recovery.run()
+    (after,) = describe(kafka, [OFFSETS])
+    assert f"{OFFSETS}: cleanup.policy is 'delete': it is compacted from now on" in told
+    assert recovery.done["topics"]["mended"] == [OFFSETS]
+    assert after.overrides == before.overrides
     cdc.recovered()

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 
+from pipeline.cdc import reconcile
 from pipeline.postgres.server.tools import Tools
 from pipeline.repository.journal import Journal
 from pipeline.repository.store import FolderStore
@@ -24,6 +26,8 @@ _OUTSIDE: tuple[tuple[Any, str], ...] = (
     (psycopg, "connect"),
     (psycopg.Cursor, "execute"),
     (psycopg.Cursor, "copy"),
+    (httpx.Client, "request"),
+    (reconcile, "write_tombstones"),
     (Tools, "run"),
     (Tools, "popen"),
     (FolderStore, "put"),
