@@ -6,9 +6,10 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cdc.state import kept
-from pipeline.cli.shared import DEFAULT, Config, say, to_write
+from pipeline.cli.shared import DEFAULT, Config, in_turn, say, to_write
 
 
+@in_turn
 def backup_cdc(
     *,
     config: Config = DEFAULT,

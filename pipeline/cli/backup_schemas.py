@@ -7,7 +7,7 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cdc import schemas
-from pipeline.cli.shared import DEFAULT, Config, say, to_write
+from pipeline.cli.shared import DEFAULT, Config, in_turn, say, to_write
 from pipeline.config import PipelineConfig
 from pipeline.errors import PipelineError
 from pipeline.registry.schemas import READWRITE
@@ -17,6 +17,7 @@ GLANCE = timedelta(seconds=5)
 """How long another backup waits for a registry that is away."""
 
 
+@in_turn
 def backup_schemas(config: Config = DEFAULT) -> None:
     """Back up the schema registry: schemas with their ids, settings, and its storage topic.
 
