@@ -12,7 +12,12 @@ from checks.subjects import BackupRepository, SourceServer
 from fixtures.faults import server, sources
 from fixtures.scratch import Damage, Scratch
 from pipeline.postgres.base import base_backup
-from pipeline.postgres.replication.publications import Publication, PublishedTable, find_publication
+from pipeline.postgres.replication.publications import (
+    Publication,
+    PublishedTable,
+    find_publication,
+    narrowed,
+)
 from pipeline.repository.kinds import newest
 
 OPERATIONS = ("insert", "update", "delete", "truncate")
@@ -42,10 +47,10 @@ def publication_carries_every_change(source: SourceServer) -> Iterator[Observati
     partitioned = any(row["partitioned"] for row in published)
     told = set(source.config.cdc.narrowed)
     for label, then in _published_then(source):
-        for seen in _narrowed(then, publication, partitioned=partitioned):
-            new = seen.problem is not None and seen.subject not in told
-            yield Observation(seen.subject, f"{seen.problem}: {label}" if new else None)
-            told |= {seen.subject} if new else set()  # once, by the newest that knows it
+        for subject, problem in narrowed(then, publication, partitioned=partitioned):
+            new = problem is not None and subject not in told
+            yield Observation(subject, f"{problem}: {label}" if new else None)
+            told |= {subject} if new else set()  # once, by the newest that knows it
 
 
 _PUBLISHED = """
@@ -101,33 +106,6 @@ def _still_there(then: Publication, present: Columns) -> Publication:
 def _with_columns(table: PublishedTable, present: set[str]) -> PublishedTable:
     listed = present if table.columns is None else present & set(table.columns)
     return replace(table, columns=tuple(sorted(listed)))
-
-
-def _narrowed(then: Publication, now: Publication, *, partitioned: bool) -> Iterator[Observation]:
-    """What consumers got and do not get now; that they get more is no loss, nor another owner."""
-    listed = "it was FOR ALL TABLES, and a new table is not published now"
-    yield Observation(now.name, listed if then.all_tables and not now.all_tables else None)
-    other = f"publish_via_partition_root was {then.via_root}, and is {now.via_root}: changes of "
-    other += "partitions go to other topics"
-    yield Observation(now.name, other if partitioned and then.via_root != now.via_root else None)
-    for schema in then.schemas:
-        gone = None if now.all_tables or schema in now.schemas else "it was published as a whole"
-        yield Observation(f"schema {schema}", gone)
-    present = {str(table): table for table in now.tables}
-    for table in then.tables:
-        whole = now.all_tables or table.schema in now.schemas
-        told = None if whole else _less_of(table, present.get(str(table)))
-        yield Observation(str(table), told)
-
-
-def _less_of(then: PublishedTable, now: PublishedTable | None) -> str | None:
-    if now is None:
-        return "it was published, and is not"
-    if now.rows is not None and now.rows != then.rows:
-        return f"its rows were filtered by {then.rows or 'nothing'}, now by {now.rows}"
-    if now.columns is not None and (hidden := set(then.columns or ()) - set(now.columns)):
-        return f"{', '.join(sorted(hidden))} of it was published, and is not"
-    return None
 
 
 @publication_carries_every_change.detects

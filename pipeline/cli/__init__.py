@@ -58,6 +58,11 @@ app = group(
             "find",
             "List the transactions that dropped, truncated or changed much of a table.",
         ),
+        "status": Home(
+            "pipeline.cli.status",
+            "status",
+            "Say what state things are in, and what mends them; changes nothing.",
+        ),
         "retain": Home(
             "pipeline.cli.retain",
             "retain",

@@ -144,14 +144,14 @@ def test_a_set_is_sealed_and_carries_on_what_the_one_before_it_noted(
     source: Source, tmp_path: Path
 ) -> None:
     """Of which history an offset is, and a connector that is there no more."""
-    config = _with_repository(source.config, tmp_path)
+    config = with_repository(source.config, tmp_path)
     kept.take(config, Repository(FolderStore(tmp_path)))
     first = kept.read(kept.newest(Repository(FolderStore(tmp_path))))
     assert first.server is not None
     assert first.connector(source.name).history == first.server.history  # type: ignore[union-attr]
     settings = source.connect.config(source.name)
     source.connect.delete(source.name)
-    ended = CliRunner().invoke(app, ["backup", "slots", "-c", str(_file(config, tmp_path))])
+    ended = CliRunner().invoke(app, ["backup", "slots", "-c", str(config_file(config, tmp_path))])
     source.connect.create(source.name, settings)
     source.connect.wait_running(source.name)
     assert ended.exit_code == 0, ended.output
@@ -162,13 +162,13 @@ def test_a_set_is_sealed_and_carries_on_what_the_one_before_it_noted(
     assert third.connector(source.name).history == first.server.history  # type: ignore[union-attr]
 
 
-def _with_repository(config: PipelineConfig, folder: Path) -> PipelineConfig:
+def with_repository(config: PipelineConfig, folder: Path) -> PipelineConfig:
     marker.make(str(folder))
     repository = config.repository.model_copy(update={"path": folder})
     return config.model_copy(update={"repository": repository})
 
 
-def _file(config: PipelineConfig, folder: Path) -> Path:
+def config_file(config: PipelineConfig, folder: Path) -> Path:
     secret = folder / "password"
     secret.write_text(config.postgres.secret() or "")
     write(config, folder / "pipeline.toml", password_file=secret)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from pipeline.cdc.state.read import read as read_now
-from pipeline.cdc.state.reading import OF_CONNECT, Connector, Part, Reading
+from pipeline.cdc.state.reading import Connector, Part, Reading
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, NoBackup, RestoreError
 from pipeline.repository import kinds
@@ -65,12 +65,16 @@ def _facts(reading: Reading) -> dict[str, Any]:
         "server_version_num": server.version,
         "database": server.database,
         "lsn": str(server.flush_lsn),
-        "scope": PARTLY if reading.misses((*OF_CONNECT, *_NEEDED)) else WHOLE,
+        "scope": PARTLY if _lacks_connectors(reading) else WHOLE,
         kinds.INCOMPLETE: missing,
         "slots": [slot.name for slot in reading.slots],
         "publications": [f"{p.database}.{p.publication.name}" for p in reading.publications],
         "connectors": [connector.name for connector in reading.connectors],
     }
+
+
+def _lacks_connectors(reading: Reading) -> bool:
+    return any(one.part in {Part.CONNECTORS, Part.OFFSETS} for one in reading.unread)
 
 
 def newest(repository: Repository) -> BackupSet:
@@ -125,6 +129,6 @@ def with_histories(
     names = {each.name for each in reading.connectors} | set(gone)
     missed = (*before.connectors, *before.absent) if before else ()
     absent = [each for each in missed if each.name not in names]
-    if reading.misses((Part.CONNECTORS,)):
+    if reading.misses((Part.CONNECTORS,), names):
         absent = list(before.absent) if before else []
     return reading.model_copy(update={"connectors": tuple(told), "absent": tuple(absent)})

@@ -10,7 +10,7 @@ import psycopg
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.state import source
 from pipeline.cdc.state.brokers import Topics
-from pipeline.cdc.state.reading import OF_SERVER, Part, Reading, Unread
+from pipeline.cdc.state.reading import OF_SERVER, Asked, Part, Reading, Unread
 from pipeline.cdc.state.workers import Workers
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
@@ -38,6 +38,7 @@ def read(config: PipelineConfig) -> Reading:
             databases = source.Databases(config.postgres, known)
             databases.read(workers.connectors)
             found["publications"] = databases.publications
+            found["tables"] = databases.tables
             found["service_tables"] = databases.service_tables
             unread += databases.unread
     topics = Topics(config.kafka)
@@ -46,6 +47,11 @@ def read(config: PipelineConfig) -> Reading:
     found["internal_topics"] = topics.internal(config.connect.internal_topics)
     return Reading(
         taken=taken,
+        asked=Asked(
+            connectors=config.connect.connectors,
+            receiver_slot=config.repository.receiver_slot,
+            internal_topics=config.connect.internal_topics,
+        ),
         worker=workers.worker,
         connectors=workers.connectors,
         others=workers.others,

@@ -9,7 +9,7 @@ What could not be read is named, never left out in silence. JSON both ways; a re
 what a later version added.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
@@ -197,7 +197,7 @@ class StoredOffset(Read):
 
     @property
     def snapshotting(self) -> bool:
-        return bool(self.offset.get("snapshot"))
+        return bool(self.offset.get("snapshot")) and not self.offset.get("snapshot_completed")
 
 
 class Task(Read):
@@ -292,13 +292,24 @@ class TopicRead(Read):
         return sum(self.ends.values())
 
 
+class Asked(Read):
+    """What the configuration expects, and a reading cannot see by itself."""
+
+    connectors: tuple[str, ...] = ()
+    receiver_slot: str = ""
+    internal_topics: tuple[str, ...] = ()
+
+
 class Reading(Read):
     """Everything that was read, and what could not be."""
 
     taken: AwareDatetime
+    asked: Asked = Asked()
     server: Server | None = None
     slots: tuple[SlotRow, ...] = ()
     publications: tuple[DatabasePublication, ...] = ()
+    tables: dict[str, tuple[str, ...]] = {}
+    """Names of all tables, by database: what is not published any more may have been dropped."""
     service_tables: tuple[ServiceTable, ...] = ()
     prepared: tuple[Prepared, ...] = ()
     subscriptions: tuple[SubscriptionRead, ...] = ()
@@ -312,13 +323,13 @@ class Reading(Read):
     internal_topics: tuple[TopicRead, ...] = ()
     unread: tuple[Unread, ...] = ()
 
-    def misses(self, parts: Iterable[Part], name: str | None = None) -> list[Unread]:
-        """What of these parts was not read, as far as it concerns `name`."""
+    def misses(self, parts: Iterable[Part], names: Collection[str] = ()) -> list[Unread]:
+        """What of these parts was not read, for all of them or for one of `names`."""
         wanted = set(parts)
         return [
             one
             for one in self.unread
-            if one.part in wanted and one.name in {None, name or one.name}
+            if one.part in wanted and (one.name is None or one.name in names)
         ]
 
     def slot(self, name: str) -> SeenSlot | None:

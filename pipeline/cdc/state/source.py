@@ -72,6 +72,12 @@ _IDENTITIES = """
       LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
      GROUP BY 1, 2, c.relreplident ORDER BY 1
 """
+_TABLES = """
+    SELECT concat_ws('.', n.nspname, c.relname)
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+     ORDER BY 1
+"""
 _SUBSCRIPTIONS = """
     SELECT d.datname::text AS database, s.subname::text AS name, s.subenabled AS enabled
       FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid ORDER BY 1, 2
@@ -131,6 +137,7 @@ class Databases:
     def __init__(self, postgres: PostgresConfig, names: Iterable[str]) -> None:
         self._postgres, self._names = postgres, sorted(set(names) | {postgres.dbname})
         self.publications: list[DatabasePublication] = []
+        self.tables: dict[str, tuple[str, ...]] = {}
         self.service_tables: list[ServiceTable] = []
         self.unread: list[Unread] = []
 
@@ -141,6 +148,8 @@ class Databases:
             left = [Part.PUBLICATIONS, Part.SERVICE_TABLES]
             try:
                 with connect(self._postgres, autocommit=True, dbname=name) as connection:
+                    rows = connection.execute(_TABLES)
+                    self.tables[name] = tuple(row[0] for row in rows)
                     self.publications += _publications(connection, name)
                     del left[0]
                     for each in wanted:

@@ -1,5 +1,6 @@
 """Publications: which changes of the source reach its consumers."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -107,6 +108,37 @@ def differences(expected: Publication, found: Publication | None) -> list[str]:
     for table in sorted(wanted.keys() & present.keys()):
         told += _table_differences(wanted[table], present[table])
     return told
+
+
+def narrowed(
+    then: Publication, now: Publication, *, partitioned: bool = True
+) -> Iterator[tuple[str, str | None]]:
+    """Yield what consumers got, and why they do not get it now, or None.
+
+    That they get more is no loss, nor is another owner.
+    """
+    listed = "it was FOR ALL TABLES, and a new table is not published now"
+    yield now.name, listed if then.all_tables and not now.all_tables else None
+    other = f"publish_via_partition_root was {then.via_root}, and is {now.via_root}: changes of "
+    other += "partitions go to other topics"
+    yield now.name, other if partitioned and then.via_root != now.via_root else None
+    for schema in then.schemas:
+        gone = None if now.all_tables or schema in now.schemas else "it was published as a whole"
+        yield f"schema {schema}", gone
+    present = {str(table): table for table in now.tables}
+    for table in then.tables:
+        whole = now.all_tables or table.schema in now.schemas
+        yield str(table), None if whole else _less_of(table, present.get(str(table)))
+
+
+def _less_of(then: PublishedTable, now: PublishedTable | None) -> str | None:
+    if now is None:
+        return "it was published, and is not"
+    if now.rows is not None and now.rows != then.rows:
+        return f"its rows were filtered by {then.rows or 'nothing'}, now by {now.rows}"
+    if now.columns is not None and (hidden := set(then.columns or ()) - set(now.columns)):
+        return f"{', '.join(sorted(hidden))} of it was published, and is not"
+    return None
 
 
 def _table_differences(expected: PublishedTable, found: PublishedTable) -> list[str]:
