@@ -15,7 +15,6 @@ from pipeline.cdc.state.pace import Pace
 from pipeline.cdc.state.read import read
 from pipeline.cli.shared import DEFAULT, Config, repository, say
 from pipeline.config import PipelineConfig
-from pipeline.errors import NoBackup
 from pipeline.postgres.server.session import connect
 
 LOSES, UNKNOWN = 1, 11
@@ -52,10 +51,7 @@ def status_cdc(
 
 def _classified(config: PipelineConfig) -> Classification:
     now = read(config)
-    try:
-        before = kept.read(kept.newest(repository(config)))
-    except NoBackup:
-        before = None
+    before = kept.earlier(repository(config), lambda line: typer.echo(line, err=True))
     return classify(kept.with_histories(now, before), before, connect=config.connect.url)
 
 

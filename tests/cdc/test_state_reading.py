@@ -145,8 +145,8 @@ def test_a_set_is_sealed_and_carries_on_what_the_one_before_it_noted(
 ) -> None:
     """Of which history an offset is, and a connector that is there no more."""
     config = with_repository(source.config, tmp_path)
-    kept.take(config, Repository(FolderStore(tmp_path)))
-    first = kept.read(kept.newest(Repository(FolderStore(tmp_path))))
+    repository = Repository(FolderStore(tmp_path))
+    first = kept.read(kept.take(config, repository))
     assert first.server is not None
     assert first.connector(source.name).history == first.server.history  # type: ignore[union-attr]
     settings = source.connect.config(source.name)
@@ -155,9 +155,10 @@ def test_a_set_is_sealed_and_carries_on_what_the_one_before_it_noted(
     source.connect.create(source.name, settings)
     source.connect.wait_running(source.name)
     assert ended.exit_code == 0, ended.output
-    second = kept.read(kept.newest(Repository(FolderStore(tmp_path))))
+    second = kept.earlier(repository)
+    assert second is not None
     assert source.name in [each.name for each in second.absent]
-    third = kept.read(kept.take(config, Repository(FolderStore(tmp_path)), gone=("nobody",)))
+    third = kept.read(kept.take(config, repository, gone=("nobody",)))
     assert third.absent == ()
     assert third.connector(source.name).history == first.server.history  # type: ignore[union-attr]
 

@@ -118,24 +118,22 @@ def _here(now: Reading) -> tuple[list[Connector], list[str]]:
     A worker may know the server by another address than we do. What has the address of an own
     connector reads the same server; without any, what has its database does.
     """
-    own = {each.place for each in now.connectors if each.own}
+    own = {each.place for each in (*now.connectors, *now.absent) if each.own}
     databases = set(now.server.databases) if now.server else set()
-    here, elsewhere = list[Connector](), list[str]()
-    for each in now.connectors:
-        near = each.place in own if own else not databases or each.database in databases
-        if each.own or near:
-            here.append(each)
-        else:
-            elsewhere.append(each.name)
-    known = {each.name for each in here} | set(elsewhere)
+
+    def near(each: Connector) -> bool:
+        told = each.place in own if own else not databases or each.database in databases
+        return each.own or told
+
+    here = [each for each in now.connectors if near(each)]
+    elsewhere = [each.name for each in now.connectors if not near(each)]
     if now.misses((Part.CONNECTORS,)):
-        return here, elsewhere
-    here += [each for each in now.absent if each.name not in known]
-    known |= {each.name for each in now.absent}
-    unknown = [name for name in now.asked.connectors if name not in known | set(now.others)]
-    missing = {one.name for one in now.unread if one.part is Part.CONNECTORS}
-    here += [Connector(name=n, own=True, config={}) for n in unknown if n not in missing]
-    return here, elsewhere
+        return here, elsewhere  # who is there no more is not known
+    here += [each for each in now.absent if near(each)]
+    known = {each.name for each in (*now.connectors, *now.absent)} | set(now.others)
+    known |= {one.name for one in now.unread if one.part is Part.CONNECTORS and one.name}
+    unknown = [name for name in now.asked.connectors if name not in known]
+    return here + [Connector(name=name, own=True, config={}) for name in unknown], elsewhere
 
 
 def _verdict(about: About, name: str, at: Situation, connect: str) -> Verdict:

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.cdc.state.read import read as read_now
 from pipeline.cdc.state.reading import Connector, Part, Reading
 from pipeline.config import PipelineConfig
-from pipeline.errors import BackupError, NoBackup, RestoreError
+from pipeline.errors import BackupError, RestoreError, StoreError
 from pipeline.repository import kinds
 from pipeline.repository.sets import BackupSet, Repository
 from pipeline.repository.store import HashedStream
@@ -38,17 +38,20 @@ def take(
 
     Raises BackupError without the server's slots: that would be no backup of them.
     """
+    reading = read_now(config)
+    for missing in reading.misses(_NEEDED):
+        raise BackupError(f"no backup of {KIND} was taken: {missing}")
+    before = earlier(repository, progress)
+    reading = with_histories(reading, before, first=True, reread=reread, gone=gone)
+    taken = seal(repository, reading)
+    for missing in reading.unread:
+        progress(f"{taken.label}: NOT read: {missing}")
+    return taken
+
+
+def seal(repository: Repository, reading: Reading) -> BackupSet:
+    """Commit a reading as a set."""
     with repository.begin(KIND) as draft:
-        reading = read_now(config)
-        for missing in reading.misses(_NEEDED):
-            raise BackupError(f"{draft.label}: no backup was taken: {missing}")
-        try:
-            before = read(newest(repository))
-        except NoBackup:
-            before = None
-        reading = with_histories(reading, before, first=True, reread=reread, gone=gone)
-        for missing in reading.unread:
-            progress(f"{draft.label}: NOT read: {missing}")
         stored = draft.put(OBJECT, [reading.model_dump_json(indent=1).encode()])
         return draft.commit(_facts(reading), [stored])
 
@@ -77,12 +80,22 @@ def _lacks_connectors(reading: Reading) -> bool:
     return any(one.part in {Part.CONNECTORS, Part.OFFSETS} for one in reading.unread)
 
 
-def newest(repository: Repository) -> BackupSet:
-    """Find the newest set that tells of slots and connectors, of whatever server; or NoBackup.
+def earlier(repository: Repository, say: Callable[[str], None] = lambda _: None) -> Reading | None:
+    """Give the newest state that tells of slots and connectors, of whatever server, or None.
 
-    Of another server too: that the address leads to another one is what it shall show.
+    Of another server too: that the address leads to another one is what it shall show. A set that
+    cannot be read is said and passed over, or no backup would follow it.
     """
-    return kinds.newest(repository, KIND)
+    for label in reversed(repository.labels(KIND)):
+        try:
+            reading = read(repository.get(label))
+        except (BackupError, RestoreError, StoreError) as error:
+            say(f"passed over {label}: {error}")
+            continue
+        if not _lacks_connectors(reading):
+            return reading
+        say(f"passed over {label}: it does not tell of every connector")
+    return None
 
 
 def read(backup: BackupSet) -> Reading:
