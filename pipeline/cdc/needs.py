@@ -35,9 +35,18 @@ class Wanted:
     failover: bool = False
     two_phase: bool = False
 
+    def facts(self) -> dict[str, Any]:
+        """As a journal keeps it."""
+        publication = self.publication.facts() if self.publication else None
+        return {
+            "publication": publication,
+            "failover": self.failover,
+            "two_phase": self.two_phase,
+        }
+
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Self:
-        """Read what a journal keeps."""
+        """As a journal kept it."""
         told = facts["publication"]
         publication = None if told is None else Publication.of(told)
         return cls(publication, facts["failover"], facts["two_phase"])

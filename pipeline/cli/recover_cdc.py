@@ -20,7 +20,10 @@ def recover_cdc(
     config: Config = DEFAULT,
     way: Annotated[
         Way,
-        typer.Option(help="needed: go on where all is sound, else read every row again; reread"),
+        typer.Option(
+            help="needed: go on where all is sound, else read every row again; reread: the latter "
+            "in any case; signal: as needed, in chunks beside the stream"
+        ),
     ] = Way.NEEDED,
     source: Annotated[
         str | None, typer.Option("--from", help="label of a backup of slots; else the newest")
@@ -80,7 +83,10 @@ def recover_cdc(
     again = f"pipeline recover cdc --resume {journal.recovery} --identity {typed}"
     with resumable(journal, CdcRecovery.first, f"to go on: {again}"):
         recovery.run()
-    say("next: pipeline backup cdc")
+    reread = journal.done()["reconnect"]["reread"]
+    names = journal.done()["fence"]["connectors"] + journal.done()["connectors"]["made"]
+    said = "".join(f" --reread {name}" for name in names) if reread else ""
+    say(f"next: pipeline backup cdc{said}")
 
 
 def _secrets(told: Iterable[str]) -> dict[str, str]:

@@ -54,7 +54,7 @@ def restore_slots(
         return
     slot = restore.run(say)
     say(f"slot {slot.name!r} stands at {slot.confirmed_flush_lsn}, {slot.wal_status}")
-    say("next: pipeline recover cdc")
+    say(f"next: pipeline recover cdc{' --way reread' if restore.missed else ''}")
 
 
 def _position(text: str | None) -> Lsn | None:

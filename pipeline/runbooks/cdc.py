@@ -16,34 +16,34 @@ from datetime import timedelta
 from functools import cached_property
 from typing import ClassVar
 
-from pipeline.cdc import claimed, needs, remade
+from pipeline.cdc import claimed, needs, remade, signalled
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import other_connectors, own_connectors
-from pipeline.cdc.needs import Need, Wanted
-from pipeline.cdc.resnapshot import prepare_source, stop_connectors
-from pipeline.cdc.state import kept
+from pipeline.cdc.needs import Wanted
+from pipeline.cdc.resnapshot import resnapshot, stop_connectors
 from pipeline.cdc.state.read import read
-from pipeline.cdc.state.reading import Connector, Reading
+from pipeline.cdc.state.reading import Connector
 from pipeline.config import PipelineConfig
-from pipeline.errors import NoBackup, RecoveryRefused, RestoreError
+from pipeline.errors import RecoveryRefused, RestoreError
 from pipeline.kafka.cluster.topics import describe
 from pipeline.kafka.replay.target_topic import configure
-from pipeline.postgres.replication.publications import differences, find_publication, recreate
-from pipeline.postgres.replication.slots import Slot, find_slot
+from pipeline.postgres.replication.publications import differences, find_publication
+from pipeline.postgres.replication.slots import find_slot
 from pipeline.postgres.server.session import connect
 from pipeline.repository.journal import Journal
-from pipeline.repository.kinds import LATEST, SYSTEM, chosen
-from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.sets import Repository
 from pipeline.repository.store import FolderStore
 from pipeline.runbooks import cdc_preconditions, reread
 from pipeline.runbooks.cdc_asked import Asked, Way
+from pipeline.runbooks.cdc_evidence import COMPACT, Evidence
 from pipeline.runbooks.cdc_holder import set_free
 from pipeline.runbooks.reconnect import not_stopped, problems
 from pipeline.runbooks.runbook import Facts, Phase, Precondition, Runbook, Step
+from pipeline.runbooks.slots import mend
 from pipeline.wait import wait_until
 
 SETTLES = timedelta(seconds=30)
-POLICY, COMPACT = "cleanup.policy", "compact"
+POLICY = "cleanup.policy"
 
 __all__ = ["Asked", "CdcRecovery", "Way", "new_recovery"]
 
@@ -80,13 +80,15 @@ class CdcRecovery(Runbook):
 
     def identify(self) -> None:
         """Refuse unless the operator typed the identity of the server whose slot it is."""
-        found = self._now.server and self._now.server.system_identifier
+        now = self._evidence.now
+        found = now.server and now.server.system_identifier
         if found != self.identity:
-            told = found or "; ".join(map(str, self._now.unread[:1]))
+            told = found or "; ".join(map(str, now.unread[:1]))
             raise RecoveryRefused(f"typed {self.identity!r}, the server's identifier is {told}")
 
     def preconditions(self) -> Sequence[Precondition]:
-        return cdc_preconditions.listed(self.config, self.asked, self._now, self._known, self._wish)
+        others = self._begun_by_others if self.asked.way is not Way.REREAD else ()
+        return cdc_preconditions.listed(self._evidence, others)
 
     def steps(self) -> Sequence[Step]:
         return (
@@ -102,49 +104,24 @@ class CdcRecovery(Runbook):
 
     def plan(self) -> Iterator[str]:
         """Say what is wrong, what would be done, and what each way loses; touches nothing."""
-        found = self._needs(self._now)
-        yield from map(str, found)
-        back = remade.missing(self.config, self._now, self._known)
-        yield from (f"connector {one.name!r} is gone: it is made again, STOPPED" for one in back)
-        yield from (
-            f"{one.name}: cleanup.policy is {one.policy!r}: it is compacted from now on"
-            for one in self._now.internal_topics
-            if one.policy != COMPACT
-        )
-        own = [each for each in self._now.connectors if each.own]
-        yield from (
-            f"{one.name}: task {task.id} is {task.state} {task.cause}: it is restarted"
-            for one in own
-            for task in one.tasks
-            if task.state == "FAILED"
-        )
-        gap = needs.stretch(self.config, self._now, own)
-        if back:
-            yield "its offset is looked at once it is there; rows are read again if need be"
-        if any(need.reread for need in found) or self.asked.way is Way.REREAD:
-            yield (
-                "by re-read: each topic gets the last state of every row, and a tombstone where a "
-                f"row is gone; states in between, and events of no row (an outbox), are lost {gap}"
-            )
-        else:
-            yield "by going on: nothing is lost; events may come twice"
+        return self._evidence.plan()
 
     def look(self) -> Facts:
         """Write down what was asked for and what was found; touches nothing."""
-        for name, reads in self._others():
-            self.progress(f"  {name} is left alone: it reads {reads}")
-        for need in self._needs(self._now):
+        seen = self._evidence
+        with ConnectClient(self.config.connect) as client:
+            for name, reads in other_connectors(self.config, client).items():
+                self.progress(f"  {name} is left alone: it reads {reads}")
+        for need in (found := seen.needs(seen.now)):
             self.progress(f"  {need}")
-        label = self._set.label if self._set else None
-        wish = self._wish
+        for other in self._begun_by_others:  # every row is read again, or it was refused
+            other.abandon(f"{self.journal.recovery} reads every row again")
         return {
             **self.asked.as_facts(),
-            "set": label,
-            "publication": wish.publication.facts() if wish.publication else None,
-            "failover": wish.failover,
-            "two_phase": wish.two_phase,
-            "found": [str(need) for need in self._needs(self._now)],
-            "back": [one.name for one in remade.missing(self.config, self._now, self._known)],
+            **seen.wish.facts(),
+            "set": seen.backup.label if seen.backup else None,
+            "found": [str(need) for need in found],
+            "back": [one.name for one in seen.back],
         }
 
     def fence(self) -> Facts:
@@ -188,7 +165,7 @@ class CdcRecovery(Runbook):
     def judge(self) -> Facts:
         """Look again, now that nobody moves anything, and decide how to go on."""
         now = read(self.config)
-        found = self._needs(now)
+        found = self._evidence.needs(now)
         for each in (each for each in now.connectors if each.own):
             found += claimed.unfounded(self.config, now, each)
         for need in found:
@@ -207,15 +184,10 @@ class CdcRecovery(Runbook):
 
     def source(self) -> Facts:
         """Publication first, then a new slot where the old one cannot be read."""
-        name, wish = self.config.cdc.slot, Wanted.of(self.done["look"])
+        wish, new_slot = Wanted.of(self.done["look"]), self.done["judge"]["new_slot"]
         with connect(self.config.postgres, autocommit=True) as connection:
-            if wish.publication is None:
-                return {"mended": []}
-            if not self.done["judge"]["new_slot"]:
-                return {"mended": recreate(connection, wish.publication)}
-            flags = Slot.of({"name": name, "failover": wish.failover, "two_phase": wish.two_phase})
-            prepared = prepare_source(connection, wish.publication, name, like=flags)
-        return {"mended": prepared.mended, "slot": prepared.slot.facts()}
+            told = mend(connection, self.config.cdc.slot, wish, new_slot=new_slot)
+        return {"mended": told, "new_slot": new_slot}
 
     def _prepared(self, _facts: Facts) -> str | None:
         wish = Wanted.of(self.done["look"])
@@ -235,7 +207,11 @@ class CdcRecovery(Runbook):
         with ConnectClient(self.config.connect) as client:  # an earlier run may have resumed them
             stop_connectors(client, own_connectors(self.config, client))
         found = reread.every_row(
-            self.config, self.journal.recovery, self.progress, self.asked.without_topics
+            self.config,
+            self.journal.recovery,
+            self.progress,
+            self._evidence.left_out,
+            read_again=signalled.read_again if self.asked.way is Way.SIGNAL else resnapshot,
         )
         return {"reread": True, "reconciliation": found.facts()}
 
@@ -244,71 +220,32 @@ class CdcRecovery(Runbook):
         with connect(self.config.postgres, autocommit=True) as connection:
 
             def wrong() -> str | None:
-                left_out = self.asked.without_topics
-                return "; ".join(problems(self.config, connection, left_out)) or None
+                return "; ".join(problems(self.config, connection, self._evidence.left_out)) or None
 
             wait_until("recovered", wrong, within=SETTLES)
         if told := self.gate():
             raise RestoreError("not recovered: " + "; ".join(told))
         return {"problems": 0}
 
-    def _needs(self, now: Reading) -> list[Need]:
-        found = list(needs.of_source(self.config, now, self._wish))
-        for each in (each for each in now.connectors if each.own):
-            found += needs.of_offset(self.config, now, self._with_history(each))
-        return found
-
-    def _with_history(self, connector: Connector) -> Connector:
-        """Take the history of its offset from the newest set, of whatever server it is."""
-        then = self._newest.known(connector.name) if self._newest else None
-        return connector.model_copy(update={"history": then.history if then else None})
+    @property
+    def _begun_by_others(self) -> list[Journal]:
+        """Recoveries that were to read every row again, and may have mended what told so."""
+        return [
+            other
+            for other in self.unfinished(self.config.repository.path)
+            if other.recovery != self.journal.recovery
+            and other.done().get("judge", {}).get("reread")
+            and "reconnect" not in other.done()
+        ]
 
     def _known_connector(self, name: str) -> Connector:
-        if self._known is not None and (found := self._known.known(name)) is not None:
+        known = self._evidence.known
+        if known is not None and (found := known.known(name)) is not None:
             return found
         raise RestoreError(f"no set tells how connector {name!r} was configured")
 
-    def _others(self) -> Iterator[tuple[str, str]]:
-        with ConnectClient(self.config.connect) as client:
-            yield from other_connectors(self.config, client).items()
-
     @cached_property
-    def _now(self) -> Reading:
-        return read(self.config)
-
-    @cached_property
-    def _set(self) -> BackupSet | None:
-        """The set that was named, else the newest of this server; None where there is none."""
-        label = self.done.get(self.first, {}).get("set") or self.asked.source or LATEST
-        server = self._now.server
-        here = {SYSTEM: server.system_identifier} if server else dict[str, str]()
-        try:
-            return chosen(
-                self._repository,
-                kept.KIND,
-                label,
-                origin=lambda: here,
-                typed=self.asked.origin,
-                say=lambda line: self.progress(f"  {line}"),
-            )
-        except NoBackup:
-            self.progress("  no backup of slots: what they were is known from the server alone")
-            return None
-
-    @cached_property
-    def _known(self) -> Reading | None:
-        return kept.read(self._set) if self._set else None
-
-    @cached_property
-    def _newest(self) -> Reading | None:
-        try:
-            return kept.read(kept.newest(self._repository))
-        except NoBackup:
-            return None
-
-    @cached_property
-    def _wish(self) -> Wanted:
-        if (begun := self.done.get(self.first)) is not None:
-            return Wanted.of(begun)
-        keep = self.asked.keep_publication
-        return needs.wanted(self.config, self._now, self._known, keep_publication=keep)
+    def _evidence(self) -> Evidence:
+        return Evidence(
+            self.config, self._repository, self.asked, self.progress, self.done.get(self.first)
+        )

@@ -13,6 +13,8 @@ class Way(StrEnum):
     """Go on where all is sound, else read every row again."""
     REREAD = "reread"
     """Read every row again, whatever positions say."""
+    SIGNAL = "signal"
+    """As needed, but rows are read again in chunks beside the stream: an incremental snapshot."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Asked:
         """Take what is said when it is resumed, where something is."""
         return replace(
             self,
-            way=Way.REREAD if Way.REREAD in {self.way, again.way} else self.way,
+            way=self.way if again.way is Way.NEEDED else again.way,
             terminate=again.terminate or self.terminate,
             secrets={**(self.secrets or {}), **(again.secrets or {})},
             without_topics=sorted(again.without_topics or self.without_topics),

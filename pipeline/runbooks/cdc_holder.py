@@ -53,7 +53,24 @@ def set_free(connection: Connection, slot: str, terminate: int | None) -> int | 
             f"{who}. End it where it runs; what it confirmed is in no topic",
             f"--terminate-pid {pid}",
         )
-    connection.execute("SELECT pg_terminate_backend(%s)", [pid])
-    if (still := lingering(connection, slot)) is not None:
-        raise ServerError(f"slot {slot!r} is read by process {still[0]}, {still[1]}, still")
-    return pid
+    if _ended(connection, slot, pid):
+        return pid
+    raise ServerError(
+        f"process {pid} was told to end, and waits for its client to take what it was sending: "
+        f"{who}. End that client where it runs, or cut its connection; then go on"
+    )
+
+
+def _ended(connection: Connection, slot: str, pid: int) -> bool:
+    """Tell the process to end, again and again: the first may find it amid a full socket."""
+
+    def there() -> str | None:
+        if (found := holder(connection, slot)) is None or found[0] != pid:
+            return None
+        connection.execute("SELECT pg_terminate_backend(%s)", [pid])
+        return f"process {pid} is there"
+
+    with suppress(ServerError):
+        wait_until(f"end of process {pid}", there, within=RELEASES, every=POLL)
+        return True
+    return False

@@ -1,6 +1,6 @@
 """What must hold before a recovery of CDC stops a connector or touches a slot."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import psycopg
 from psycopg import sql
@@ -12,17 +12,29 @@ from pipeline.config import PipelineConfig
 from pipeline.kafka.cluster.topics import cluster_id
 from pipeline.postgres.server.session import connect
 from pipeline.registry.client import RegistryClient
-from pipeline.runbooks.cdc_asked import Asked
+from pipeline.repository.journal import Journal
+from pipeline.runbooks.cdc_asked import Way
+from pipeline.runbooks.cdc_evidence import Evidence
 from pipeline.runbooks.cdc_holder import lingering
 from pipeline.runbooks.runbook import Precondition
 
 _READ = (Part.SERVER, Part.SLOTS, Part.PUBLICATIONS, *OF_CONNECT)
 
 
-def listed(
-    config: PipelineConfig, asked: Asked, now: Reading, known: Reading | None, wish: Wanted
-) -> Sequence[Precondition]:
-    """List them in the order in which their steps come."""
+def listed(seen: Evidence, unfinished: Iterable[Journal]) -> Sequence[Precondition]:
+    """List them in the order in which their steps come.
+
+    `unfinished` were to read rows again: what they mended since looks sound, and events are missing
+    all the same.
+    """
+    config, asked, now = seen.config, seen.asked, seen.now
+
+    def no_other() -> Iterator[str]:
+        for other in unfinished:
+            yield (
+                f"{other.recovery} found that rows must be read again, and did not come to that: "
+                f"pipeline recover cdc --resume {other.recovery}"
+            )
 
     def read() -> Iterator[str]:
         yield from (str(one) for one in now.misses(_READ, name=config.postgres.dbname))
@@ -50,16 +62,27 @@ def listed(
 
     return (
         Precondition("state", read, "Nothing is decided by what was not read: start or grant it"),
+        Precondition(
+            "no-other-recovery",
+            no_other,
+            "What it mended looks sound, and tells no more that events are missing",
+            "--way reread",
+        ),
         server(now),
         slot_of_others(config, now),
         Precondition("reader", stranger, "End it where it runs", "--terminate-pid with its number"),
         Precondition(
             "connectors",
-            lambda: remade.unnamed(config, now, known, asked.secrets or {}),
+            lambda: remade.unnamed(config, now, seen.known, asked.secrets or {}),
             "Create it, name another set by --from, or give a masked setting by --secret NAME=FILE",
         ),
-        publication(config, wish),
+        publication(config, seen.wish),
         room(config, now),
+        Precondition(
+            "signal",
+            lambda: _signal(now) if asked.way is Way.SIGNAL else (),
+            "Name one by signal.data.collection, publish it and grant it; or leave --way signal",
+        ),
         Precondition("kafka", kafka, "Start it: topics are compared with their tables"),
         Precondition("registry", registry, "Start it; or registry.url = '' where there is none"),
     )
@@ -86,6 +109,18 @@ def room(config: PipelineConfig, now: Reading) -> Precondition:
     """A new slot has a place."""
     advice = "Raise max_replication_slots, or drop one by hand"
     return Precondition("room", lambda: _room(config, now), advice)
+
+
+def _signal(now: Reading) -> Iterator[str]:
+    """Each connector hears of a table, and may write to it."""
+    for each in (each for each in now.connectors if each.own):
+        told = [t for t in now.service_tables if (t.connector, t.use) == (each.name, "signals")]
+        if not told:
+            yield f"connector {each.name!r} has no table for signals"
+        for table in told:
+            if not (table.present and table.published) or table.lacks:
+                lacks = ", ".join(table.lacks) or "it is not there, or not published"
+                yield f"connector {each.name!r} cannot use {table.table}: {lacks}"
 
 
 def _server(now: Reading) -> Iterator[str]:

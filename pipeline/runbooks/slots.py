@@ -17,13 +17,23 @@ from pipeline.config import PipelineConfig
 from pipeline.errors import ServerError
 from pipeline.postgres.replication import advance
 from pipeline.postgres.replication.publications import differences, recreate
-from pipeline.postgres.replication.slots import Slot, find_slot
+from pipeline.postgres.replication.slots import Connection, Slot, find_slot
 from pipeline.postgres.server.session import connect
 from pipeline.postgres.wal.lsn import Lsn
 from pipeline.runbooks.cdc_preconditions import publication, room, server, slot_of_others
 from pipeline.runbooks.runbook import Precondition
 
 _READ = (Part.SERVER, Part.SLOTS, Part.PUBLICATIONS)
+
+
+def mend(connection: Connection, name: str, wish: Wanted, *, new_slot: bool) -> list[str]:
+    """Publication first, then a new slot with its flags where the old one cannot be read."""
+    if wish.publication is None:
+        raise ServerError(f"slot {name!r}: no publication is known that it could follow")
+    if not new_slot:
+        return recreate(connection, wish.publication)
+    flags = Slot.of({"name": name, "failover": wish.failover, "two_phase": wish.two_phase})
+    return prepare_source(connection, wish.publication, name, like=flags).mended
 
 
 @dataclass(frozen=True)
@@ -76,10 +86,8 @@ class SlotRestore:
         slot = self.now.slot(name)
         if self._unusable:
             flags = [flag for flag in ("failover", "two_phase") if getattr(wish, flag)]
-            yield (
-                f"slot {name!r} is {slot.lost if slot else 'not there'}: it is made "
-                f"{'with ' + ' and '.join(flags) if flags else 'without flags'}"
-            )
+            why = (slot.lost or "of before the publication") if slot else "not there"
+            yield f"slot {name!r} is {why}: it is made with {' and '.join(flags) or 'no flag'}"
         for other in (*self.now.slots, *self.known.slots):
             if other.name != name and self.now.slot(other.name) is None:
                 yield f"slot {other.name!r} was there too, {other.plugin}: it is left to its owner"
@@ -88,24 +96,22 @@ class SlotRestore:
 
     def run(self, progress: Callable[[str], None]) -> Slot:
         """Publication, slot, position; then read back that all is as it was wanted."""
-        name, wish = self.config.cdc.slot, self.wish
-        if wish.publication is None:
-            raise ServerError(f"publication {self.config.cdc.publication!r} is in no set")
+        cdc, name = self.config.cdc, self.config.cdc.slot
         with connect(self.config.postgres, autocommit=True) as connection:
-            if self._unusable:
-                flags = {"failover": wish.failover, "two_phase": wish.two_phase}
-                like = Slot.of({"name": name, **flags})
-                told = prepare_source(connection, wish.publication, name, like=like).mended
-            else:
-                told = recreate(connection, wish.publication)
-            for line in told:
+            for line in mend(connection, name, self.wish, new_slot=self._unusable):
                 progress(f"  mended: {line}")
             if self.to is not None:
-                advance.advance(connection, name, wish.publication.name, self.to)
+                advance.advance(connection, name, cdc.publication, self.to)
             slot = find_slot(connection, name)
         if slot is None or slot.lost:
             raise ServerError(f"slot {name!r} was made, and is now {slot and slot.lost}")
         return slot
+
+    @property
+    def missed(self) -> bool:
+        """Whether events were missed that slot and offset do not tell of any more behind this."""
+        found = list(needs.of_source(self.config, self.now, self.wish))
+        return any(need.reread for need in found)
 
     @property
     def _unusable(self) -> bool:

@@ -6,18 +6,28 @@ from pathlib import Path
 
 import pytest
 from psycopg import sql
+from typer.testing import CliRunner, Result
 
+from fixtures.stacks import toml
 from fixtures.stacks.connect import OFFSETS
 from fixtures.stacks.native import NativeStack
+from pipeline.cdc.state import kept
+from pipeline.cdc.state.read import read
+from pipeline.cli import app
 from pipeline.errors import LossNotAccepted, RecoveryRefused
 from pipeline.kafka.cluster.topics import describe
 from pipeline.kafka.replay.target_topic import configure
 from pipeline.postgres.replication.advance import flushed
 from pipeline.postgres.replication.slots import create_slot, drop_slot, find_slot
 from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository.sets import Repository
+from pipeline.repository.store import FolderStore
 from pipeline.runbooks.cdc import Asked, Way
+from pipeline.runbooks.runbook import Facts
+from pipeline.runbooks.slots import SlotRestore
 from pipeline.wait import wait_until
 from tests.cdc.recovering import Broken, broken
+from tests.recovery.interrupted import Power
 
 pytestmark = pytest.mark.stack
 
@@ -205,3 +215,88 @@ def test_topics_of_connect_that_are_deleted_by_age_are_compacted(cdc: Broken) ->
     assert recovery.done["topics"]["mended"] == [OFFSETS]
     assert after.overrides == before.overrides
     cdc.recovered()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [slot_dropped, slot_advanced, offsets_deleted])
+def test_rows_are_read_again_by_signal_beside_the_stream(
+    stack: NativeStack, tmp_path: Path, fault: Callable[[Broken], None]
+) -> None:
+    signals = "public.drill_signals"
+    settings = {"signal.data.collection": signals}
+    with broken(stack, tmp_path / "repository", **settings) as cdc:
+        connection, name = cdc.source.connection, sql.Identifier(cdc.source.name)
+        with pytest.raises(RecoveryRefused, match="it is not there, or not published"):
+            cdc.recovery(Asked(way=Way.SIGNAL)).run()
+        connection.execute(f"CREATE TABLE {signals} (id text, type text, data text)".encode())
+        publish = sql.SQL("ALTER PUBLICATION {} ADD TABLE drill_signals").format(name)
+        connection.execute(publish)
+        fault(cdc)
+        recovery = cdc.recovery(Asked(way=Way.SIGNAL))
+        recovery.run()
+        assert recovery.done["reconnect"]["reread"] is True
+        cdc.recovered()
+        connection.execute(f"DROP TABLE {signals}".encode())
+
+
+@pytest.mark.slow
+def test_the_command_plans_recovers_and_says_what_to_do_next(cdc: Broken, tmp_path: Path) -> None:
+    slot_dropped(cdc)
+    configuration = tmp_path / "pipeline.toml"
+    toml.write(cdc.source.config, configuration, password_file=cdc.password_file)
+
+    def command(*words: str) -> Result:
+        said = ["recover", "cdc", *words, "--config", str(configuration)]
+        return CliRunner().invoke(app, said)
+
+    planned = command("--plan")
+    assert planned.exit_code == 0, planned.output
+    assert "by re-read: " in planned.output
+    assert find_slot(cdc.source.connection, cdc.source.name) is None
+    refused = command("--identity", "7")
+    assert isinstance(refused.exception, RecoveryRefused)
+    done = command("--identity", cdc.recovery().identity)
+    assert done.exit_code == 0, done.output
+    assert f"next: pipeline backup cdc --reread {cdc.source.name}" in done.output
+    cdc.recovered()
+
+
+@pytest.mark.slow
+def test_no_slot_is_made_while_a_connector_would_go_on_by_it(cdc: Broken) -> None:
+    config, name = cdc.source.config, sql.Identifier(cdc.source.name)
+    known = kept.read(kept.newest(Repository(FolderStore(config.repository.path))))
+    cdc.source.connection.execute(sql.SQL("DROP PUBLICATION {}").format(name))
+    cdc.source.connect.resume(cdc.source.name)
+
+    def told() -> list[str]:
+        restore = SlotRestore(config, read(config), known)
+        return [line for one in restore.preconditions() for line in one.lines()]
+
+    assert [line.partition(". ")[0] for line in told()] == [
+        f"connectors: {cdc.source.name} is RUNNING"
+    ]
+    cdc.stop()
+    assert told() == []
+    SlotRestore(config, read(config), known).run(cdc.said.append)
+    cdc.recovery().run()
+    cdc.recovered()
+
+
+@pytest.mark.slow
+def test_what_another_recovery_has_mended_does_not_pass_for_sound(cdc: Broken) -> None:
+    """It died between the publication and the re-read: positions are sound, and events missing."""
+    publication_without_deletes(cdc)
+    dead = cdc.recovery()
+
+    def die(step: str, _facts: Facts) -> None:
+        if step == "source":
+            raise Power
+
+    dead.observe = die
+    with pytest.raises(Power):
+        dead.run()
+    with pytest.raises(RecoveryRefused, match=f"--resume {dead.journal.recovery}"):
+        cdc.recovery().run()
+    cdc.recovery(Asked(way=Way.REREAD)).run()
+    cdc.recovered()
+    cdc.recovery().run()

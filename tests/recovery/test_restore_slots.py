@@ -73,6 +73,7 @@ def test_slot_and_publication_are_what_they_were(
     for told in ("publication: publication", "it is made with", "'warehouse' was there too"):
         assert told in planned.output
     assert "stands at" in done.output
+    assert "next: pipeline recover cdc --way reread" in done.output
 
 
 def test_a_slot_that_is_sound_is_kept_and_moves_only_over_nothing(

@@ -1,0 +1,121 @@
+"""What a recovery of CDC goes by: the state as it is, the set it is held against, and the plan."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from pipeline.cdc import needs, remade
+from pipeline.cdc.needs import Need, Wanted
+from pipeline.cdc.state import kept
+from pipeline.cdc.state.read import read
+from pipeline.cdc.state.reading import Connector, Reading
+from pipeline.config import PipelineConfig
+from pipeline.errors import NoBackup
+from pipeline.repository.kinds import LATEST, SYSTEM, chosen
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.runbooks.cdc_asked import Asked, Way
+from pipeline.runbooks.runbook import Facts
+
+COMMANDS = {"signals", "outbox"}
+"""Tables whose rows are no data: an event is no row of these."""
+COMPACT = "compact"
+
+
+@dataclass
+class Evidence:
+    """Read once for each run; `begun` is what an earlier run wrote down before it began."""
+
+    config: PipelineConfig
+    repository: Repository
+    asked: Asked
+    progress: Callable[[str], None]
+    begun: Facts | None = None
+
+    @cached_property
+    def now(self) -> Reading:
+        return read(self.config)
+
+    @cached_property
+    def backup(self) -> BackupSet | None:
+        """The set that was named, else the newest of this server; None where there is none."""
+        label = (self.begun or {}).get("set") or self.asked.source or LATEST
+        server = self.now.server
+        here = {SYSTEM: server.system_identifier} if server else dict[str, str]()
+        try:
+            return chosen(
+                self.repository,
+                kept.KIND,
+                label,
+                origin=lambda: here,
+                typed=self.asked.origin,
+                say=lambda line: self.progress(f"  {line}"),
+            )
+        except NoBackup:
+            self.progress("  no backup of slots: what they were is known from the server alone")
+            return None
+
+    @cached_property
+    def known(self) -> Reading | None:
+        return kept.read(self.backup) if self.backup else None
+
+    @cached_property
+    def newest(self) -> Reading | None:
+        """The newest set, of whatever server: it alone knows of which history an offset is."""
+        try:
+            return kept.read(kept.newest(self.repository))
+        except NoBackup:
+            return None
+
+    @cached_property
+    def wish(self) -> Wanted:
+        if self.begun is not None:
+            return Wanted.of(self.begun)
+        keep = self.asked.keep_publication
+        return needs.wanted(self.config, self.now, self.known, keep_publication=keep)
+
+    @property
+    def back(self) -> list[Connector]:
+        """Connectors that are gone, and are made again."""
+        return remade.missing(self.config, self.now, self.known)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Tables that are not compared: as the operator wants, and those that hold no data."""
+        own = [t.table for t in self.now.service_tables if t.published and t.use in COMMANDS]
+        return sorted({*self.asked.without_topics, *own})
+
+    def needs(self, now: Reading) -> list[Need]:
+        """What is wrong by a reading, that of this run or a later one."""
+        found = list(needs.of_source(self.config, now, self.wish))
+        for each in (each for each in now.connectors if each.own):
+            found += needs.of_offset(self.config, now, self._with_history(each))
+        return found
+
+    def plan(self) -> Iterator[str]:
+        """Say what is wrong, what would be done, and what each way loses."""
+        found = self.needs(self.now)
+        own = [each for each in self.now.connectors if each.own]
+        yield from map(str, found)
+        for one in self.back:
+            yield f"connector {one.name!r} is gone: it is made again, STOPPED"
+            yield "its offset is looked at once it is there; rows are read again if need be"
+        for topic in self.now.internal_topics:
+            if topic.policy != COMPACT:
+                told = f"{topic.name}: cleanup.policy is {topic.policy!r}"
+                yield f"{told}: it is compacted from now on"
+        for each in own:
+            for task in (task for task in each.tasks if task.state == "FAILED"):
+                told = f"{each.name}: task {task.id} is {task.state} {task.cause}"
+                yield f"{told}: it is restarted"
+        if any(need.reread for need in found) or self.asked.way is Way.REREAD:
+            yield (
+                "by re-read: each topic gets the last state of every row, and a tombstone where a "
+                "row is gone; states in between, and events of no row (an outbox), are lost "
+                + needs.stretch(self.config, self.now, own)
+            )
+        else:
+            yield "by going on: nothing is lost; events may come twice"
+
+    def _with_history(self, connector: Connector) -> Connector:
+        then = self.newest.known(connector.name) if self.newest else None
+        return connector.model_copy(update={"history": then.history if then else None})
