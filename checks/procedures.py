@@ -86,12 +86,16 @@ WRITTEN = (
     WrittenTest(
         "Replication slots",
         "Slot metadata exists",
-        ("cdc.slot-can-deliver", "cdc.connectors-keep-their-slot"),
+        (
+            "cdc.backup-metadata-complete",
+            "cdc.slot-can-deliver",
+            "cdc.connectors-keep-their-slot",
+        ),
     ),
     WrittenTest(
         "Replication slots",
         "Position tracking",
-        ("cdc.slot-keeps-up", "cdc.offsets-fit-their-slots"),
+        ("cdc.backup-positions", "cdc.slot-keeps-up", "cdc.offsets-fit-their-slots"),
     ),
     WrittenTest("Kubernetes", "Pods of the pipeline are healthy", ("kubernetes.pods-healthy",)),
     WrittenTest(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from fixtures import cdc_states as made
 from pipeline.cdc.state import kept, told
 from pipeline.cdc.state.classify import SOUND, UNKNOWN, Classification, classify
 from pipeline.cdc.state.reading import (
@@ -23,7 +24,6 @@ from pipeline.cdc.state.reading import (
 from pipeline.cdc.state.states import STATES, WORST_FIRST, Gravity
 from pipeline.postgres.replication.publications import PublishedTable as Member
 from pipeline.postgres.wal.lsn import Lsn
-from tests import cdc_states as made
 
 
 def ids(found: Classification) -> list[str]:
