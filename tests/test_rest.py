@@ -283,6 +283,48 @@ def test_only_the_authorities_of_ca_file_are_trusted(service: Service, tmp_path:
         Rest(RestConfig(url=url, ca_file=tmp_path / "none"))
 
 
+def test_a_certificate_of_ours_is_shown_where_it_is_asked_for(
+    service: Service, tmp_path: Path
+) -> None:
+    certificate = tmp_path / "certificate.pem"
+    certificate.write_bytes(_self_signed("127.0.0.1"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(certificate)
+    service.socket = context.wrap_socket(service.socket, server_side=True)
+    place = RestConfig(url=f"https://{service.address}", ca_file=certificate)
+    with Rest(place.model_copy(update={"client_cert": certificate})) as client:
+        assert client.ask("GET", "/").json() == []
+    with Rest(place, BRIEF) as stranger, pytest.raises(ServerError):
+        stranger.ask("GET", "/")
+    with pytest.raises(ConfigError, match="client_cert"):
+        Rest(place.model_copy(update={"client_cert": tmp_path / "none"}))
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ((200, b"<html><body>Sign in"), "expected JSON, found '<html><body>Sign in'"),
+        ((401, b'{"error_code": 401, "message": "who?"}'), "HTTP 401: who"),
+        ((403, b'{"error_code": 40301, "message": "no"}'), "HTTP 403: no"),
+        ((422, b'{"error_code": 42205, "message": "is in read-only mode"}'), "read-only mode"),
+    ],
+    ids=["proxy", "unauthorized", "forbidden", "read-only"],
+)
+def test_a_registry_that_does_not_take_it_is_one_clear_error(
+    service: Service, answer: tuple[int, bytes], says: str
+) -> None:
+    service.answers = [answer]
+    with (
+        RegistryClient(f"http://{service.address}") as registry,
+        pytest.raises(ServerError, match=says) as told,
+    ):
+        registry.register("orders-value", "{}")
+    assert f"POST http://{service.address}/subjects/orders-value/versions" in str(told.value)
+    assert len(service.asked) == 1
+
+
 def _self_signed(address: str) -> bytes:
     """A key and its certificate, for one day."""
     key = ec.generate_private_key(ec.SECP256R1())

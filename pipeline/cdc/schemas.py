@@ -104,13 +104,8 @@ def storage_topic(config: PipelineConfig) -> Topic | None:
 
 def live(config: PipelineConfig, patience: timedelta = PATIENCE) -> tuple[Inventory, bytes | None]:
     """Read the registry as it is now, with its own export where it has one."""
-    own = apicurio.beside(config.registry, patience)
-    if own is None:
-        with RegistryClient(config.registry, patience) as client:
-            return client.inventory(), None
-    with own:
-        export = own.export()
-        return apicurio.inventory(export, own.system(), own.settings()), export
+    with RegistryClient(config.registry, patience) as client:
+        return client.everything()
 
 
 def known(config: PipelineConfig) -> Known | None:

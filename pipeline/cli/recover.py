@@ -17,6 +17,11 @@ recover = group(
             "Bring slot, publication, connectors and offsets back; rows are read again where they "
             "must.",
         ),
+        "registry": Home(
+            "pipeline.cli.recover_registry",
+            "recover_registry",
+            "Recover the schema registry with every id it had, connectors stopped, and prove it.",
+        ),
         "postgres": Home(
             "pipeline.cli.recover_postgres",
             "recover_postgres",

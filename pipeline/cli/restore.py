@@ -38,6 +38,11 @@ restore = group(
             "restore_globals",
             "Say which roles, memberships and tablespaces differ; make them only when told to.",
         ),
+        "schemas": Home(
+            "pipeline.cli.recover_registry",
+            "restore_schemas",
+            "Bring the schemas of a backup into a registry with their ids, and prove it.",
+        ),
         "topic": Home(
             f"{_HERE}_kafka",
             "restore_topic",

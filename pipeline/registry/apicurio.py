@@ -16,7 +16,7 @@ import httpx
 
 from pipeline.config import RestConfig
 from pipeline.errors import ServerError
-from pipeline.registry.schemas import READWRITE, Inventory, RegisteredSchema
+from pipeline.registry.schemas import Inventory, RegisteredSchema
 from pipeline.rest import PATIENCE, Rest, message
 
 BASE = "/apis/registry/v3"
@@ -83,8 +83,10 @@ class Apicurio(Rest):
             raise ServerError(f"{self.url}: import: HTTP {answer.status_code}: {_detail(answer)}")
 
 
-def inventory(export: bytes, system: tuple[str, str], settings: Mapping[str, str]) -> Inventory:
-    """Read an export as what a client of the compatible API would be told."""
+def inventory(
+    export: bytes, system: tuple[str, str], settings: Mapping[str, str], mode: str
+) -> Inventory:
+    """Read an export as what a client of the compatible API would be told; `mode` is that API's."""
     legacy = settings.get(LEGACY) == "true"
     texts = {each["contentId"]: (each, data) for each, data in _contents(export)}
     kinds = {_named(each): each["artifactType"] for each in _entities(export, "Artifact")}
@@ -113,7 +115,7 @@ def inventory(export: bytes, system: tuple[str, str], settings: Mapping[str, str
     }
     level = "COMPATIBILITY"
     return Inventory(
-        mode=settings.get(MODE) or READWRITE,
+        mode=mode,
         compatibility=everywhere.get(level, "NONE"),
         subject_compatibility={n: each[level] for n, each in rules.items() if level in each},
         schemas=tuple(sorted(schemas, key=lambda one: one.named)),

@@ -1,7 +1,6 @@
 """A schema registry over its Confluent-compatible API (Apicurio: /apis/ccompat/v7)."""
 
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -117,12 +116,24 @@ class RegistryClient(Rest):
         path = f"/subjects/{quote(subject, safe='')}?permanent={_word(permanent)}"
         return sorted(self._call("DELETE", path))
 
+    def delete_version(self, subject: str, version: int) -> None:
+        """Delete one version, so that it can still be asked for."""
+        self._call("DELETE", f"{_versions(subject)}/{version}")
+
     def inventory(self) -> Inventory:
         """Read every subject, version and setting, soft-deleted ones marked."""
-        with ExitStack() as opened:
-            if (own := apicurio.beside(self._place, self._patience)) is not None:
-                opened.enter_context(own)
-                return apicurio.inventory(own.export(), own.system(), own.settings())
+        return self.everything()[0]
+
+    def everything(self) -> tuple[Inventory, bytes | None]:
+        """Read it all; with the registry's own export, where it has one that keeps ids."""
+        own = apicurio.beside(self._place, self._patience)
+        if own is None:
+            return self._listed(), None
+        with own:
+            export, mode = own.export(), self.mode() or READWRITE
+            return apicurio.inventory(export, own.system(), own.settings(), mode), export
+
+    def _listed(self) -> Inventory:
         subjects, living = self.subjects(deleted=True), set(self.subjects())
         levels = {s: self.compatibility(s) for s in subjects}
         modes = {s: self.mode(s) for s in subjects}

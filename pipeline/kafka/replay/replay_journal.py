@@ -44,18 +44,25 @@ def unfinished(config: PipelineConfig) -> Iterator[tuple[str, str]]:
 def made(repository: Path) -> set[str]:
     """Ids of the topics that replays brought back and proved, and that recoveries made anew."""
     each = [Journal(path.parent).done() for path in (repository / FOLDER).glob(f"*/{FILE}")]
-    proven = (done["target"]["topic_id"] for done in each if "target" in done and "replay" in done)
-    targets = (done.get("replay", {}).get("targets", {}).values() for done in each)
-    return {*proven, *(topic_id for ids in targets for topic_id in ids)}
+    proven = {done["target"]["topic_id"] for done in each if "target" in done and "replay" in done}
+    targets = (told["targets"] for told in _steps(repository) if "targets" in told)
+    return proven | {topic_id for ids in targets for topic_id in ids.values()}
 
 
 def made_empty(repository: Path) -> set[str]:
-    """Ids of the topics that recoveries made without records: CDC filled them at other offsets."""
-    found = set[str]()
+    """Ids of the topics that recoveries made without records: others filled them since."""
+    return {
+        told["targets"][name]
+        for told in _steps(repository)
+        for name in told.get("made_empty", ())
+        if "targets" in told
+    }
+
+
+def _steps(repository: Path) -> Iterator[dict[str, Any]]:
+    """What the finished steps of all recoveries answered."""
     for path in (repository / FOLDER).glob(f"*/{FILE}"):
-        told = Journal(path.parent).done().get("replay", {})
-        found |= {told["targets"][name] for name in told.get("made_empty", ()) if "targets" in told}
-    return found
+        yield from Journal(path.parent).done().values()
 
 
 def map_key(name: str) -> str:

@@ -26,7 +26,7 @@ from pipeline.kafka.replay.replay_plan import (
 )
 from pipeline.kafka.replay.replay_units import first_at
 from pipeline.kafka.replay.replay_write import FILLER, filler
-from pipeline.repository.kinds import CLUSTER, LATEST, chosen
+from pipeline.repository.kinds import CLUSTER, LATEST, SCHEMAS, chosen
 from pipeline.repository.sets import BackupSet, Repository
 
 EVERYTHING = Range()
@@ -138,7 +138,9 @@ def make(config: PipelineConfig, repository: Repository, wish: Wish, by: By | No
     cluster = _cluster(config)
     # a set that was named was judged by who named it; the newest is that of this cluster
     of = {CLUSTER: cluster} if cluster and wish.archive == LATEST else {}
-    backup = chosen(repository, KIND, wish.archive, topics=[wish.topic], origin=lambda: of)
+    # the set of a registry is an archive of its storage topic
+    kind = SCHEMAS.name if wish.archive.startswith(f"{SCHEMAS.name}-") else KIND
+    backup = chosen(repository, kind, wish.archive, topics=[wish.topic], origin=lambda: of)
     sources = {each.index.partition: each for each in archived(backup, [wish.topic])}
     if strangers := set(wish.partitions) - set(sources):
         raise ConfigError(f"{backup.label}: {wish.topic} has no partition {sorted(strangers)}")
