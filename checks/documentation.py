@@ -5,7 +5,7 @@ from typing import Any
 
 from checks import rules
 from checks.check import Check
-from checks.losses import CDC_LOSSES, LOSSES, TOPIC_LOSSES, Loss
+from checks.losses import CDC_LOSSES, LOSSES, REGISTRY_LOSSES, TOPIC_LOSSES, Loss
 from checks.procedures import WRITTEN
 from checks.proof import Injection
 
@@ -78,6 +78,7 @@ def detection() -> Iterator[str]:
     yield from ("", "## PostgreSQL's backups", "", *_losses(LOSSES))
     yield from ("", "## Between PostgreSQL and its consumers", "", *_losses(CDC_LOSSES))
     yield from ("", "## Archives of topics, where digests agree", "", *_losses(TOPIC_LOSSES))
+    yield from ("", "## Schemas of records", "", *_losses(REGISTRY_LOSSES))
 
 
 def _losses(losses: tuple[Loss, ...]) -> Iterator[str]:

@@ -17,11 +17,13 @@ from checks.settle import CheckFailed
 from checks.summary import MARKUP, write_summary
 from checks.verdicts import Verdict, verdicts
 from fixtures import cache
+from fixtures.cdc_material import StateMaterial
 from fixtures.connect_material import ConnectMaterial
 from fixtures.histories import BRANCHED, CHAINED
 from fixtures.kafka_material import EitherMaterial, KafkaMaterial
 from fixtures.kubernetes_material import KubernetesMaterial
 from fixtures.material import GeneratedMaterial, History
+from fixtures.registry_material import RegistryMaterial
 from fixtures.scratch import Material
 from fixtures.stacks import training
 from fixtures.stacks.artifacts import installed
@@ -123,10 +125,22 @@ def material(run_folder: Path) -> Iterator[Material]:
     kafka = KafkaMaterial(run_folder, training.prepared)
     branched = partial(made, BRANCHED)
     connect = ConnectMaterial(branched, training.prepared)
+    registry = RegistryMaterial(run_folder, training.prepared)
     try:
-        chained, kubernetes = partial(made, CHAINED), KubernetesMaterial(run_folder)
-        yield EitherMaterial(branched, chained, kafka, connect, kubernetes)
+        chained = partial(made, CHAINED)
+        yield EitherMaterial(
+            branched,
+            chained,
+            {
+                "with_connector": connect,
+                "of_kubernetes": KubernetesMaterial(run_folder),
+                "of_cdc": StateMaterial(branched),
+                "registry": registry,
+                "kafka": kafka,
+            },
+        )
     finally:
+        registry.close()
         connect.close()
         kafka.close()
 

@@ -139,6 +139,8 @@ WRITTEN = (
             "cdc.publication-carries-every-change",
             "restore.references-hold",
             "logical.restores-the-catalogue",
+            "registry.schemas-as-backed-up",
+            "registry.ids-in-records-known",
         ),
     ),
 )

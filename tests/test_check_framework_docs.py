@@ -9,7 +9,7 @@ import pytest
 
 from checks import rules
 from checks.documentation import catalogue, generated, injections
-from checks.losses import CDC_LOSSES, LOSSES, TOPIC_LOSSES, Loss
+from checks.losses import CDC_LOSSES, LOSSES, REGISTRY_LOSSES, TOPIC_LOSSES, Loss
 from checks.procedures import WRITTEN
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,8 @@ def test_the_twenty_written_tests_point_to_checks_or_say_why_not() -> None:
 
 def test_every_class_of_loss_is_injected_or_says_why_not() -> None:
     known = {injection.id for injection in injections()}
-    for losses, letter in ((LOSSES, ""), (CDC_LOSSES, "C"), (TOPIC_LOSSES, "T")):
+    lettered = {"": LOSSES, "C": CDC_LOSSES, "T": TOPIC_LOSSES, "R": REGISTRY_LOSSES}
+    for letter, losses in lettered.items():
         numbers = [int(loss.number.removeprefix(letter)) for loss in losses]
         assert numbers == sorted(set(numbers))
         for loss in losses:
@@ -46,7 +47,7 @@ def test_every_class_of_loss_is_injected_or_says_why_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "loss", [*LOSSES, *CDC_LOSSES, *TOPIC_LOSSES], ids=lambda loss: loss.number
+    "loss", [*LOSSES, *CDC_LOSSES, *TOPIC_LOSSES, *REGISTRY_LOSSES], ids=lambda loss: loss.number
 )
 def test_what_is_held_elsewhere_is_there(loss: Loss) -> None:
     """A file of tests that `why` names exists, and so does the test, where it names one."""

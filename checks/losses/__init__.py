@@ -5,10 +5,11 @@ The numbers are those of the catalogue that the suite began with, so that report
 
 from checks.losses.cdc import CDC_LOSSES
 from checks.losses.loss import Loss
+from checks.losses.registry import REGISTRY_LOSSES
 from checks.losses.restored import RESTORED
 from checks.losses.stored import STORED
 from checks.losses.topics import TOPIC_LOSSES
 
 LOSSES = STORED + RESTORED
 
-__all__ = ["CDC_LOSSES", "LOSSES", "TOPIC_LOSSES", "Loss"]
+__all__ = ["CDC_LOSSES", "LOSSES", "REGISTRY_LOSSES", "TOPIC_LOSSES", "Loss"]
