@@ -12,6 +12,7 @@ from checks.rules.kafka_group_backup import edited
 from fixtures.faults import kafka_live
 from fixtures.kafka_story import PLAIN, commit
 from fixtures.scratch import Damage, Scratch
+from pipeline.cdc import schemas
 from pipeline.kafka.groups.groups import Group, Position
 from pipeline.kafka.groups.surroundings import look
 from pipeline.kafka.log.records import Record
@@ -32,6 +33,8 @@ def groups_as_backed_up(live: LiveTopics) -> Iterator[Observation]:
     """
     there, empty = live.groups, replay_journal.made_empty(live.config.repository.path)
     anew = {name for name, topic in live.topics.items() if str(topic.topic_id) in empty}
+    # a registry reads its topic whole at each start; what its groups commit there means nothing
+    anew |= {*schemas.STORAGE, live.config.registry.storage_topic or ""}
     yield Observation(live.offsets.chosen.label, None)
     for group in live.offsets.groups:
         yield from since_backup(group, there.get(group.name), anew)

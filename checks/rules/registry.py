@@ -11,7 +11,7 @@ from fixtures.scratch import Damage, Scratch
 from fixtures.stacks.registry import JOURNAL
 from pipeline.kafka.replay import replay_journal
 from pipeline.registry import apicurio
-from pipeline.registry.schemas import READWRITE, differences, settings_changed
+from pipeline.registry.schemas import READWRITE, schemas_changed, settings_changed
 
 Copy = Scratch[Registry]
 OTHER = '{"type": "object", "properties": {"other": {"type": "integer"}}}'
@@ -33,8 +33,7 @@ def _story(scratch: Copy) -> RegistryStory:
 def schemas_as_backed_up(registry: Registry) -> Iterator[Observation]:
     """Every version has its id, text, type and references, and what was deleted stayed so."""
     then = registry.backup.inventory
-    settings = dict(settings_changed(then, registry.now))
-    told = {name: why for name, why in differences(then, registry.now) if name not in settings}
+    told = dict(schemas_changed(then, registry.now))
     for one in then.schemas:
         yield Observation(str(one), told.pop(str(one), None))
     yield from (Observation(name, why) for name, why in told.items())

@@ -16,7 +16,7 @@ from pipeline.kafka.archive import archive
 from pipeline.kafka.cluster.topics import Topic, cluster_id, describe, extents, listed
 from pipeline.registry import apicurio
 from pipeline.registry.client import RegistryClient
-from pipeline.registry.schemas import Inventory, as_json, of_json
+from pipeline.registry.schemas import Inventory, as_json, of_json, schemas_changed
 from pipeline.repository import kinds
 from pipeline.repository.sets import BackupSet, Draft, Repository
 from pipeline.repository.store import FolderStore, HashedStream, StoredObject, read
@@ -27,6 +27,8 @@ REGISTRY, EXPORT, IDS = "registry.json", "export.zip", "ids.json"
 BESIDE = (REGISTRY, EXPORT, IDS)
 """Objects of a set that are no part of the archived storage topic."""
 STORAGE = (apicurio.JOURNAL, "_schemas")
+NAMED = 20
+"""Differences from the set before that a manifest names; the others are counted."""
 ROUNDS = 5
 """How often the registry is read until nothing was registered meanwhile."""
 
@@ -57,11 +59,13 @@ def take(
     topics: BackupSet | None = None,
     evidence: str | None = None,
     patience: timedelta = PATIENCE,
+    accept: bool = False,
 ) -> BackupSet:
     """Back up the registry, with its storage topic where the brokers have it.
 
     Ids are collected from the records of the archive `topics`, else of the newest one. `evidence`
-    names the recovery that salvages it: such a set is no backup.
+    names the recovery that salvages it: such a set is no backup. With `accept` what the set before
+    knew and the registry has no more was removed on purpose.
 
     Raises ConfigError where no registry is configured, ServerError where it does not answer.
     """
@@ -72,6 +76,7 @@ def take(
     newest = topics or _newest(repository, archive.KIND)
     ids, noted = framed.of_archive(newest, _before(repository)) if newest else ({}, {})
     facts = _facts(found, storage, newest, ids)
+    facts |= _held_against(repository, found.inventory, accept=accept)
     facts |= {} if evidence is None else {kinds.EVIDENCE: evidence}
     objects = {REGISTRY: as_json(found.inventory), IDS: json.dumps(noted).encode()}
     if found.export is not None:
@@ -109,11 +114,25 @@ def live(config: PipelineConfig, patience: timedelta = PATIENCE) -> tuple[Invent
 
 
 def known(config: PipelineConfig) -> Known | None:
-    """What the newest backup of a registry tells; None where there is none."""
-    newest = _newest(Repository(FolderStore(config.repository.path)), KIND)
+    """What the newest backup of a sound registry tells; None where there is none."""
+    newest = _sound(Repository(FolderStore(config.repository.path)))
     if newest is None:
         return None
     return Known(newest.label, inventory_of(newest), newest.manifest.facts.get("carried", {}))
+
+
+def _sound(repository: Repository) -> BackupSet | None:
+    """The newest set, unless the registry had lost something by then: the one that knew it.
+
+    What is lost does not become right by being backed up.
+    """
+    newest = _newest(repository, KIND)
+    while newest is not None and newest.manifest.facts.get("differs"):
+        try:
+            newest = repository.get(newest.manifest.facts["differs_from"])
+        except NoBackup:  # retention let it go, and this one has stood for it since
+            break
+    return newest
 
 
 def inventory_of(backup: BackupSet) -> Inventory:
@@ -156,6 +175,16 @@ def end_of(config: PipelineConfig, storage: Topic | None) -> int | None:
     if storage is None:
         return None
     return sum(found.high_watermark for found in extents(config.kafka, storage.places).values())
+
+
+def _held_against(repository: Repository, inventory: Inventory, *, accept: bool) -> dict[str, Any]:
+    """Note which schemas the last sound set knew, and the registry has lost or changed."""
+    before = _sound(repository)
+    if before is None:
+        return {}
+    told = list(schemas_changed(inventory_of(before), inventory))
+    named = dict(told[:NAMED]) | ({"and": f"{len(told) - NAMED} more"} if told[NAMED:] else {})
+    return {("accepted" if accept else "differs"): named, "differs_from": before.label}
 
 
 def _facts(

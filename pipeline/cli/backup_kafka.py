@@ -15,7 +15,7 @@ from pipeline.kafka.archive import archive, losses
 from pipeline.kafka.groups import groups
 from pipeline.kafka.replay import replay_journal
 from pipeline.kafka.replay.claims import HELD, claims, noted
-from pipeline.repository.kinds import ACCEPTED, INCOMPLETE
+from pipeline.repository.kinds import ACCEPTED, INCOMPLETE, is_whole
 from pipeline.repository.sets import BackupSet, Manifest, Note, Repository
 
 Gone = Annotated[
@@ -72,7 +72,7 @@ def backup_topics(
         reach=partial(consistency.reach, loaded),
         note=note,
     )
-    schemas_too(loaded, kept, taken)
+    schemas_too(loaded, kept, taken if is_whole(taken.manifest) else None)
     _end(taken, [*archive.lost(taken), *_told(taken)])
 
 

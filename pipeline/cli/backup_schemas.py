@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Annotated
 
 import typer
 
@@ -18,15 +19,21 @@ GLANCE = timedelta(seconds=5)
 
 
 @in_turn
-def backup_schemas(config: Config = DEFAULT) -> None:
+def backup_schemas(
+    *,
+    config: Config = DEFAULT,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="what the set before knew is gone on purpose")
+    ] = False,
+) -> None:
     """Back up the schema registry: schemas with their ids, settings, and its storage topic.
 
     Ids are collected from the records of the newest archive of topics. Ends with exit code 1 when
-    the registry does not explain one of them, or is not in mode READWRITE: the set is committed,
-    and names it.
+    the registry does not explain one of them, has lost or changed what the set before knew, or is
+    not in mode READWRITE: the set is committed, and names it.
     """
     loaded = configuration.load(config)
-    taken = schemas.take(loaded, to_write(loaded), say)
+    taken = schemas.take(loaded, to_write(loaded), say, accept=accept_changes)
     wrong = list(_wrong(taken))
     for line in wrong:
         say(f"{taken.label}: {line}; the set is committed, and names it")
@@ -56,6 +63,8 @@ def schemas_too(loaded: PipelineConfig, kept: Repository, topics: BackupSet | No
 
 def _wrong(taken: BackupSet) -> Iterator[str]:
     facts = taken.manifest.facts
+    for what, why in facts.get("differs", {}).items():
+        yield f"not as in {facts['differs_from']}: {what}: {why}"
     for what, where in facts["unresolved"].items():
         yield f"no schema explains {what}: {where}"
     if facts["mode"] != READWRITE:

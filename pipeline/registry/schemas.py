@@ -126,6 +126,12 @@ def differences(then: Inventory, now: Inventory) -> Iterator[tuple[str, str]]:
 
     What was added since, under ids that were never given before, is no difference.
     """
+    yield from schemas_changed(then, now)
+    yield from settings_changed(then, now)
+
+
+def schemas_changed(then: Inventory, now: Inventory) -> Iterator[tuple[str, str]]:
+    """Say which versions are gone, have another id or text, or have risen."""
     for was in then.schemas:
         if problem := _changed(was, now.named.get(was.named)):
             yield str(was), problem
@@ -133,7 +139,6 @@ def differences(then: Inventory, now: Inventory) -> Iterator[tuple[str, str]]:
         if found.named not in then.named and (found.id or 0) <= then.highest:
             told = f"has id {found.id} and was not there, and ids up to {then.highest} were given"
             yield str(found), f"it {told}: it has risen again, or took the id of another"
-    yield from settings_changed(then, now)
 
 
 def _changed(was: RegisteredSchema, found: RegisteredSchema | None) -> str | None:

@@ -9,7 +9,7 @@ schemas back; start the registry cold, since one that runs answers from its memo
 topic; prove all of it against the backup, and the ids in the records; let CDC go on.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
@@ -126,6 +126,9 @@ class RegistryRecovery(Runbook):
         """Say what differs from the backup, and what contradicts it; touches nothing."""
         backup = self._backup()
         yield f"{backup.label}: {len(schemas.inventory_of(backup).schemas)} versions"
+        if differs := backup.manifest.facts.get("differs"):
+            older = backup.manifest.facts["differs_from"]
+            yield f"MORE IN AN OLDER SET  {_some(differs)}: --from {older}"
         yield from self._differences(backup) if self._answers() else ("the registry is away",)
 
     def look(self) -> Facts:
@@ -134,6 +137,7 @@ class RegistryRecovery(Runbook):
             other = Journal.named(self.config.repository.path, self.kind, name)
             other.abandon("another recovery was begun instead")
         backup = self._backup()
+        self._refuse_one_that_lost(backup)
         walked = proof.walk(backup, schemas.BESIDE)
         if bad := [f"{p.subject}: {p.problem}" for p in walked if p.problem]:
             raise RestoreError(f"the backup {backup.label} is damaged: {'; '.join(bad[:5])}")
@@ -149,13 +153,22 @@ class RegistryRecovery(Runbook):
             "different": len(told),
         }
 
+    def _refuse_one_that_lost(self, backup: BackupSet) -> None:
+        """A backup of a registry that was wrong already must be meant, by its label."""
+        facts = backup.manifest.facts
+        if facts.get("differs") and self.asked.backup is None:
+            raise RecoveryRefused(
+                f"when {backup.label} was taken the registry was not as in {facts['differs_from']}:"
+                f" {_some(facts['differs'])}. Say which of both is meant by --from"
+            )
+
     def _refuse_what_stands_there(self, backup: BackupSet, then: values.Inventory) -> list[str]:
         told = self._differences(backup)
         if not told:
             raise RecoveryRefused("nothing is wrong with the registry: it is not replaced")
         there, _ = schemas.live(self.config)
-        if not self._schemas_differ(then, there):
-            return told
+        if not any(values.schemas_changed(then, there)):
+            return told  # settings are put back, and nothing is imported
         if against := list(values.collisions(then, there)):
             raise RecoveryRefused(
                 f"{len(against)} things contradict the backup, and nothing was written. Who "
@@ -168,11 +181,6 @@ class RegistryRecovery(Runbook):
                 "subjects, and nothing that contradicts the backup: say --merge to add to it"
             )
         return told
-
-    def _schemas_differ(self, then: values.Inventory, there: values.Inventory) -> bool:
-        """Whether more than settings is to be put back."""
-        settings = set(values.settings_changed(then, there))
-        return any(one not in settings for one in values.differences(then, there))
 
     def _differences(self, backup: BackupSet) -> list[str]:
         there, _ = schemas.live(self.config)
@@ -211,7 +219,7 @@ class RegistryRecovery(Runbook):
                 again = self.asked.merge or self.journal.count("restore", "began") > 0
                 self.journal.write("restore", "began")
                 then, (there, _) = schemas.inventory_of(backup), schemas.live(self.config)
-                if self._schemas_differ(then, there):
+                if any(values.schemas_changed(then, there)):
                     registry_ways.by_export(self.config, backup, merge=again)
                 return registry_ways.settings(self.config, then)
             case Way.IDS:
@@ -309,3 +317,8 @@ class RegistryRecovery(Runbook):
             typed=self.asked.origin,
             say=lambda line: self.progress(f"  {line}"),
         )
+
+
+def _some(told: Mapping[str, str]) -> str:
+    named = [f"{name}: {why}" for name, why in told.items()]
+    return "; ".join(named[:3]) + (f"; and {len(named) - 3} more" if len(named) > 3 else "")

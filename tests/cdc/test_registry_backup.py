@@ -38,10 +38,12 @@ class Shop(NamedTuple):
         found: list[int] = self.taken.manifest.facts["carried"][self.source.topic]
         return found
 
-    def recover(self, way: Way, *, merge: bool = False) -> RegistryRecovery:
+    def recover(
+        self, way: Way, *, merge: bool = False, backup: str | None = "ours"
+    ) -> RegistryRecovery:
         """Recover as an operator does, with a registry that starts cold."""
         config = self.source.config
-        asked = Asked(way, self.taken.label, merge=merge)
+        asked = Asked(way, backup and self.taken.label, merge=merge)
         journal, identity = new_recovery(config), self.stack.nonce
         recovery = RegistryRecovery(config, asked, journal, identity, self.start_cold)
         recovery.run()
@@ -103,6 +105,13 @@ def test_a_registry_is_backed_up_and_no_gate_opens_over_another_one(shop: Shop) 
     assert any("is of another schema: it was" in line for line in told), told
     with pytest.raises(RecoveryRefused, match=r"contradict the backup, and nothing was written"):
         shop.recover(Way.EXPORT, merge=True)
+
+    config = shop.source.config
+    later = schemas.take(config, Repository(FolderStore(config.repository.path)))
+    assert later.manifest.facts["differs"], "a backup of what is wrong says so"
+    assert shop.told() == told, "and what is lost does not become right by it"
+    with pytest.raises(RecoveryRefused, match=r"was not as in .* by --from"):
+        shop.recover(Way.EXPORT, backup=None)
 
 
 def test_a_registry_that_says_yes_and_gives_other_ids_is_caught(shop: Shop) -> None:
