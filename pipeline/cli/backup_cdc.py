@@ -6,6 +6,7 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cdc.state import kept
+from pipeline.cli.backup_schemas import schemas_too
 from pipeline.cli.shared import DEFAULT, Config, in_turn, say, to_write
 
 
@@ -30,10 +31,13 @@ def backup_cdc(
     Every slot of the server, every connector of a PostgreSQL with its settings (references are
     kept, secrets masked), states and offsets, and the topics that they write. `backup slots` is
     the same. Ends with exit code 1 when something could not be read: the set is committed, and
-    names it, with the GRANT that is missing.
+    names it, with the GRANT that is missing. The schema registry is backed up beside it, where one
+    is configured.
     """
     loaded = configuration.load(config)
-    taken = kept.take(loaded, to_write(loaded), say, reread=reread or (), gone=gone or ())
+    sets = to_write(loaded)
+    taken = kept.take(loaded, sets, say, reread=reread or (), gone=gone or ())
+    schemas_too(loaded, sets)
     facts = taken.manifest.facts
     told = (f"{len(facts[what])} {what}" for what in ("slots", "publications", "connectors"))
     say(f"{taken.label}: {', '.join(told)} at {facts['lsn']}")
