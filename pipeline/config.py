@@ -196,6 +196,9 @@ class PlanConfig(Section):
     schemas: timedelta = Field(
         30 * DAY, ge=DAY, description="the schema registry, as long as the topics that need it"
     )
+    all: timedelta = Field(
+        7 * DAY, ge=DAY, description="sets of sets by `backup all`; their members stay as long"
+    )
     evidence: timedelta | None = Field(
         None, ge=DAY, description="what recoveries salvaged, the only copy; default: for ever"
     )

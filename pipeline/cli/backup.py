@@ -7,6 +7,11 @@ _CDC = "Slots, publications, connectors and their offsets, as one state at one L
 backup = group(
     "Take a backup now; what is committed is whole.",
     {
+        "all": Home(
+            "pipeline.cli.backup_all",
+            "backup_all",
+            "Back up every part as one: a set that names them, at one point.",
+        ),
         "base": Home(
             "pipeline.cli.backup_postgres",
             "backup_base",

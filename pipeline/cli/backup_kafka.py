@@ -1,6 +1,6 @@
 """`pipeline backup topics|offsets`: what the brokers hold, and how far its groups have read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -52,8 +52,32 @@ def backup_topics(
     The schema registry is backed up beside it, where one is configured.
     """
     loaded = configuration.load(config)
-    kept, began = to_write(loaded), claims(loaded)
-    judged = _judged(loaded, kept, gone or ())
+    kept = to_write(loaded)
+    taken, wrong = taken_topics(
+        loaded,
+        kept,
+        topic or (),
+        full=full,
+        limit=limit,
+        exclude=exclude or (),
+        gone=gone or (),
+    )
+    schemas_too(loaded, kept, taken if is_whole(taken.manifest) else None)
+    _end(taken, wrong)
+
+
+def taken_topics(
+    loaded: PipelineConfig,
+    kept: Repository,
+    topics: Sequence[str] = (),
+    *,
+    full: bool = False,
+    limit: int | None = None,
+    exclude: Sequence[str] = (),
+    gone: Sequence[str] = (),
+) -> tuple[BackupSet, list[str]]:
+    """Archive topics, and say what the set must not pass for."""
+    began, judged = claims(loaded), _judged(loaded, kept, gone)
 
     def note(manifest: Manifest) -> dict[str, Any]:
         facts = noted(manifest, began, claims(loaded))
@@ -63,17 +87,16 @@ def backup_topics(
     taken = archive.take(
         loaded,
         kept,
-        topic or (),
+        topics,
         say,
         full=full,
         limit=limit,
-        exclude=exclude or (),
+        exclude=exclude,
         partly=True,
         reach=partial(consistency.reach, loaded),
         note=note,
     )
-    schemas_too(loaded, kept, taken if is_whole(taken.manifest) else None)
-    _end(taken, [*archive.lost(taken), *_told(taken)])
+    return taken, [*archive.lost(taken), *_told(taken)]
 
 
 @in_turn
@@ -85,13 +108,21 @@ def backup_offsets(config: Config = DEFAULT, gone: Gone = None) -> None:
     """
     loaded = configuration.load(config)
     kept = to_write(loaded)
-    note = _judged(loaded, kept, gone or ())
-    taken = groups.take(loaded, kept, say, partly=True, note=note)
+    taken, wrong = taken_offsets(loaded, kept, gone=gone or ())
     schemas_too(loaded, kept)
-    _end(taken, list(_told(taken)))
+    _end(taken, wrong)
 
 
-def _judged(config: PipelineConfig, kept: Repository, gone: list[str] | tuple[str, ...]) -> Note:
+def taken_offsets(
+    loaded: PipelineConfig, kept: Repository, *, gone: Sequence[str] = ()
+) -> tuple[BackupSet, list[str]]:
+    """Back up the offsets of groups, and say what the set must not pass for."""
+    note = _judged(loaded, kept, gone)
+    taken = groups.take(loaded, kept, say, partly=True, note=note)
+    return taken, list(_told(taken))
+
+
+def _judged(config: PipelineConfig, kept: Repository, gone: Sequence[str]) -> Note:
     """Hold a set against those before it; what these lost is said again, and what is new noted."""
 
     def note(manifest: Manifest) -> dict[str, Any]:

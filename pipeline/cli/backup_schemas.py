@@ -34,7 +34,7 @@ def backup_schemas(
     """
     loaded = configuration.load(config)
     taken = schemas.take(loaded, to_write(loaded), say, accept=accept_changes)
-    wrong = list(_wrong(taken))
+    wrong = list(unfit(taken))
     for line in wrong:
         say(f"{taken.label}: {line}; the set is committed, and names it")
     say(taken.label)
@@ -56,12 +56,13 @@ def schemas_too(loaded: PipelineConfig, kept: Repository, topics: BackupSet | No
         say(f"NO BACKUP OF THE SCHEMA REGISTRY: {error}")
         say("without it these records may be bytes: set registry.url to '' where there is none")
         return
-    for line in _wrong(taken):
+    for line in unfit(taken):
         say(f"{taken.label}: {line}; the set is committed, and names it")
     say(taken.label)
 
 
-def _wrong(taken: BackupSet) -> Iterator[str]:
+def unfit(taken: BackupSet) -> Iterator[str]:
+    """Say what a set of the registry must not pass for."""
     facts = taken.manifest.facts
     for what, why in facts.get("differs", {}).items():
         yield f"not as in {facts['differs_from']}: {what}: {why}"

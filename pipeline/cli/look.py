@@ -9,6 +9,7 @@ import typer
 from pipeline import config as configuration
 from pipeline.cli.shared import DEFAULT, Config, need_zone, repository, say
 from pipeline.errors import BackupError, ConfigError, ObjectMissing
+from pipeline.keeping import reaching
 from pipeline.postgres.base import base_backup
 from pipeline.postgres.base.reach import reach
 from pipeline.postgres.history.find import find as find_suspects
@@ -52,8 +53,19 @@ def show_reach(
     *,
     config: Config = DEFAULT,
     as_json: Annotated[bool, typer.Option("--json", help="one object a line")] = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="to which moments every part can come back together, and what limits each"
+        ),
+    ] = False,
 ) -> None:
     """Say which moments each base backup leads to, and what is missing; restores nothing."""
+    if everything:
+        for found in reaching.everything(configuration.load(config)):
+            for line in [json.dumps(found.as_facts())] if as_json else found.lines():
+                say(line)
+        return
 
     def unreadable(label: str, why: str) -> None:
         line = {"backup": label, "reason": why, "complete": False, "restorable": False}

@@ -68,6 +68,7 @@ def decide(config: PipelineConfig, now: datetime) -> Decision:
     bases = [found for found in sets if found.kind == base_backup.KIND]
     needed = _last_words(config, sets) | _in_doubt(sets, doubt) | _newest(sets, now)
     needed |= _evidence(config, sets, now) | _anchor(config, bases, now)
+    needed = _members(sets, {s.label for s in sets if _stays(s, keep, needed, now)}) | needed
     young = [found for found in bases if found.manifest.finished >= now - keep[found.kind]]
     needed = _carriers(bases, [*young, *(b for b in bases if b.label in needed)]) | needed
     aged = [found for found in sets if found.manifest.finished < now - keep[found.kind]]
@@ -179,6 +180,22 @@ def _anchor(config: PipelineConfig, bases: list[BackupSet], now: datetime) -> di
     chosen = before[-1:] or candidates[:1]
     why = f"the recovery window from {begins:%Y-%m-%d %H:%M:%S}Z on starts from it"
     return {found.label: why for found in chosen}
+
+
+def _stays(
+    found: BackupSet, keep: dict[str, timedelta], needed: dict[str, str], now: datetime
+) -> bool:
+    return found.label in needed or found.manifest.finished >= now - keep[found.kind]
+
+
+def _members(sets: list[BackupSet], staying: set[str]) -> dict[str, str]:
+    """What a set of sets that stays is made of."""
+    return {
+        label: f"{found.label} is made of it"
+        for found in sets
+        if found.kind == kinds.ALL.name and found.label in staying
+        for label in found.manifest.facts["members"].values()
+    }
 
 
 def _carriers(bases: list[BackupSet], kept: list[BackupSet]) -> dict[str, str]:

@@ -49,7 +49,9 @@ TOPICS = Kind("topics", 7 * DAY, (CLUSTER,), frozenset({None, "all topics"}))
 OFFSETS = Kind("offsets", DAY, (CLUSTER,))
 SCHEMAS = Kind("schemas", DAY, (CLUSTER,))
 SLOTS = Kind("slots", DAY, (SYSTEM, DATABASE), frozenset({None, "whole state"}))
-KINDS = {kind.name: kind for kind in (BASE, LOGICAL, SLOTS, TOPICS, OFFSETS, SCHEMAS)}
+ALL = Kind("all", DAY, (SYSTEM, CLUSTER))
+"""A set of sets: it names its members by label, and stores nothing else."""
+KINDS = {kind.name: kind for kind in (BASE, LOGICAL, SLOTS, TOPICS, OFFSETS, SCHEMAS, ALL)}
 
 
 def is_whole(manifest: Manifest) -> bool:
