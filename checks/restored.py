@@ -138,7 +138,7 @@ class DigestRestore:
         with folder_in(self.path, Tools.of(self.config.postgres)) as folder:
             side = SideServer(self.config, folder / "server")
             try:
-                side.unpack(plan)
+                side.unpack(plan.backup)
                 order = order_of(self.config, plan, side.folder / "wal")
                 with log_kept(side.server, self.path):
                     return as_digested(

@@ -164,6 +164,12 @@ class CdcConfig(Section):
     publication: str = "dbz_publication"
     topic_prefix: str = "shop"
     narrowed: tuple[str, ...] = ()
+    catalogue_guard: str | None = Field(
+        None,
+        description="physical slot, kept by `backup base`, that holds dead rows of the catalogues "
+        "from the base backup before the newest on, and no WAL: changes of a lost slot can then "
+        "be decoded again whatever VACUUM did; default: none",
+    )
 
 
 class RepositoryConfig(Section):

@@ -153,7 +153,8 @@ def failover_slot_is_guarded(source: SourceServer) -> Iterator[Observation]:
     )
     guards = [guard.strip(' "') for guard in row["guards"].split(",") if guard.strip()]
     physical = {row["name"]: row["trouble"] for row in source.rows(_PHYSICAL)}
-    standbys = sorted(physical.keys() - {source.config.repository.receiver_slot})
+    ours = {source.config.repository.receiver_slot, source.config.cdc.catalogue_guard}
+    standbys = sorted(physical.keys() - ours)
     open_to = f"it may be ahead of {', '.join(standbys)}: synchronized_standby_slots names none"
     ahead = slot.failover and standbys and not guards
     yield Observation(name, open_to if ahead else None)

@@ -77,18 +77,52 @@ def show_reach(
 
 
 def find(
-    table: Annotated[str, typer.Option(help="name, or schema.name")],
+    *,
+    table: Annotated[
+        list[str] | None, typer.Option(help="name, or schema.name; repeatable with --changes")
+    ] = None,
     config: Config = DEFAULT,
     since: Annotated[datetime | None, typer.Option(help="with its offset from UTC")] = None,
     at_least: Annotated[int | None, typer.Option(help="rows in one transaction")] = None,
+    changes: Annotated[
+        bool,
+        typer.Option("--changes", help="what transactions did, row by row, of published tables"),
+    ] = False,
+    begin: Annotated[
+        str | None, typer.Option("--from", help="LSN: commits that start there or later")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", help="LSN: commits that start before it")
+    ] = None,
+    xid: Annotated[int | None, typer.Option(help="only this transaction")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one change a line")] = False,
 ) -> None:
     """List the transactions that dropped, truncated or changed much of a table.
 
     Reads the archived WAL from the newest base backup on; the last column is the target for
     `pipeline recover postgres --to`.
+
+    With --changes it tells what one transaction did (--xid), or all of a stretch (--from, --to), as
+    the slot of CDC would have sent it: a side server decodes the archive, PostgreSQL 16 or later.
     """
     need_zone("--since", since)
     loaded = configuration.load(config)
+    if changes:
+        from pipeline.cli.changes import show  # noqa: PLC0415 - only this needs a side server
+
+        show(
+            loaded,
+            begin=begin,
+            end=end,
+            xid=xid,
+            tables=table or (),
+            as_json=as_json,
+        )
+        return
+    if as_json or begin or end or xid is not None:
+        raise ConfigError("--from, --to, --xid and --json go with --changes")
+    if table is None or len(table) != 1:
+        raise ConfigError("say one --table whose suspects to list, or --changes")
     try:
         found = newest(repository(loaded), base_backup.KIND)
     except ObjectMissing as error:
@@ -97,7 +131,7 @@ def find(
         loaded.repository.path,
         Tools.of(loaded.postgres),
         backup_facts=found.manifest.facts,
-        table=table,
+        table=table[0],
         since=since,
         at_least=at_least,
     )

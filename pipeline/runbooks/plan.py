@@ -113,15 +113,15 @@ def make(
         expected = ExpectedEnd.read(config.repository.path)
     except ObjectMissing:
         expected = None
-    refusals, unusable = dict[str, str](), dict[str, str]()
+    refusals, useless = dict[str, str](), dict[str, str]()
     for label in reversed(repository.labels(KIND)):
-        if problem := _unusable(repository, label, without):
-            unusable[label] = refusals[label] = problem
+        if problem := unusable(repository, label, without):
+            useless[label] = refusals[label] = problem
             continue
         found = _Way(config, repository.get(label), target, expected).plan()
         if isinstance(found, Plan):
             _refuse_loss(found, accept_end)
-            return replace(found, passed_over=unusable)
+            return replace(found, passed_over=useless)
         refusals[label] = found
     raise TargetUnreachable(
         f"{target} cannot be reached from {config.repository.path}:\n"
@@ -138,7 +138,7 @@ def passed_over(config: PipelineConfig, labels: Collection[str] | None) -> tuple
     return asked
 
 
-def _unusable(repository: Repository, label: str, without: Collection[str]) -> str | None:
+def unusable(repository: Repository, label: str, without: Collection[str]) -> str | None:
     """Tell why nothing can be restored from the set, whatever the target, or None."""
     if label in without:
         return _PASSED_OVER

@@ -72,7 +72,8 @@ def left_behind(
 
     The server itself is asked, and where it does not answer the newest base backup.
     """
-    own = {config.cdc.slot, config.repository.receiver_slot, *without}
+    ours = config.cdc.slot, config.repository.receiver_slot, config.cdc.catalogue_guard
+    own = {*ours, *without}
     return readers.others(_readers(config, plan), own)
 
 

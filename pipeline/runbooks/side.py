@@ -50,12 +50,12 @@ class SideServer:
         tools = Tools.of(self.config.postgres)
         return LocalServer(self.folder / "data", tools, self.folder / "postgresql.log")
 
-    def unpack(self, plan: Plan) -> int:
-        """Bring the base backup back into the folder, where there is room for it.
+    def unpack(self, label: str) -> int:
+        """Bring a base backup back into the folder, where there is room for it.
 
         Raises RestoreError where there is none; what an interrupted run left is begun anew.
         """
-        backup = Repository(FolderStore(self.config.repository.path)).get(plan.backup)
+        backup = Repository(FolderStore(self.config.repository.path)).get(label)
         self.forget()
         # as much again for the WAL that is replayed into it
         needed = 2 * int(backup.manifest.facts["database_bytes"])
@@ -121,7 +121,7 @@ def scratch(config: PipelineConfig) -> Path:
 def alone(config: PipelineConfig) -> Iterator[None]:
     """Hold the place of side servers, and sweep what a killed run left; RecoveryRefused if held."""
     place = scratch(config)
-    with held(place / f"{PREFIX}lock", f"{place}: another restore of tables is running"):
+    with held(place / f"{PREFIX}lock", f"{place}: another side server is at work"):
         for folder in place.glob(f"{PREFIX}*"):
             if folder.is_dir():
                 SideServer(config, folder).forget()

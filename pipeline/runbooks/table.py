@@ -171,7 +171,7 @@ class TableRecovery(Runbook):
                 yield self._dump.manifest.facts["lsn"], connect
             return
         plan = Plan.of_facts(self.done["plan"])
-        self.observe("restored", {"backup": plan.backup, "bytes": self.side.unpack(plan)})
+        self.observe("restored", {"backup": plan.backup, "bytes": self.side.unpack(plan.backup)})
         with self.side.at_target(plan, lambda lsn: self.progress(f"  {lsn}")) as (stood, connect):
             self.observe("replayed", {"lsn": str(stood.lsn), "last_commit": stood.last_commit})
             yield str(stood.lsn), connect

@@ -124,14 +124,18 @@ class Source:
 
     def back_up(self, name: str, *, incremental: bool = False, digests: bool = False) -> BackupSet:
         """Take a base backup in a second of its own: labels within one sort by chance."""
-        if self.backups:
-            newest = max(backup.manifest.started for backup in self.backups.values())
-            wait_until("next second", lambda: _same_second(newest), within=SOON)
+        self.next_second()
         repository = Repository(FolderStore(self.config.repository.path))
         self.backups[name] = base_backup.take(
             self.config, repository, incremental=incremental, digests=digests
         )
         return self.backups[name]
+
+    def next_second(self) -> None:
+        """Wait until the label of a new backup sorts behind all others."""
+        if self.backups:
+            newest = max(backup.manifest.started for backup in self.backups.values())
+            wait_until("next second", lambda: _same_second(newest), within=SOON)
 
     def archive(self) -> str:
         """Switch segments and return the name of the one that was archived."""

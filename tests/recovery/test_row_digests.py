@@ -82,7 +82,7 @@ def test_replay_to_their_lsn_shows_the_very_rows(source: Source, seed: int) -> N
         assert digests is not None
         plan, side = make(config, digests.target), SideServer.named(config, "digests")
         try:
-            side.unpack(plan)
+            side.unpack(plan.backup)
             with side.at_target(plan, lambda _: None) as (_, connect), connect() as connection:
                 found = dict(digests.compared(connection))
         finally:

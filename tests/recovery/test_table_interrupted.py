@@ -123,7 +123,7 @@ def test_two_restores_do_not_run_at_once(orchard: Orchard) -> None:
     recovery = orchard.recovery(target, "fruits")
     with (
         side.alone(recovery.config),
-        pytest.raises(RecoveryRefused, match="another restore of tables is running"),
+        pytest.raises(RecoveryRefused, match="another side server is at work"),
     ):
         recovery.run()
 

@@ -15,7 +15,14 @@ from psycopg.rows import dict_row
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, ToolError
-from pipeline.postgres.base import chain, configuration, row_digests, server_manifest, tablespaces
+from pipeline.postgres.base import (
+    chain,
+    configuration,
+    decodable,
+    row_digests,
+    server_manifest,
+    tablespaces,
+)
 from pipeline.postgres.base.held_wal import held_wal
 from pipeline.postgres.base.inventory import table_inventory
 from pipeline.postgres.replication import readers
@@ -70,6 +77,7 @@ def take(
             progress(f"{draft.label}: copying what changed since {parent.label}")
         else:
             progress(f"{draft.label}: copying {facts['database_bytes']:,} bytes of databases")
+        guarded = decodable.keep_guard(config, repository)
         with held_wal(config.postgres) as refused, _Copy(config, draft, parent) as copy:
             if refused is not None:
                 progress(f"{draft.label}: {NOT_HELD}: {refused}")
@@ -77,6 +85,9 @@ def take(
             objects += tuple(_add_configuration(facts, config, draft, progress))
             facts |= copy.positions() | {"end_time": _server_clock(config)}
             facts[PREPARED] = dict(facts[PREPARED].items() & _prepared(config).items())
+            facts[decodable.FACT] = decodable.note(config.postgres) | {"guard": guarded}
+            for lacking in decodable.told(facts[decodable.FACT]):
+                progress(f"{draft.label}: {lacking}")
         if parent is not None:
             chain.still_there(parent, facts[chain.PARENT])
         progress(f"{draft.label}: {total_size(objects):,} bytes stored")
