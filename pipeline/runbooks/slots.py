@@ -54,7 +54,7 @@ class SlotRestore:
         """List what has to hold before anything is made."""
 
         def read() -> Iterator[str]:
-            yield from map(str, self.now.misses(_READ, name=self.config.postgres.dbname))
+            yield from map(str, self.now.misses(_READ, [self.config.postgres.dbname]))
 
         return (
             Precondition("state", read, "Nothing is made by what was not read: start or grant it"),

@@ -264,7 +264,8 @@ def test_the_command_plans_recovers_and_says_what_to_do_next(cdc: Broken, tmp_pa
 @pytest.mark.slow
 def test_no_slot_is_made_while_a_connector_would_go_on_by_it(cdc: Broken) -> None:
     config, name = cdc.source.config, sql.Identifier(cdc.source.name)
-    known = kept.read(kept.newest(Repository(FolderStore(config.repository.path))))
+    known = kept.earlier(Repository(FolderStore(config.repository.path)))
+    assert known is not None
     cdc.source.connection.execute(sql.SQL("DROP PUBLICATION {}").format(name))
     cdc.source.connect.resume(cdc.source.name)
 
