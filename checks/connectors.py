@@ -9,17 +9,19 @@ from typing import Any, ClassVar, Self
 import psycopg
 from psycopg import sql
 
-from checks.pairing import History, StoredOffset
 from checks.subjects import SourceServer
 from fixtures.server_state import server_state
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import CLASS, DEFAULTS, own_connectors
+from pipeline.cdc.state.read import read
+from pipeline.cdc.state.reading import Part, Reading, StoredOffset
 from pipeline.cdc.topics import end_offsets
 from pipeline.config import PipelineConfig
+from pipeline.errors import ServerError
+from pipeline.postgres.wal.lsn import Lsn
 from pipeline.runbooks.reconnect import published
 
 GLANCE = timedelta(seconds=5)  # a rebalance is waited out; a worker that is away is UNKNOWN soon
-HISTORY = History("of the server", 0)
 READS_NO_ROWS = {"never", "no_data"}
 """Values of snapshot.mode with which a connector that lost its place goes on over the gap."""
 
@@ -100,10 +102,15 @@ class Connectors:
         prefix = self.every[name]["topic.prefix"]
         return next((one.offset for one in stored if one.partition.get("server") == prefix), None)
 
-    def offset(self, name: str) -> StoredOffset | None:
-        """The position that is stored for a connector; None within a snapshot, and before it.
-
-        Connect does not note of which history it is; that of the server is taken for it.
-        """
+    def offset(self, name: str) -> Lsn | None:
+        """The position that is stored for a connector; None within a snapshot, and before it."""
         stored = self.stored(name)
-        return StoredOffset.of(stored, HISTORY) if stored else None
+        return StoredOffset(partition={}, offset=stored).lsn if stored else None
+
+    def reading(self) -> Reading:
+        """The whole state of CDC, read now; ServerError where slots or offsets were not told."""
+        found = read(self.source.config)
+        needed = (Part.SERVER, Part.SLOTS, Part.CONNECTORS, Part.OFFSETS)
+        for missing in found.misses(needed, self.names):
+            raise ServerError(str(missing))
+        return found

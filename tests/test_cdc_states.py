@@ -258,6 +258,45 @@ def sound_pairs(draw: st.DrawFn) -> Reading:
     return made.offset(made.server(now, flush_lsn=end), lsn_commit=int(delivered))
 
 
+@given(readings())
+def test_a_pair_is_resumable_only_when_nothing_is_lost_foreign_or_unknown(now: Reading) -> None:
+    """The definition of safe, written a second time as one condition."""
+    [connector], server = now.connectors, now.server
+    assume(not now.unread and server is not None)
+    slot, delivered = next(iter(now.slots), None), connector.lsn
+    safe = (
+        slot is not None
+        and server is not None
+        and delivered is not None
+        and connector.history == server.history
+        and (slot.database, slot.plugin) == ("shop", "pgoutput")
+        and slot.lost is None
+        and slot.restart_lsn is not None
+        and slot.confirmed_flush_lsn is not None
+        and max(slot.restart_lsn, slot.confirmed_flush_lsn) <= delivered <= server.flush_lsn
+    )
+    assert _resumable(now, now) == safe
+
+
+@pytest.mark.parametrize(
+    ("offset", "expected"),
+    [
+        ({"lsn": 9, "lsn_commit": 7, "lsn_proc": 8}, 7),
+        ({"lsn": 9, "lsn_proc": 8}, 8),
+        ({"lsn": 9}, 9),
+        ({"lsn": 9, "snapshot": "INITIAL"}, None),
+        ({"lsn": 9, "snapshot": "INITIAL", "snapshot_completed": False}, None),
+        ({"lsn": 9, "snapshot": "INITIAL", "snapshot_completed": True}, 9),
+        ({"lsn": "9"}, None),
+        ({}, None),
+    ],
+)
+def test_an_offset_counts_up_to_its_last_whole_transaction(
+    offset: dict[str, object], expected: int | None
+) -> None:
+    assert StoredOffset(partition={}, offset=offset).lsn == expected
+
+
 @given(sound_pairs(), HISTORIES)
 def test_another_history_is_never_resumable(sound: Reading, other: tuple[str, int]) -> None:
     """Another timeline, another system identifier: however the LSNs compare."""

@@ -38,7 +38,7 @@ MEANINGS = {
     "postgres.connect_timeout": "of each attempt to connect, at least 1 s",
     "kafka.bootstrap_servers": "comma-separated",
     "kafka.client": "passed to every Kafka client as it is: TLS, SASL",
-    "connect.url": "any worker's REST address",
+    "connect.url": "any worker's REST address; empty where there is none",
     "connect.connectors": "names; when empty, those whose `slot.name` is `cdc.slot`",
     "registry.url": "base of the Confluent-compatible API, with its path; empty where "
     "converters write JSON and there is no registry",

@@ -8,15 +8,18 @@ from random import Random
 from psycopg import sql
 
 from checks.check import Observation, check
-from checks.connectors import HISTORY, READS_NO_ROWS, Connectors
-from checks.pairing import Pair, ServerPosition, StoredOffset, classify_pair
+from checks.connectors import READS_NO_ROWS, Connectors
 from checks.subjects import SourceServer
 from fixtures.connect_material import connector
 from fixtures.faults import connectors, server
 from fixtures.scratch import Damage, Scratch
+from pipeline.cdc.state.classify import classify
+from pipeline.cdc.state.reading import Connector
 from pipeline.postgres.replication.slots import Slot, find_slot
 from pipeline.postgres.wal.lsn import Lsn
 
+APART = {"S01", "S03", "S04", "S06", "S16", "S18", "S19", "S20", "S23"}
+"""States in which slot and offset do not belong together, as far as positions tell."""
 ORDER = 100_000
 """Commits may stand in the WAL in another order than their times, so many microseconds apart."""
 EPOCH = round(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
@@ -38,26 +41,20 @@ _BEGINS = """
 )
 def offsets_fit_their_slots(connectors: Connectors) -> Iterator[Observation]:
     """Each stored position is in the server's WAL, after its slot's, and over nothing unsent."""
-    source = connectors.source
-    for name, told in connectors.own.items():
-        # in this order: what moves on meanwhile was right before
-        with source.connection() as connection:
-            slot = find_slot(connection, told["slot.name"])
-        stored = connectors.stored(name)
-        offset = StoredOffset.of(stored, HISTORY) if stored else None
-        (row,) = source.rows(
-            "select current_database() as database, pg_current_wal_flush_lsn()::text as lsn"
-        )
-        server = ServerPosition(row["database"], HISTORY, Lsn.parse(row["lsn"]))
-        pair = classify_pair(slot, offset, server)
-        sound = pair in {Pair.SOUND, Pair.NO_OFFSET} or _moved_by_the_driver(pair, told)
-        where = slot.confirmed_flush_lsn if slot else None
-        told_of = f"{pair}: offset {offset and offset.lsn}, slot {where}, server {server.lsn}"
-        yield Observation(name, None if sound else told_of)
-        if stored is None:
-            yield Observation(name, _begins_with_a_gap(told))
-        elif slot and offset and pair is Pair.SOUND and not slot.active:
-            yield Observation(name, _skipped(source, slot, offset, told, stored.get("ts_usec", 0)))
+    reading = connectors.reading()
+    verdicts = {verdict.name: verdict for verdict in classify(reading, None).verdicts}
+    for name in connectors.own:
+        apart = [one for one in verdicts[name].findings if one.state.id in APART]
+        yield Observation(name, None)
+        yield from (Observation(name, f"{one.state.title}: {one.said}") for one in apart)
+        connector = reading.known(name)
+        slot = reading.slot(connector.slot) if connector else None
+        if connector and not connector.mine:
+            yield Observation(name, _begins_with_a_gap(connector.config))
+        elif connector and slot and connector.lsn and not apart and not slot.active:
+            time = connector.mine[0].offset.get("ts_usec", 0)
+            told = _skipped(connectors.source, slot, connector, connector.lsn, time)
+            yield Observation(name, told)
 
 
 def _begins_with_a_gap(told: Mapping[str, str]) -> str | None:
@@ -68,19 +65,19 @@ def _begins_with_a_gap(told: Mapping[str, str]) -> str | None:
 
 
 def _skipped(
-    source: SourceServer, slot: Slot, offset: StoredOffset, told: Mapping[str, str], time: int
+    source: SourceServer, slot: Slot, connector: Connector, offset: Lsn, time: int
 ) -> str | None:
     """What the slot still holds, and the offset takes for delivered although it is older.
 
     A connector notes with a position when its last transaction was committed. What the slot was
     not told of yet may well be in the topics, but then that time is not before it.
     """
-    last = _last_published(source, slot, told["publication.name"], offset.lsn)
+    last = _last_published(source, slot, connector.publication, offset)
     if last is None or last <= time + ORDER:
         return None
     when, noted = (datetime.fromtimestamp(each / 1e6, UTC) for each in (last, time))
     return (
-        f"offset {offset.lsn} is over a transaction of {when:%F %T} that slot {slot.name} still "
+        f"offset {offset} is over a transaction of {when:%F %T} that slot {slot.name} still "
         f"holds, and the last that it tells as delivered is of {noted:%F %T}: it is skipped"
     )
 
@@ -100,12 +97,6 @@ def _last_published(source: SourceServer, slot: Slot, publication: str, upto: Ls
     return int(committed) + EPOCH
 
 
-def _moved_by_the_driver(pair: Pair, told: Mapping[str, str]) -> bool:
-    """Whether the connector lets its driver confirm what holds nothing for it."""
-    both = told.get("lsn.flush.mode", "connector") == "connector_and_driver"
-    return both and pair is Pair.SLOT_AHEAD
-
-
 @offsets_fit_their_slots.detects
 def slot_made_again_later(scratch: Scratch[Connectors], _rng: Random) -> Damage:
     """Dropped and made anew by hand: what was written in between is in no event."""
@@ -117,7 +108,9 @@ def slot_made_again_later(scratch: Scratch[Connectors], _rng: Random) -> Damage:
         sql.SQL("select pg_drop_replication_slot({})").format(slot),
         sql.SQL("select pg_create_logical_replication_slot({}, 'pgoutput')").format(slot),
     )
-    return Damage(connector(scratch.config), "its slot begins behind its offset", says="slot ahead")
+    return Damage(
+        connector(scratch.config), "its slot begins behind its offset", says="ahead of the offset"
+    )
 
 
 @offsets_fit_their_slots.detects
@@ -128,7 +121,9 @@ def offset_behind_the_slot(scratch: Scratch[Connectors], rng: Random) -> Damage:
     assert slot is not None
     assert slot.confirmed_flush_lsn is not None
     connectors.store_offset(scratch, Lsn(slot.confirmed_flush_lsn - rng.randrange(1, 1 << 16)))
-    return Damage(connector(scratch.config), "its offset is older than its slot", says="slot ahead")
+    return Damage(
+        connector(scratch.config), "its offset is older than its slot", says="ahead of the offset"
+    )
 
 
 @offsets_fit_their_slots.detects

@@ -8,6 +8,7 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cdc import point as consistency
+from pipeline.cli.along import take_along
 from pipeline.cli.backup_schemas import schemas_too
 from pipeline.cli.shared import DEFAULT, Config, in_turn, say, to_write
 from pipeline.config import PipelineConfig
@@ -63,6 +64,7 @@ def backup_topics(
         gone=gone or (),
     )
     schemas_too(loaded, kept, taken if is_whole(taken.manifest) else None)
+    take_along(loaded, kept)
     _end(taken, wrong)
 
 
@@ -109,6 +111,7 @@ def backup_offsets(config: Config = DEFAULT, gone: Gone = None) -> None:
     loaded = configuration.load(config)
     kept = to_write(loaded)
     taken, wrong = taken_offsets(loaded, kept, gone=gone or ())
+    take_along(loaded, kept)
     schemas_too(loaded, kept)
     _end(taken, wrong)
 

@@ -31,10 +31,13 @@ def backup_base(
     ] = False,
 ) -> None:
     """Physical backup of the whole server, tablespaces included, hashed while it streams."""
+    # only now: the drivers of Connect and Kafka take longer to import than all of PostgreSQL
+    from pipeline.cli.along import take_along  # noqa: PLC0415 - see above
+
     loaded = configuration.load(config)
-    taken = base_backup.take(
-        loaded, to_write(loaded), say, incremental=incremental, digests=digests
-    )
+    kept = to_write(loaded)
+    taken = base_backup.take(loaded, kept, say, incremental=incremental, digests=digests)
+    take_along(loaded, kept)
     say(taken.label)
 
 

@@ -9,10 +9,10 @@ import pytest
 from checks import rules
 from checks.check import Outcome
 from checks.connectors import Connectors
-from checks.pairing import StoredOffset
 from fixtures.stacks.protocol import Stack
 from pipeline.cdc.connectors import ConnectClient, ConnectorMissing
 from pipeline.cdc.debezium import own_connectors
+from pipeline.cdc.state.reading import StoredOffset
 from pipeline.errors import ServerError
 from pipeline.wait import wait_until
 from tests.cdc.source import Source, captured, records
@@ -39,7 +39,7 @@ def test_offsets_go_backwards_and_the_events_come_again(source: Source) -> None:
     connect.stop(name)
     connect.wait_stopped(name)
     [last] = connect.offsets(name)
-    assert StoredOffset.of(last.offset, None)
+    assert StoredOffset(partition={}, offset=last.offset).lsn
     connect.patch_offsets(name, [replace(last, offset=last.offset | {"txId": 1})])
     assert connect.offsets(name)[0].offset["txId"] == 1
     connect.resume(name)

@@ -51,7 +51,7 @@ def offset_gone(at: Situation) -> Seen | None:
 
 @state(
     "S03",
-    "slot begins behind the offset",
+    "slot begins ahead of the offset",
     gravity=Gravity.LOSES,
     risk="what lies between offset and slot; the connector refuses to start",
     command=REREAD,

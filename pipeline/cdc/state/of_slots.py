@@ -1,8 +1,12 @@
 """States of a slot: invalidated, about to be, held, or of another kind than its connector reads."""
 
+from datetime import timedelta
+
 from pipeline.cdc.state.reading import Part, SeenSlot
 from pipeline.cdc.state.states import REREAD, RESTART, About, Gravity, Seen, Situation, state
 
+PASSING = timedelta(minutes=5)
+"""For as long a transaction may hold a slot without anything being wrong."""
 _SLOT = (Part.SERVER, Part.SLOTS)
 _READ = (*_SLOT, Part.CONNECTORS)
 _NAMED = {"idle_timeout", "wal_level_insufficient", "rows_removed"}
@@ -197,13 +201,14 @@ def inactive(at: Situation) -> Seen | None:
     earlier=True,
 )
 def stands_still(at: Situation) -> Seen | None:
-    """Active in the earlier set and now, restart_lsn the same, and a segment of WAL between."""
+    """Read then and now, with the same restart_lsn, minutes and a segment of WAL between."""
     slot, then = at.slot, at.slot_before
     was = at.before.server if at.before else None
     if slot is None or then is None or was is None or slot.restart_lsn is None:
         return None
     grown = at.server.flush_lsn - was.flush_lsn
-    moved = slot.restart_lsn != then.restart_lsn or was.history != at.server.history
+    soon = at.before is not None and at.now.taken - at.before.taken < PASSING
+    moved = soon or slot.restart_lsn != then.restart_lsn or was.history != at.server.history
     if moved or not (slot.active and then.active) or grown < at.server.segment_bytes:
         return None
     return Seen(f"it stands at {slot.restart_lsn}, and {grown:,} bytes of WAL were written")
