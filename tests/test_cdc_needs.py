@@ -108,7 +108,13 @@ def test_what_is_not_there_is_read_again() -> None:
         assert list(of_offset(CONFIG, now, connector(offset, HERE)))
 
 
-tables = st.frozensets(st.sampled_from("abc"))
+tables = st.dictionaries(
+    st.sampled_from("abc"),
+    st.tuples(
+        st.sampled_from([None, ("id",), ("id", "note")]),
+        st.sampled_from([None, "id > 0", "id > 1"]),
+    ),
+)
 published = st.builds(
     lambda names, publish, every: Publication(
         name=CONFIG.cdc.publication,
@@ -118,7 +124,11 @@ published = st.builds(
         via_root=True,
         generated_columns=None,
         schemas=(),
-        tables=() if every else tuple(PublishedTable("public", name) for name in sorted(names)),
+        tables=()
+        if every
+        else tuple(
+            PublishedTable("public", name, *narrow) for name, narrow in sorted(names.items())
+        ),
     ),
     tables,
     st.frozensets(st.sampled_from(OPERATIONS), min_size=1),
@@ -136,6 +146,8 @@ def test_a_publication_becomes_what_it_was_and_never_less_than_it_is(
         lacking = [told for told in differences(one, wish) if "is not published" in told]
         assert lacking == [] or wish.all_tables
         assert set(one.publish) <= set(wish.publish)
+    whole = {t for t in (*then.tables, *now.tables) if t.columns is None and t.rows is None}
+    assert wish.all_tables or whole <= set(wish.tables)
     again = wanted(CONFIG, reading((), 9, wish), reading((), 9, then))
     assert again.publication == wish
     assert not list(of_source(CONFIG, reading((slot(1),), 9, wish), again))
@@ -145,6 +157,23 @@ def test_a_publication_becomes_what_it_was_and_never_less_than_it_is(
 def test_one_that_was_changed_on_purpose_is_kept(then: Publication, now: Publication) -> None:
     before, here = reading((), 9, then), reading((), 9, now)
     assert wanted(CONFIG, here, before, keep_publication=True).publication == now
+
+
+def test_a_table_that_was_dropped_since_is_not_asked_for() -> None:
+    then = Publication(
+        CONFIG.cdc.publication,
+        "owner",
+        all_tables=False,
+        publish=OPERATIONS,
+        via_root=False,
+        generated_columns=None,
+        schemas=(),
+        tables=(PublishedTable("public", "kept"), PublishedTable("public", "dropped")),
+    )
+    here = reading((), 9).model_copy(update={"tables": {"shop": ("public.kept",)}})
+    wish = wanted(CONFIG, here, reading((), 9, then)).publication
+    assert wish is not None
+    assert [str(table) for table in wish.tables] == ["public.kept"]
 
 
 def test_flags_and_places_of_slots() -> None:

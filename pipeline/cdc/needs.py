@@ -5,13 +5,18 @@ and what has no row is buried: `reread`. Whether an offset tells the truth canno
 positions alone; who stopped the consumer holds it against the topics (pipeline.cdc.claimed).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from pipeline.cdc.state.reading import Connector, Reading
 from pipeline.config import PipelineConfig
-from pipeline.postgres.replication.publications import OPERATIONS, Publication, differences
+from pipeline.postgres.replication.publications import (
+    OPERATIONS,
+    Publication,
+    PublishedTable,
+    differences,
+)
 from pipeline.postgres.replication.slots import PLUGIN
 
 
@@ -58,14 +63,15 @@ def wanted(
     """Say what publication and slot shall be.
 
     What somebody added to the publication since the set was taken stays; what went from it comes
-    back, unless it was narrowed on purpose: `keep_publication`.
+    back, unless it was narrowed on purpose (`keep_publication`), or the table was dropped.
     """
     name, database = config.cdc.publication, config.postgres.dbname
     found = now.publication(database, name)
     then = known.publication(database, name) if known else None
     publication = found.publication if found else None
     if then is not None and not (keep_publication and found):
-        publication = _at_least(then.publication, publication)
+        present = now.tables.get(database)
+        publication = _at_least(_still_there(then.publication, present), publication)
     slots = [reading and reading.slot(config.cdc.slot) for reading in (known, now)]
     flags = {
         flag: any(slot is not None and bool(getattr(slot, flag)) for slot in slots)
@@ -146,6 +152,7 @@ def _at_least(then: Publication, found: Publication | None) -> Publication:
     """As it was, with what was published besides since."""
     if found is None:
         return then
+    published = {str(table): table for table in found.tables}
     known, schemas = {str(table) for table in then.tables}, set(then.schemas)
     every = then.all_tables or found.all_tables
     more = (table for table in found.tables if str(table) not in known)
@@ -154,6 +161,21 @@ def _at_least(then: Publication, found: Publication | None) -> Publication:
         all_tables=every,
         publish=tuple(one for one in OPERATIONS if one in {*then.publish, *found.publish}),
         owner=found.owner,
-        tables=() if every else (*then.tables, *more),
+        tables=() if every else (*(_wider(t, published.get(str(t))) for t in then.tables), *more),
         schemas=() if every else (*then.schemas, *(s for s in found.schemas if s not in schemas)),
     )
+
+
+def _wider(then: PublishedTable, now: PublishedTable | None) -> PublishedTable:
+    """As it was, unless no less of it is published now."""
+    if now is None:
+        return then
+    columns = now.columns is None or set(now.columns) >= set(then.columns or ["?"])
+    return now if columns and now.rows in {None, then.rows} else then
+
+
+def _still_there(then: Publication, present: Collection[str] | None) -> Publication:
+    """Leave out tables that were dropped since; of those of an unknown database none."""
+    if present is None:
+        return then
+    return replace(then, tables=tuple(table for table in then.tables if str(table) in present))

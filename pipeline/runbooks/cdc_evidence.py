@@ -7,8 +7,10 @@ from functools import cached_property
 from pipeline.cdc import needs, remade
 from pipeline.cdc.needs import Need, Wanted
 from pipeline.cdc.state import kept
+from pipeline.cdc.state.classify import classify
 from pipeline.cdc.state.read import read
 from pipeline.cdc.state.reading import Connector, Reading
+from pipeline.cdc.state.states import REREAD, Gravity
 from pipeline.config import PipelineConfig
 from pipeline.errors import NoBackup
 from pipeline.repository.kinds import LATEST, SYSTEM, chosen
@@ -76,6 +78,12 @@ class Evidence:
         return remade.missing(self.config, self.now, self.known)
 
     @property
+    def names(self) -> list[str]:
+        """Whatever is not read of these concerns us."""
+        own = [each.name for each in self.now.connectors if each.own]
+        return [self.config.postgres.dbname, *self.config.connect.connectors, *own]
+
+    @property
     def left_out(self) -> list[str]:
         """Tables that are not compared: as the operator wants, and those that hold no data."""
         own = [t.table for t in self.now.service_tables if t.published and t.use in COMMANDS]
@@ -83,10 +91,18 @@ class Evidence:
 
     def needs(self, now: Reading) -> list[Need]:
         """What is wrong by a reading, that of this run or a later one."""
+        now = kept.with_histories(now, self.newest)
         found = list(needs.of_source(self.config, now, self.wish))
         for each in (each for each in now.connectors if each.own):
-            found += needs.of_offset(self.config, now, self._with_history(each))
-        return found
+            found += needs.of_offset(self.config, now, each)
+        return found if any(need.reread for need in found) else [*found, *self._of_states(now)]
+
+    def _of_states(self, now: Reading) -> Iterator[Need]:
+        """States of our connectors that lose events, and that positions alone do not tell."""
+        for verdict in classify(now, self.newest).verdicts:
+            for one in verdict.findings:
+                if verdict.own and one.gravity is Gravity.LOSES and REREAD in one.state.command:
+                    yield Need(f"{verdict.name}: {one.state.id}, {one.said}", reread=True)
 
     def plan(self) -> Iterator[str]:
         """Say what is wrong, what would be done, and what each way loses."""
@@ -112,7 +128,3 @@ class Evidence:
             )
         else:
             yield "by going on: nothing is lost; events may come twice"
-
-    def _with_history(self, connector: Connector) -> Connector:
-        then = self.newest.known(connector.name) if self.newest else None
-        return connector.model_copy(update={"history": then.history if then else None})

@@ -37,7 +37,7 @@ def listed(seen: Evidence, unfinished: Iterable[Journal]) -> Sequence[Preconditi
             )
 
     def read() -> Iterator[str]:
-        yield from (str(one) for one in now.misses(_READ, [config.postgres.dbname]))
+        yield from (str(one) for one in now.misses(_READ, seen.names))
 
     def stranger() -> Iterator[str]:
         """A reader that is there although no task of ours runs is named before anything stops."""

@@ -7,7 +7,6 @@ from pipeline.cdc.state.states import REREAD, About, Gravity, Seen, Situation, s
 from pipeline.postgres.replication.publications import PublishedTable, narrowed
 
 _PUBLISHED = (Part.SERVER, Part.PUBLICATIONS, Part.CONNECTORS)
-_ANEW = "ADD it to publication {publication}, then an incremental snapshot of it, ghosts buried"
 
 
 def _publication(at: Situation) -> DatabasePublication | None:
@@ -41,7 +40,7 @@ def orphan_prepared(at: Situation) -> Seen | None:
     gravity=Gravity.WILL_LOSE,
     risk="the task fails at the first change, for good where the publication is younger than the "
     "slot: pgoutput looks it up as of the change",
-    command="CREATE PUBLICATION {publication} as the set has it; then a new slot: " + REREAD,
+    command=REREAD,
     needs=_PUBLISHED,
 )
 def publication_missing(at: Situation) -> Seen | None:
@@ -58,7 +57,7 @@ def publication_missing(at: Situation) -> Seen | None:
     "publication is smaller than it was",
     gravity=Gravity.LOSES,
     risk="changes of it since: they are in no event",
-    command=_ANEW,
+    command=REREAD,
     needs=_PUBLISHED,
     earlier=True,
 )

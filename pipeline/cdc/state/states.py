@@ -11,10 +11,7 @@ from enum import StrEnum
 from pipeline.cdc.state.reading import Connector, Part, Reading, SeenSlot, Server, StoredOffset
 from pipeline.postgres.wal.lsn import Lsn
 
-REREAD = (
-    "docs/procedures.md, scenario 2, step 3: publication, new slot, offsets deleted while "
-    "{connector} is STOPPED, every row read again, ghosts buried"
-)
+REREAD = "pipeline recover cdc, which reads every row again and buries what has no row"
 RESTART = (
     "curl -X POST '{connect}/connectors/{connector}/restart?includeTasks=true&onlyFailed=true'"
 )
