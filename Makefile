@@ -13,12 +13,13 @@ SLOW := and not slow
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the servers of one part are load enough
-.PHONY: help packages setup drill test $(PARTS) lint checks drills nightly older slice playground bench report lock clean
+.PHONY: help packages setup drill test $(PARTS) lint checks drills nightly older slice \
+	playground lab test-kubernetes image bench report lock clean
 
 help: ## what there is to do
 	@echo 'Recovery drills: does everything that was acknowledged come back, and how fast?'
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'Start with `make drill`. Afterwards: . .venv/bin/activate; pytest drills/ -k pitr'
 
@@ -37,7 +38,7 @@ test: lint setup ## everything that must be green before a commit: about 20 minu
 	$(MAKE) --no-print-directory --keep-going $(PARTS)
 
 plain: # what starts no stack, or PostgreSQL alone; two at a time
-	$(PYTEST) tests/ -n 2 -m 'not stack $(SLOW)' $(REPORT)-plain.xml
+	$(PYTEST) tests/ -n 2 -m 'not stack and not kubernetes $(SLOW)' $(REPORT)-plain.xml
 
 proofs: # every check on intact material, and on each fault
 	$(PYTEST) checks/ -n 2 -m 'not drill $(SLOW)' $(REPORT)-proofs.xml
@@ -77,6 +78,15 @@ slice: setup # two slow cases, others with every commit: what CI runs of the nig
 
 playground: setup ## a pipeline in the foreground with a gentle workload, until Ctrl-C
 	$(PY) -m fixtures.playground
+
+lab: setup ## a Kubernetes of one node until Ctrl-C, as root; the first time builds it: 12 to 25 minutes
+	@$(PY) -m fixtures.stacks.kubernetes
+
+test-kubernetes: setup ## the manifests of deploy/ on that node, as root; 4 minutes once it is built
+	$(PYTEST) tests/kubernetes -m kubernetes $(REPORT)-kubernetes.xml
+
+image: setup ## the image of pipeline, without a registry: reports/recovery-drills.tar
+	@$(PY) -m fixtures.stacks.kubernetes.image reports/recovery-drills.tar
 
 bench: setup ## measure beside pgBackRest, Barman, librdkafka and Kafka's own tools; writes docs/
 	$(PY) -m bench postgres

@@ -54,12 +54,17 @@ class Api:
     def objects(self, kind: str, namespace: str | None) -> list[dict[str, Any]]:
         """Give all of a kind; of an operator that is not installed, none."""
         if kind in OPERATORS:
-            return self._of_operator(kind)
-        above, _, plural = PATHS[kind].rpartition("/")
-        path = f"{above}/namespaces/{namespace}/{plural}" if namespace else PATHS[kind]
-        return self._list(path, kind)
+            return self._of_operator(kind, namespace)
+        items: list[dict[str, Any]] = json.loads(self._get(_path(kind, namespace)))["items"]
+        return [{**one, "kind": kind} for one in items]  # lists leave the kind of their items out
 
-    def _of_operator(self, kind: str) -> list[dict[str, Any]]:
+    def one(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        """Give one of them, or None where there is none of that name."""
+        answer = self._ask(f"{_path(kind, namespace)}/{name}", missing=True)
+        found: dict[str, Any] | None = json.loads(answer) if answer else None
+        return found
+
+    def _of_operator(self, kind: str, namespace: str | None) -> list[dict[str, Any]]:
         group, version, plural = OPERATORS[kind]
         groups = json.loads(self._get("/apis"))["groups"]
         served = {each["name"]: each["versions"] for each in groups}
@@ -67,13 +72,14 @@ class Api:
             return []
         versions = [one["version"] for one in served[group]]
         chosen = version if version in versions else versions[0]
-        return self._list(f"/apis/{group}/{chosen}/{plural}", kind)
-
-    def _list(self, path: str, kind: str) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = json.loads(self._get(path))["items"]
-        return [{**one, "kind": kind} for one in items]  # lists leave the kind of their items out
+        items = json.loads(self._get(f"/apis/{group}/{chosen}/{plural}"))["items"]
+        own = (one for one in items if one["metadata"]["namespace"] == namespace)
+        return [{**one, "kind": kind} for one in own]
 
     def _get(self, path: str) -> bytes:
+        return self._ask(path) or b""
+
+    def _ask(self, path: str, *, missing: bool = False) -> bytes | None:
         try:
             asked = self._client.param_serialize(
                 "GET",
@@ -85,6 +91,8 @@ class Api:
             data: bytes = answer.read()  # type: ignore[no-untyped-call] # the client's own
         except urllib3.exceptions.HTTPError as error:
             raise CouldNotLook(f"the cluster does not answer: {error}", "Is it up?") from error
+        if answer.status == 404 and missing:
+            return None
         if answer.status != 200:
             raise CouldNotLook(
                 f"GET {path}: {answer.status} {json.loads(data).get('message', '')}",
@@ -104,3 +112,8 @@ class Api:
                 f"no cluster in the kubeconfig: {error}", "say context and kubeconfig"
             ) from error
         return made
+
+
+def _path(kind: str, namespace: str | None) -> str:
+    above, _, plural = PATHS[kind].rpartition("/")
+    return f"{above}/namespaces/{namespace}/{plural}" if namespace else PATHS[kind]

@@ -35,6 +35,9 @@ class Source(Protocol):
     def objects(self, kind: str, namespace: str | None) -> list[Object]:
         """Give all of a kind in a namespace; of what has none, None."""
 
+    def one(self, kind: str, namespace: str, name: str) -> Object | None:
+        """Give one of them by its name: who may not list Secrets may read those that are named."""
+
     @property
     def now(self) -> datetime:
         """The moment that the objects are of."""
@@ -54,6 +57,10 @@ class Printed:
         if not of_kind and kind in ELSEWHERE:
             raise CouldNotLook(f"the file holds no {kind}", "docs/kubernetes.md has the command")
         return [one for one in of_kind if one["metadata"].get("namespace") == namespace]
+
+    def one(self, kind: str, namespace: str, name: str) -> Object | None:
+        found = self.objects(kind, namespace)
+        return next((one for one in found if name_of(one) == name), None)
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Namespace:
         return self.source.objects(kind, self.name if namespace == "" else namespace)
 
     def find(self, kind: str, name: str) -> Object | None:
-        return next((one for one in self.all(kind) if name_of(one) == name), None)
+        return self.source.one(kind, self.name, name)
 
     @cached_property
     def cronjobs(self) -> list[Object]:

@@ -14,6 +14,15 @@ from pipeline.repository import marker, turns
 from pipeline.repository.turns import turn
 
 SOON = timedelta(milliseconds=200)
+COMMANDS = (
+    "backup base",
+    "backup logical",
+    "backup cdc",
+    "backup topics",
+    "backup offsets",
+    "backup schemas",
+    "retain --yes",
+)
 HOLDER = """
 import sys
 from pipeline.repository.turns import turn
@@ -68,9 +77,7 @@ def test_a_repository_that_others_own_can_be_locked_by_who_may_read_it(root: str
         pass
 
 
-@pytest.mark.parametrize(
-    "command", ["backup base", "backup logical", "backup topics", "backup offsets", "retain --yes"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_commands_wait_before_they_ask_any_server(
     root: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,17 +7,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import ValidationError
 
 from checks.check import Observation, check
+from checks.kubernetes_config import CONFIGURED, sections, text_of
 from checks.kubernetes_objects import Namespace, containers, name_of
 from fixtures.faults.manifests import edited
 from fixtures.scratch import Damage, Scratch
-from pipeline.config import PipelineConfig, PostgresConfig, Section
+from pipeline.config import PostgresConfig, Section
 
 SECRET = re.compile(r"passw|secret(?!_?name)|token$|api_?key|private_?key", re.IGNORECASE)
 FILED = re.compile(r"file|location|path", re.IGNORECASE)
-CONFIGURED, REPOSITORY = "PIPELINE_CONFIG", "repository"
 AGREES = ("postgres", "cdc", "plan")
 """Sections that say the same of a pipeline wherever it is looked at from."""
 ELSEWHERE = {("postgres", name) for name in set(PostgresConfig.model_fields) - {"dbname"}}
@@ -42,12 +42,12 @@ def secrets_resolve(namespace: Namespace) -> Iterator[Observation]:
 
 
 def _unresolved(namespace: Namespace, pod: dict[str, Any]) -> Iterator[str]:
-    secrets = {name_of(one): one.get("data") or {} for one in namespace.all("Secret")}
     needed = _needed(namespace, pod)
     for volume in pod.get("volumes", []):
         if (told := volume.get("secret")) is None:
             continue
-        if told["secretName"] not in secrets:
+        secret = namespace.find("Secret", told["secretName"])
+        if secret is None:
             yield f"there is no Secret {told['secretName']}"
             continue
         if told.get("defaultMode", 0o644) & 0o007:
@@ -56,13 +56,13 @@ def _unresolved(namespace: Namespace, pod: dict[str, Any]) -> Iterator[str]:
         yield from (
             f"Secret {told['secretName']} has no key {key}"
             for key in keys
-            if key not in secrets[told["secretName"]]
+            if key not in (secret.get("data") or {})
         )
 
 
 def _needed(namespace: Namespace, pod: dict[str, Any]) -> dict[str, list[str]]:
     """Give the files that the configuration reads, by the volume that they lie on."""
-    told = _configuration(namespace, pod)
+    told = text_of(namespace, pod)
     files = [Path(value) for value in _files(tomllib.loads(told))] if told else []
     found: dict[str, list[str]] = {}
     for one in containers(pod):
@@ -114,30 +114,15 @@ def _secret_keys(tables: dict[str, Any], above: str = "") -> Iterator[str]:
 def config_agrees(namespace: Namespace) -> Iterator[Observation]:
     """Pods read a pipeline.toml that is one, of this pipeline, with its repository on a volume."""
     for where, pod in namespace.templates():
-        if (text := _configuration(namespace, pod)) is None:
+        if (text := text_of(namespace, pod)) is None:
             yield Observation(where, f"no ConfigMap holds the file that {CONFIGURED} names")
         else:
             yield Observation(where, "; ".join(_disagreements(namespace, pod, text)) or None)
 
 
-def _configuration(namespace: Namespace, pod: dict[str, Any]) -> str | None:
-    """Give the text of the file that `pipeline` reads in a pod."""
-    one = pod["containers"][0]
-    named = {each["name"]: each.get("value", "") for each in one.get("env", [])}
-    file = Path(named.get(CONFIGURED, ""))
-    for mount in one.get("volumeMounts", []):
-        if str(file.parent) == mount["mountPath"]:
-            for volume in pod["volumes"]:
-                if volume["name"] == mount["name"] and "configMap" in volume:
-                    found = namespace.find("ConfigMap", volume["configMap"]["name"])
-                    text: str | None = (found or {}).get("data", {}).get(file.name)
-                    return text
-    return None
-
-
 def _disagreements(namespace: Namespace, pod: dict[str, Any], text: str) -> Iterator[str]:
     try:
-        written = _sections(tomllib.loads(text))
+        written = sections(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         yield f"it is not TOML: {error}"
         return
@@ -159,15 +144,6 @@ def _disagreements(namespace: Namespace, pod: dict[str, Any], text: str) -> Iter
     ]
     if not any(kept.startswith(each) for each in mounts):
         yield f"repository.path {kept} is on no claim: it is mounted at {', '.join(mounts) or '-'}"
-
-
-def _sections(tables: dict[str, Any]) -> dict[str, Any]:
-    """Read each table as `pipeline` does; not its environment, for that is another one here."""
-    fields: dict[str, Any] = {
-        name: (each.annotation, each) for name, each in PipelineConfig.model_fields.items()
-    }
-    model = create_model("pipeline.toml", __config__=ConfigDict(extra="forbid"), **fields)
-    return dict(model.model_validate(tables))
 
 
 Cluster = Scratch[Namespace]

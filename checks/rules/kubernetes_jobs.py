@@ -65,9 +65,9 @@ def _of(namespace: Namespace, jobs: list[dict[str, Any]]) -> str | None:
     if stuck := next((each for pod in pods if (each := waits(pod))), None):
         return f"{name_of(newest)} waits: {stuck}"
     age = namespace.age(newest["metadata"]["creationTimestamp"])
-    if not pods and age > PATIENCE:
-        told = namespace.told_of("Job", name_of(newest)) or "no event says why"
-        return f"{name_of(newest)} has no pod after {age:.0f} s: {told}"
+    told = namespace.told_of("Job", name_of(newest))
+    if not pods and (told or age > PATIENCE):
+        return f"{name_of(newest)} has no pod after {age:.0f} s: {told or 'no event says why'}"
     late = max([SHORT, *(SLOWER * each for each in _durations(jobs))])
     return f"{name_of(newest)} runs for {age:.0f} s, expected {late:.0f}" if age > late else None
 

@@ -3,22 +3,20 @@
 from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Any
-from urllib.parse import urlsplit
 
 from checks.check import Observation, check
+from checks.kubernetes_config import addresses
 from checks.kubernetes_objects import Namespace, name_of
 from fixtures.faults.manifests import edited
 from fixtures.kubernetes_material import NAMESPACE
 from fixtures.manifests import DEPLOY, rendered
 from fixtures.scratch import Damage, Scratch
-from pipeline.config import PipelineConfig
 
 Right = tuple[str, str, str, str]
 """API group, resource, name of one object or "", verb."""
 EVERYBODY = {"system:authenticated", "system:serviceaccounts", "system:unauthenticated"}
-PUBLIC = {"system:basic-user", "system:discovery", "system:public-info-viewer"}
-PUBLIC_TOO = {"system:service-account-issuer-discovery"}
-"""What every cluster gives everybody, to look at itself."""
+ITS_OWN = {"kubernetes.io/bootstrapping": "rbac-defaults"}
+"""The label of bindings that the API server makes, so that everybody can look at the cluster."""
 
 
 @check(
@@ -63,13 +61,18 @@ def _rights(namespace: Namespace, account: str) -> set[Right]:
         for binding in namespace.all(kind, where):
             if any(_is(each, account, namespace.name) for each in binding.get("subjects", [])):
                 reference = binding["roleRef"]
-                if reference["name"] in PUBLIC | PUBLIC_TOO:
+                if _is_its_own(binding):
                     continue
                 scope = "" if reference["kind"] == "Role" else None
                 roles = namespace.all(reference["kind"], scope)
                 for role in (one for one in roles if name_of(one) == reference["name"]):
                     found |= set(_of_role(role))
     return found
+
+
+def _is_its_own(binding: Mapping[str, Any]) -> bool:
+    labels = binding["metadata"].get("labels", {})
+    return ITS_OWN.items() <= labels.items() and name_of(binding).startswith("system:")
 
 
 def _is(subject: Mapping[str, str], account: str, namespace: str) -> bool:
@@ -106,7 +109,7 @@ def network_closed(namespace: Namespace) -> Iterator[Observation]:
         closed = any(_closes(one, way) for one in policies)
         yield Observation(way, None if closed else "no policy closes it for every pod")
     allowed = [port for one in policies for port in _opened(one)]
-    wanted = {("UDP", 53), ("TCP", 53), *(("TCP", port) for port in _ports(namespace.config))}
+    wanted = {("UDP", 53), ("TCP", 53), *(("TCP", port) for _, port in addresses(namespace))}
     for protocol, port in sorted(wanted):
         found = (protocol, port) in allowed
         shut = None if found else "no policy lets every pod out to it"
@@ -142,22 +145,6 @@ def _is_wide(rule: Mapping[str, Any]) -> bool:
     to = rule.get("to")
     blocks = [each.get("ipBlock", {}).get("cidr") for each in to or ()]
     return not to or not rule.get("ports") or bool({"0.0.0.0/0", "::/0"} & set(blocks))
-
-
-def _ports(config: PipelineConfig) -> set[int]:
-    return {port for _, port in addresses(config)}
-
-
-def addresses(config: PipelineConfig) -> Iterator[tuple[str, int]]:
-    """Give host and port of each server that a configuration names."""
-    yield config.postgres.host, config.postgres.port
-    for each in config.kafka.bootstrap_servers.split(","):
-        host, _, port = each.strip().rpartition(":")
-        yield host, int(port)
-    for url in (config.connect.url, config.registry.url):
-        if url:
-            parts = urlsplit(url)
-            yield parts.hostname or "", parts.port or {"https": 443}.get(parts.scheme, 80)
 
 
 Cluster = Scratch[Namespace]

@@ -38,7 +38,7 @@ def kind_of(command: tuple[str, ...]) -> str | None:
 )
 def cronjobs_as_planned(namespace: Namespace) -> Iterator[Observation]:
     """Each kind of backup has a CronJob in a named zone, as often as planned, that can end."""
-    for name in sorted(filter(None, map(kind_of, program.commands()))):
+    for name in sorted({kind_of(each) or "" for each in program.commands()}):
         if name in PLANNED:
             yield Observation(name, _missing(namespace, name, PLANNED[name].every))
     for command, every in BESIDE.items():

@@ -5,8 +5,8 @@ from random import Random
 from typing import Any
 
 from checks.check import Observation, check
+from checks.kubernetes_config import addresses
 from checks.kubernetes_objects import Namespace, moment, name_of
-from checks.rules.kubernetes_rights import addresses
 from fixtures.faults.manifests import edited
 from fixtures.kubernetes_material import DATA
 from fixtures.scratch import Damage, Scratch
@@ -31,7 +31,7 @@ PAUSED = {
 )
 def services_answer(namespace: Namespace) -> Iterator[Observation]:
     """Each server that pipeline.toml names by a Service has a ready endpoint at its port."""
-    for host, port in addresses(namespace.config):
+    for host, port in addresses(namespace):
         name, where, *more = [*host.split("."), "", ""]
         if not where or more[0] != "svc":
             yield Observation(f"{host}:{port}", None)  # no Service: nothing of it is in here
@@ -74,7 +74,7 @@ def _ready(endpoint: dict[str, Any]) -> bool:
 )
 def operators_not_fighting(namespace: Namespace) -> Iterator[Observation]:
     """No object of Strimzi or CloudNativePG has been kept from its operator for over a day."""
-    hosts = [host for host, _ in addresses(namespace.config) if ".svc" in host]
+    hosts = [host for host, _ in addresses(namespace) if ".svc" in host]
     places = sorted({host.split(".")[1] for host in hosts})
     for kind in OPERATED:
         found = [one for where in places for one in namespace.all(kind, where)]

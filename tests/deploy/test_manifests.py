@@ -57,6 +57,10 @@ class Written:
             if (one["kind"], one["metadata"].get("namespace")) == (kind, namespace)
         ]
 
+    def one(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        found = self.objects(kind, namespace)
+        return next((one for one in found if one["metadata"]["name"] == name), None)
+
     @property
     def now(self) -> datetime:
         raise AssertionError("what is written is of no moment")
@@ -81,6 +85,7 @@ def test_the_schedule_is_that_of_the_written_plan() -> None:
     told = {one["metadata"]["name"]: one["spec"]["schedule"] for one in written("plain").cronjobs}
     assert told["backup-base"] == "0 2 * * *"
     assert told["backup-logical"] == "0 3 * * *"
+    assert told["backup-cdc"] == "0 4 * * *"
 
 
 def test_the_base_asks_for_50_gi_as_written_and_every_overlay_for_what_the_plan_keeps() -> None:
