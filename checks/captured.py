@@ -1,54 +1,14 @@
-"""What a connector makes of what is published: the tables, columns and topics by its settings.
+"""What a connector makes of what is published, by its settings: topics, and what it drops."""
 
-The lists are regular expressions, separated by commas, that match a whole name whatever its case
-(Debezium, connector properties of PostgreSQL).
-"""
-
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from checks import transforms
+from pipeline.cdc.include_lists import Settings
 from pipeline.config import PipelineConfig
 from pipeline.postgres.replication.slots import PLUGIN
 
-Settings = Mapping[str, str]
-
 _DROPS = {"c": "inserts", "u": "updates", "d": "deletes"}
 _NAMING = "SchemaTopicNamingStrategy"
-
-
-def left_out(told: Settings, table: str) -> str | None:
-    """Which setting keeps a connector from a table, or None; its signal table it always reads."""
-    if table == told.get("signal.data.collection"):
-        return None
-    schema = table.partition(".")[0]
-    return _refused(told, "schema", schema) or _refused(told, "table", table)
-
-
-def column_left_out(told: Settings, column: str) -> str | None:
-    """Which setting leaves a column, `schema.table.column`, out of every event."""
-    return _refused(told, "column", column)
-
-
-def rows_left_out(told: Settings, table: str) -> str | None:
-    """Which setting keeps rows of a table from the snapshot that a recovery begins with."""
-    included = told.get("snapshot.include.collection.list")
-    if included and not _listed(included, table):
-        return "snapshot.include.collection.list"
-    overridden = told.get("snapshot.select.statement.overrides", "")
-    return "snapshot.select.statement.overrides" if _listed(overridden, table) else None
-
-
-def _refused(told: Settings, what: str, name: str) -> str | None:
-    included, excluded = f"{what}.include.list", f"{what}.exclude.list"
-    if (only := told.get(included)) and not _listed(only, name):
-        return included
-    return excluded if _listed(told.get(excluded, ""), name) else None
-
-
-def _listed(patterns: str, name: str) -> bool:
-    each = (pattern.strip() for pattern in re.split(r"(?<!\\),", patterns))
-    return any(re.fullmatch(pattern, name, re.IGNORECASE) for pattern in each if pattern)
 
 
 def strays(config: PipelineConfig, told: Settings) -> Iterator[str]:

@@ -11,6 +11,7 @@ from checks.connectors import Connectors
 from fixtures.connect_material import TABLES, connector
 from fixtures.faults import connectors, server
 from fixtures.scratch import Damage, Scratch
+from pipeline.cdc.include_lists import column_left_out, left_out, rows_left_out
 
 _COLUMNS = """
     select concat_ws('.', schemaname, tablename) as table, attnames::text[] as columns
@@ -36,11 +37,11 @@ def connectors_carry_what_is_published(connectors: Connectors) -> Iterator[Obser
     published = connectors.source.rows(_COLUMNS, config.cdc.publication)
     for row in published:
         table, columns = row["table"], row["columns"]
-        yield Observation(table, _left_out(captured.left_out(told, table) for told in own.values()))
-        rows = _left_out(captured.rows_left_out(told, table) for told in own.values())
+        yield Observation(table, _left_out(left_out(told, table) for told in own.values()))
+        rows = _left_out(rows_left_out(told, table) for told in own.values())
         yield Observation(table, rows)
         for column in (f"{table}.{column}" for column in columns):
-            hidden = _left_out(captured.column_left_out(told, column) for told in own.values())
+            hidden = _left_out(column_left_out(told, column) for told in own.values())
             yield Observation(column, hidden)
     topics = [f"{config.cdc.topic_prefix}.{row['table']}" for row in published]
     for name, told in own.items():  # last: one that is not known ends it

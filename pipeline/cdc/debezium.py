@@ -17,14 +17,33 @@ def own_connectors(config: PipelineConfig, connect: ConnectClient) -> list[str]:
     return [name for name in connect.names() if reads(config, connect.config(name))]
 
 
-def none_reads(config: PipelineConfig) -> Iterator[str]:
-    """Tell that no connector reads this pipeline's slot: a precondition of recoveries."""
+def unfit(config: PipelineConfig) -> Iterator[str]:
+    """Tell why connectors do not feed this pipeline's topics: a precondition of recoveries."""
     with ConnectClient(config.connect) as connect:
-        if not own_connectors(config, connect):
+        known, own = connect.names(), own_connectors(config, connect)
+        if not own:
             yield (
                 f"no connector at {connect.url} has slot {config.cdc.slot!r} in database "
                 f"{config.postgres.dbname!r}"
             )
+        for name in own:
+            if name not in known:
+                there = ", ".join(known) or "none"
+                yield f"connect.connectors names {name!r}, and {connect.url} has {there}"
+                continue
+            for setting, found, expected in _strays(config, connect.config(name)):
+                yield f"{name} has {setting}={found}, and [cdc] says {expected}"
+
+
+def _strays(config: PipelineConfig, told: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Yield by which settings a connector reads, or writes, elsewhere than is configured."""
+    expected = {"publication.name": config.cdc.publication}
+    if "transforms" not in told:  # which may give topics other names
+        expected["topic.prefix"] = config.cdc.topic_prefix
+    for setting, wanted in expected.items():
+        found = (DEFAULTS | dict(told)).get(setting, wanted)
+        if found != wanted and "${" not in found:  # which only the worker resolves
+            yield setting, found, wanted
 
 
 def other_connectors(config: PipelineConfig, connect: ConnectClient) -> dict[str, str]:

@@ -144,9 +144,14 @@ class PointInTimeRecovery(Reopening):
         return asked | {"accept_end": str(self.accept_end) if self.accept_end else None}
 
     def preconditions(self) -> Sequence[Precondition]:
-        wanted = self.cdc is not False
-        plan, slots = self.shown or self._made(), self.without_slots
-        return postgres_preconditions.listed(self.config, plan, cdc=wanted, without_slots=slots)
+        return postgres_preconditions.listed(
+            self.config,
+            self.shown or self._made(),
+            cdc=self.cdc is not False,
+            without_slots=self.without_slots,
+            without_topics=self.without_topics,
+            prepared=self.prepared,
+        )
 
     def steps(self) -> Sequence[Step]:
         return (

@@ -1,42 +1,51 @@
 """What must hold before a point-in-time recovery stops or moves anything."""
 
+import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import subprocess
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from pipeline.cdc.debezium import none_reads
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError
-from pipeline.kafka.cluster.topics import cluster_id
 from pipeline.postgres.base import base_backup
+from pipeline.postgres.replay.targets import Target, TargetKind
 from pipeline.postgres.replication import readers
-from pipeline.postgres.replication.publications import find_publication
 from pipeline.postgres.server import session
-from pipeline.postgres.server.control import identifier_of
+from pipeline.postgres.server.control import identifier_of, passed_on
+from pipeline.postgres.server.prepared import prepared_transactions
+from pipeline.postgres.server.server import LocalServer, not_refused, private_socket
 from pipeline.postgres.server.tools import Tools
-from pipeline.registry.client import RegistryClient
+from pipeline.postgres.wal import archiving, wal_command
 from pipeline.repository.kinds import newest
 from pipeline.repository.sets import Repository
 from pipeline.repository.store import FolderStore
-from pipeline.runbooks import parts
-from pipeline.runbooks.parts import Part
+from pipeline.runbooks import reconnect_preconditions
 from pipeline.runbooks.plan import Plan
 from pipeline.runbooks.runbook import Precondition
+from pipeline.runbooks.salvage import room_for
 
-_LATER = "Mend it; or recover without CDC now, and bring CDC back by --resume later"
 _KEPT_OUT = re.compile("authentication failed|no password supplied|no pg_hba.conf entry")
-_WAIVER = "--without-cdc"
 
 
 def listed(
-    config: PipelineConfig, plan: Plan, *, cdc: bool, without_slots: Collection[str] = ()
+    config: PipelineConfig,
+    plan: Plan,
+    *,
+    cdc: bool,
+    without_slots: Collection[str] = (),
+    without_topics: Collection[str] = (),
+    prepared: str | None = None,
 ) -> Sequence[Precondition]:
     """List them in the order in which their steps come."""
+    facts = partial(_facts, config, plan)
     return (
         Precondition(
             "readers",
@@ -51,17 +60,36 @@ def listed(
             "or the rules; where only this server refuses it, stop this one first",
         ),
         Precondition(
+            "address",
+            lambda: _address(config, plan),
+            "Nobody may answer there once the server is stopped: set postgres.data to its folder, "
+            "postgres.host and postgres.port to where it listens itself",
+        ),
+        Precondition(
             "programs",
             lambda: _programs(config, plan),
             "Set postgres.bin to the programs of that version",
         ),
         Precondition("room", lambda: _room(config, plan), "Make room"),
         Precondition(
+            "wal-command",
+            lambda: _wal_command(config),
+            "Replay gets every segment by it: set repository.wal_command to what the server's "
+            "owner can run",
+        ),
+        Precondition(
+            "prepared",
+            lambda: _prepared(config, plan, prepared),
+            "It would stand open at the target, and hold its locks: end it, or ask whoever "
+            "coordinates it how it ended",
+            "--prepared commit, or --prepared rollback",
+        ),
+        Precondition(
             "publication",
-            lambda: _publication(config, plan),
+            lambda: reconnect_preconditions.publication(config, facts(), plan.backup),
             "By another name no table would be compared with its topic: mend cdc.publication",
         ),
-        *(_of_cdc(config) if cdc else ()),
+        *(reconnect_preconditions.listed(config, facts, without_topics) if cdc else ()),
     )
 
 
@@ -112,52 +140,75 @@ def _programs(config: PipelineConfig, plan: Plan) -> Iterator[str]:
         yield f"postgres.bin has {told.strip()}, {plan.backup} is of version {expected}"
 
 
+def _address(config: PipelineConfig, plan: Plan) -> Iterator[str]:
+    """The server that will be stopped is the one that answers, or the fence cannot be proven."""
+    postgres = config.postgres
+    if postgres.data is None:
+        return
+    where = f"{postgres.host}:{postgres.port}"
+    if LocalServer(postgres.data, Tools.of(postgres), postgres.data).pid() is None:
+        if told := not_refused(postgres.host, postgres.port):
+            yield f"no server runs in {postgres.data}, and {where} {told}"
+        return
+    with suppress(psycopg.OperationalError), session.connect(postgres) as live:
+        if (found := identifier_of(live)) != plan.system_identifier:
+            yield (
+                f"the server in {postgres.data} has the system identifier "
+                f"{plan.system_identifier}, {where} is one with {found}"
+            )
+        elif passed_on(live):
+            yield f"{where} passes on to the server, as a proxy or a pooler does, and would stay"
+
+
 def _room(config: PipelineConfig, plan: Plan) -> Iterator[str]:
-    """The damaged folder stays, under another name, so the base backup needs room beside it."""
-    facts = _facts(config, plan)
-    if config.postgres.data is None or "database_bytes" not in facts:
+    """The damaged folder stays, and what only it holds is saved into the repository."""
+    data, root, facts = config.postgres.data, config.repository.path, _facts(config, plan)
+    if data is None:
         return
-    place = _existing(config.postgres.data)
-    free, needed = shutil.disk_usage(place).free, int(facts["database_bytes"])
-    if free < needed:
-        yield f"{place}: expected {needed:,} bytes free for {plan.backup}, found {free:,}"
+    needed = [
+        (_existing(data), int(facts.get("database_bytes", 0)), plan.backup),
+        (root, room_for(data, FolderStore(root)), "what is saved of the server"),
+    ]
+    for device in {place.stat().st_dev: place for place, *_ in needed}.values():
+        there = [one for one in needed if one[0].stat().st_dev == device.stat().st_dev]
+        free, size = shutil.disk_usage(device).free, sum(size for _, size, _ in there)
+        if free < size:
+            what = " and ".join(what for *_, what in there)
+            yield f"{device}: expected {size:,} bytes free for {what}, found {free:,}"
 
 
-def _publication(config: PipelineConfig, plan: Plan) -> Iterator[str]:
-    """The one that is brought back is the one by which tables are compared with their topics."""
-    facts = _facts(config, plan)
-    known, expected = facts.get("publication"), config.cdc.publication
-    if known is None or known["name"] == expected:
+def _wal_command(config: PipelineConfig) -> Iterator[str]:
+    """Asked for a segment that is nowhere, it says so: any other answer would end the replay."""
+    tools = Tools.of(config.postgres)
+    with private_socket(tools) as nothing:
+        line = archiving.get_command(config, nothing)
+        words = line.replace("%f", "00000000.history").replace("%p", os.devnull)
+        done = subprocess.run(
+            ["/bin/sh", "-c", words],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            cwd="/",
+            **tools.identity(),
+        )
+    if done.returncode != wal_command.ABSENT:
+        told = " ".join(done.stderr.split())
+        yield f"{archiving.command(config)} ended with exit code {done.returncode}: {told}"
+
+
+def _prepared(config: PipelineConfig, plan: Plan, decision: str | None) -> Iterator[str]:
+    """A transaction that is prepared on the server, unless it was after the target."""
+    target = Target.parse(plan.target)
+    if decision is not None:
         return
-    with suppress(psycopg.Error), session.connect(config.postgres) as live:
-        if find_publication(live, expected) is not None:
-            return  # it was renamed, or made anew, since the backup
-    yield f"cdc.publication is {expected!r}, {plan.backup} has {known['name']!r}"
+    with suppress(psycopg.OperationalError), session.connect(config.postgres) as live:
+        if identifier_of(live) == plan.system_identifier:
+            for one in prepared_transactions(live):
+                since = datetime.fromisoformat(one.since)
+                if target.kind is not TargetKind.TIME or since <= target.time:
+                    yield str(one)
 
 
 def _existing(path: Path) -> Path:
     return next(one for one in (path.parent, *path.parents) if one.exists())
-
-
-def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
-    """What answers must answer rightly; a part that is down is left for its own step."""
-    down = parts.down(config)
-
-    def kafka() -> Iterator[str]:
-        cluster_id(config.kafka)
-        yield from ()
-
-    def registry() -> Iterator[str]:
-        with RegistryClient(config.registry) as client:
-            client.subjects()
-        yield from ()
-
-    asked: list[tuple[Part, Callable[[], Iterator[str]], str]] = [
-        (Part.CONNECT, lambda: none_reads(config), _LATER),
-        (Part.KAFKA, kafka, _LATER),
-    ]
-    if config.registry.url:
-        none = "; or set registry.url to '' where there is none"
-        asked.append((Part.REGISTRY, registry, _LATER + none))
-    for part, ask, advice in asked:
-        yield Precondition(part, ask if part not in down else tuple, advice, _WAIVER)

@@ -1,6 +1,7 @@
 """Before anything else: save what the damaged server still holds and the repository does not."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.postgres.wal.lsn import is_segment
@@ -23,6 +24,15 @@ def salvage(data: Path, store: FolderStore, recovery: str) -> dict[str, int]:
             bytes_saved += store.put(key, chunks_of(stream)).size
         saved += 1
     return {"files": saved, "bytes": bytes_saved}
+
+
+def room_for(data: Path, store: FolderStore) -> int:
+    """Count the bytes that would be saved now; of a server that runs some may be gone by then."""
+    size = 0
+    for path in _worth_saving(data, store):
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size
 
 
 def _worth_saving(data: Path, store: FolderStore) -> Iterator[Path]:

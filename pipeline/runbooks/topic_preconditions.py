@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from pipeline.cdc.debezium import none_reads
+from pipeline.cdc.debezium import unfit
 from pipeline.config import PipelineConfig
 from pipeline.kafka.replay import preflight
 from pipeline.postgres.server import session
@@ -67,7 +67,7 @@ def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
 
     yield Precondition(
         "connectors",
-        lambda: none_reads(config),
+        lambda: unfit(config),
         "They write to these topics and must be stopped, then go on",
     )
     yield Precondition("source", source, "Events behind the archive come from its rows")

@@ -171,16 +171,23 @@ def test_another_clusters_archive_is_not_the_newest(own: Shop) -> None:
         own.recovery(NAME).run()
 
 
-def test_too_few_brokers_are_found_before_anything_is_removed(own: Shop) -> None:
+def test_what_brokers_would_refuse_is_found_before_anything_is_removed(own: Shop) -> None:
     harmed(own)
     backup = newest(own.repository, "topics")
-    backup.manifest.facts["topics"][NAME]["replication"] = 2
+    backup.manifest.facts["topics"][NAME] |= {
+        "replication": 2,
+        "overrides": {"segment.bytes": "1"},
+    }
     path = own.config.repository.path / backup.prefix / "manifest.json"
     path.write_bytes(backup.manifest.sealed())
-    with pytest.raises(RecoveryRefused, match=r"nothing was touched:\n.*say --replication 1"):
+    with pytest.raises(RecoveryRefused) as refused:
         own.recovery(NAME).run()
+    first, replicas, settings = str(refused.value).splitlines()
+    assert first == "nothing was touched:"
+    assert replicas.startswith(f"  replicas: {NAME}: 2 replicas, as archived, and 1 brokers: say")
+    assert settings.startswith(f"  settings: {NAME}: segment.bytes=1: ")
     assert existing(own.config.kafka, NAME) is not None
-    asked = Asked([NAME], replication=1)
+    asked = Asked([NAME], replication=1, without_settings=["segment.bytes"])
     TopicRecovery(own.config, asked, new_recovery(own.config), own.broker.nonce).run()
     assert read(own) == [*range(100)]
 

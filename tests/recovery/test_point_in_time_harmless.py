@@ -93,6 +93,9 @@ def test_a_prepared_transaction_at_the_target_is_decided_by_the_operator(
         connection.execute("prepare transaction 'of a coordinator'")
     source.expect(source.flushed())
     journal = new_recovery(source.config)
+    with pytest.raises(RecoveryRefused, match=r"prepared: .*'of a coordinator' of postgres in "):
+        recovery(source, journal, "latest").run()
+    source.stack.stop(Component.POSTGRES)  # nobody tells of it beforehand
     with pytest.raises(RestoreError, match=r"'of a coordinator' of postgres in .*--prepared"):
         recovery(source, journal, "latest").run()
     again = recovery(source, journal, "latest")

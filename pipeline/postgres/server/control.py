@@ -1,5 +1,7 @@
 """What a server says of itself: its control file, and the running server of it."""
 
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,16 @@ def identifier_of(connection: psycopg.Connection[Any]) -> str | None:
     """Identity of the server that answers."""
     row = connection.execute("select system_identifier::text from pg_control_system()").fetchone()
     return None if row is None else str(row[0])
+
+
+def passed_on(connection: psycopg.Connection[Any]) -> bool:
+    """Whether somebody stands between: to the server he is a client of his own, from his own port.
+
+    Who only changes addresses on the way (a router, a service of Kubernetes) keeps the port.
+    """
+    with socket.socket(fileno=os.dup(connection.fileno())) as ours:
+        port = None if ours.family == socket.AF_UNIX else ours.getsockname()[1]
+    return connection.execute("select inet_client_port()").fetchone() != (port,)
 
 
 def origin_of_server(postgres: PostgresConfig) -> dict[str, str]:

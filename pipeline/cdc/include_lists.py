@@ -1,0 +1,44 @@
+"""What a connector leaves out by its lists: tables, columns, and rows of the first snapshot.
+
+The lists are regular expressions, separated by commas, that match a whole name whatever its case
+(Debezium, connector properties of PostgreSQL).
+"""
+
+import re
+from collections.abc import Mapping
+
+Settings = Mapping[str, str]
+
+
+def left_out(told: Settings, table: str) -> str | None:
+    """Which setting keeps a connector from a table, or None; its signal table it always reads."""
+    if table == told.get("signal.data.collection"):
+        return None
+    schema = table.partition(".")[0]
+    return _refused(told, "schema", schema) or _refused(told, "table", table)
+
+
+def column_left_out(told: Settings, column: str) -> str | None:
+    """Which setting leaves a column, `schema.table.column`, out of every event."""
+    return _refused(told, "column", column)
+
+
+def rows_left_out(told: Settings, table: str) -> str | None:
+    """Which setting keeps rows of a table from the snapshot that a recovery begins with."""
+    included = told.get("snapshot.include.collection.list")
+    if included and not _listed(included, table):
+        return "snapshot.include.collection.list"
+    overridden = told.get("snapshot.select.statement.overrides", "")
+    return "snapshot.select.statement.overrides" if _listed(overridden, table) else None
+
+
+def _refused(told: Settings, what: str, name: str) -> str | None:
+    included, excluded = f"{what}.include.list", f"{what}.exclude.list"
+    if (only := told.get(included)) and not _listed(only, name):
+        return included
+    return excluded if _listed(told.get(excluded, ""), name) else None
+
+
+def _listed(patterns: str, name: str) -> bool:
+    each = (pattern.strip() for pattern in re.split(r"(?<!\\),", patterns))
+    return any(re.fullmatch(pattern, name, re.IGNORECASE) for pattern in each if pattern)

@@ -1,0 +1,72 @@
+"""No precondition of any runbook without a test that sees it refuse."""
+
+import ast
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from pipeline.config import PipelineConfig, RepositoryConfig
+from pipeline.runbooks import postgres_preconditions, topic_preconditions
+from pipeline.runbooks.topic_asked import Asked
+
+TESTS = Path(__file__).parents[1]
+_HARMLESS = "kafka/test_topic_loss_harmless.py::"
+_HERE = "recovery/test_preconditions.py::"
+SEEN = {
+    "point-in-time": {
+        "readers": "recovery/test_readers.py::"
+        "test_other_readers_stop_a_recovery_until_each_is_named",
+        "login": "recovery/test_point_in_time_harmless.py::"
+        "test_an_account_that_is_kept_out_is_found_before_the_fence",
+        "address": f"{_HERE}test_who_passes_on_to_the_server_would_still_answer_behind_the_fence",
+        "programs": f"{_HERE}test_programs_of_another_version_are_told",
+        "room": f"{_HERE}test_what_only_the_server_holds_must_fit_into_the_repository",
+        "wal-command": f"{_HERE}test_a_wal_command_that_replay_cannot_use_is_told",
+        "prepared": f"{_HERE}test_a_transaction_that_is_prepared_must_be_decided",
+        "publication": "recovery/test_point_in_time_harmless.py::"
+        "test_a_publication_that_the_backup_does_not_know_is_refused",
+        "connectors": f"{_HERE}test_a_connector_that_feeds_other_topics_is_told",
+        "captured": f"{_HERE}test_a_published_table_that_no_connector_reads_is_told",
+        "kafka": f"{_HERE}test_brokers_that_answer_nothing_are_told",
+        "registry": f"{_HERE}test_a_service_that_answers_something_else_is_told",
+    },
+    "topics": {
+        "no-other-recovery": f"{_HARMLESS}"
+        "test_what_a_killed_recovery_kept_is_not_the_newest_archive",
+        "replicas": f"{_HARMLESS}"
+        "test_what_brokers_would_refuse_is_found_before_anything_is_removed",
+        "settings": f"{_HARMLESS}"
+        "test_what_brokers_would_refuse_is_found_before_anything_is_removed",
+        "connectors": f"{_HERE}test_a_connector_that_feeds_other_topics_is_told",
+        "source": f"{_HERE}test_topics_whose_source_publishes_nothing_are_told",
+    },
+}
+
+
+def _listed() -> dict[str, list[str]]:
+    config, nothing = (
+        PipelineConfig(repository=RepositoryConfig(path=Path("unused"))),
+        cast("Any", 0),
+    )
+    archive = cast("Any", SimpleNamespace(manifest=SimpleNamespace(facts={"topics": {}})))
+    asked = Asked([f"{config.cdc.topic_prefix}.public.notes"])
+    lists = {
+        "point-in-time": postgres_preconditions.listed(config, nothing, cdc=True),
+        "topics": topic_preconditions.listed(config, asked, archive, ()),
+    }
+    return {kind: [one.name for one in listed] for kind, listed in lists.items()}
+
+
+def test_every_precondition_has_been_seen_to_refuse() -> None:
+    assert {kind: sorted(seen) for kind, seen in SEEN.items()} == {
+        kind: sorted(names) for kind, names in _listed().items()
+    }
+
+
+@pytest.mark.parametrize("where", sorted({one for kind in SEEN.values() for one in kind.values()}))
+def test_where_it_was_seen_there_is_a_test(where: str) -> None:
+    file, name = where.split("::")
+    tree = ast.parse((TESTS / file).read_text())
+    assert name in {one.name for one in tree.body if isinstance(one, ast.FunctionDef)}
