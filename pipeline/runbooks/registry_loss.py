@@ -16,7 +16,7 @@ from itertools import islice
 from typing import ClassVar
 
 from pipeline.cdc import registry_probe, schemas
-from pipeline.cdc.debezium import none_reads
+from pipeline.cdc.debezium import unfit
 from pipeline.config import PipelineConfig
 from pipeline.errors import RecoveryRefused, RestoreError, ServerError
 from pipeline.kafka.archive import proof
@@ -78,7 +78,7 @@ class RegistryRecovery(Runbook):
     def preconditions(self) -> Sequence[Precondition]:
         connectors = Precondition(
             "connectors",
-            lambda: none_reads(self.config),
+            lambda: unfit(self.config),
             "They register schemas, and must be stopped, then go on",
             waiver="--without-cdc",
         )
