@@ -8,7 +8,7 @@ import typer
 from pipeline import config as configuration
 from pipeline.cdc.state import kept
 from pipeline.cli.resumable import finished, refuse_as_things_stand, resumable
-from pipeline.cli.shared import DEFAULT, Config, Origin, WithoutTopic, repository, say
+from pipeline.cli.shared import DEFAULT, Config, Origin, WithoutTopic, repository, reread_noted, say
 from pipeline.errors import ConfigError
 from pipeline.repository.journal import Journal
 from pipeline.repository.kinds import chosen
@@ -83,10 +83,9 @@ def recover_cdc(
     again = f"pipeline recover cdc --resume {journal.recovery} --identity {typed}"
     with resumable(journal, CdcRecovery.first, f"to go on: {again}"):
         recovery.run()
-    reread = journal.done()["reconnect"]["reread"]
-    names = journal.done()["fence"]["connectors"] + journal.done()["connectors"]["made"]
-    said = "".join(f" --reread {name}" for name in names) if reread else ""
-    say(f"next: pipeline backup cdc{said}")
+    done = journal.done()
+    anew = [*done["fence"]["connectors"], *done["connectors"]["made"]]
+    say(f"next: {reread_noted(anew if done['reconnect']['reread'] else ())}")
 
 
 def _secrets(told: Iterable[str]) -> dict[str, str]:

@@ -11,7 +11,16 @@ from pipeline.cli.resumable import (
     refuse_said_again,
     resumable,
 )
-from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, Without, WithoutTopic, accepted_end, say
+from pipeline.cli.shared import (
+    DEFAULT,
+    AcceptEnd,
+    Config,
+    Without,
+    WithoutTopic,
+    accepted_end,
+    reread_noted,
+    say,
+)
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
 from pipeline.postgres.replay.targets import SPELLINGS, Target
@@ -110,7 +119,8 @@ def recover_postgres(
         say(f"left to do: {told}")
     for one in journal.done()[PointInTimeRecovery.first].get("left_behind", ()):
         say(f"NOT brought back: {one}")
-    say("next: pipeline backup base")
+    again = journal.done().get("reconnect", {}).get("connectors", ())
+    say("next: pipeline backup base" + (f"; {reread_noted(again)}" if again else ""))
 
 
 def _tell_what_is_down(config: PipelineConfig, *, cdc: bool | None) -> None:

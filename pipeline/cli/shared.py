@@ -1,6 +1,6 @@
 """What commands share: options and how they are read, where they speak, which repository."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -76,6 +76,14 @@ def in_turn(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
 
     return in_its_turn
+
+
+def reread_noted(names: Iterable[str]) -> str:
+    """Spell the backup by which it is known that these connectors read every row anew.
+
+    Without it their offsets count as those of the history that the recovery left.
+    """
+    return " ".join(["pipeline backup cdc", *(f"--reread {name}" for name in names)])
 
 
 def accepted_end(text: str | None) -> Lsn | None:

@@ -178,6 +178,8 @@ def _finding(state: State, seen: Seen, at: Situation, connect: str) -> Finding:
         "publication": connector.publication if connector else "",
     }
     command = (seen.command or state.command).format_map(names)
+    if connector is not None and not connector.own:
+        command = f"tell whoever runs {connector.name}: it is not this pipeline's"
     gravity = seen.gravity or state.gravity
     return Finding(state, seen.said, gravity, seen.risk or state.risk, command, seen.lost_bytes)
 

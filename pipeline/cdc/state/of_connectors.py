@@ -4,6 +4,7 @@ import re
 
 from pipeline.cdc.state.reading import Part, TopicRead
 from pipeline.cdc.state.states import (
+    KNOWN_BETTER,
     REREAD,
     RESTART,
     RESUME,
@@ -115,8 +116,9 @@ def old_debezium(at: Situation) -> Seen | None:
     "connector is gone, its offset lives",
     gravity=Gravity.WILL_LOSE,
     risk="WAL is kept until the server gives the slot up; a namesake would go on from the offset",
-    command="pipeline recover cdc, which makes {connector} again STOPPED, compares and goes on; "
-    "was it removed on purpose: pipeline backup cdc --gone {connector}",
+    command=REREAD
+    + ", which makes it again; was it removed on purpose: pipeline backup cdc --gone "
+    "{connector}",
     needs=(Part.CONNECTORS,),
 )
 def connector_gone(at: Situation) -> Seen | None:
@@ -171,8 +173,8 @@ def not_streaming(at: Situation) -> Seen | None:
     about=About.WORKERS,
     gravity=Gravity.WILL_LOSE,
     risk="offsets and configurations are deleted by age: S02, S09, S11 at the next start",
-    command="pipeline recover cdc, which has them compacted; one that was remade: restore it with "
-    "all workers down",
+    command="kafka-configs --alter --entity-type topics --entity-name TOPIC --add-config "
+    "cleanup.policy=compact; one that was remade: restore it with all workers down",
 )
 def internal_topics(at: Situation) -> Seen | None:
     """cleanup.policy is not compact, or it is another topic, or a shorter one, than it was."""
@@ -253,7 +255,7 @@ unseen(
     "S42",
     "topic holds more than the table",
     risk="phantoms: rows that consumers see, and no table has",
-    command=REREAD,
+    command=KNOWN_BETTER,
     elsewhere="The check cdc.topics-tell-every-row folds the topic and compares it with the table.",
 )
 unseen(

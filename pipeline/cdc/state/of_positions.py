@@ -6,7 +6,15 @@ without an error where the offset is older: what lies between is never sent (STA
 """
 
 from pipeline.cdc.state.reading import Part
-from pipeline.cdc.state.states import REREAD, CannotTell, Gravity, Seen, Situation, state
+from pipeline.cdc.state.states import (
+    KNOWN_BETTER,
+    REREAD,
+    CannotTell,
+    Gravity,
+    Seen,
+    Situation,
+    state,
+)
 
 _PAIR = (Part.SERVER, Part.SLOTS, Part.CONNECTORS, Part.OFFSETS)
 BOTH = "connector_and_driver"
@@ -181,7 +189,7 @@ def _history(at: Situation) -> tuple[str, int] | None:
     "offset came back after its deletion",
     gravity=Gravity.LOSES,
     risk="as S04 or S06: the connector goes on from where it was before the deletion",
-    command="stop {connector}, DELETE its offsets again, and have it read every row again",
+    command=KNOWN_BETTER,
     needs=_PAIR,
     earlier=True,
 )
@@ -224,7 +232,7 @@ def never_found(at: Situation) -> Seen | None:
     "slot was advanced by hand",
     gravity=Gravity.LOSES,
     risk="the stretch that it was advanced over",
-    command=REREAD,
+    command=KNOWN_BETTER,
     needs=_PAIR,
     earlier=True,
 )
@@ -247,7 +255,7 @@ def advanced_by_hand(at: Situation) -> Seen | None:
     "slot is of before the restore",
     gravity=Gravity.LOSES,
     risk="it looks sound, and its position names other changes: as S07",
-    command="drop slot {slot} once its reader has stopped; then " + REREAD,
+    command="drop slot {slot} once its reader has stopped; then " + KNOWN_BETTER,
     needs=_PAIR,
     earlier=True,
 )

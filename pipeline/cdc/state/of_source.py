@@ -57,7 +57,8 @@ def publication_missing(at: Situation) -> Seen | None:
     "publication is smaller than it was",
     gravity=Gravity.LOSES,
     risk="changes of it since: they are in no event",
-    command=REREAD,
+    command=REREAD
+    + ", which makes the publication what it was; was it meant so: --keep-publication",
     needs=_PUBLISHED,
     earlier=True,
 )

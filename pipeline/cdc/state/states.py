@@ -11,7 +11,9 @@ from enum import StrEnum
 from pipeline.cdc.state.reading import Connector, Part, Reading, SeenSlot, Server, StoredOffset
 from pipeline.postgres.wal.lsn import Lsn
 
-REREAD = "pipeline recover cdc, which reads every row again and buries what has no row"
+REREAD = "pipeline recover cdc"
+KNOWN_BETTER = "pipeline recover cdc --way reread"
+"""Where positions look sound, and are not."""
 RESTART = (
     "curl -X POST '{connect}/connectors/{connector}/restart?includeTasks=true&onlyFailed=true'"
 )

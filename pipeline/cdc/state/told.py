@@ -20,7 +20,7 @@ def lines(found: Classification) -> Iterator[str]:
 def _paragraph(verdict: Verdict) -> Iterator[str]:
     worst, *others = verdict.findings or (None,)
     kind = "" if verdict.about in {About.SERVER, About.WORKERS} else f"{verdict.about} "
-    foreign = "" if verdict.own else ", not this pipeline's: tell whoever runs it"
+    foreign = "" if verdict.own else ", not this pipeline's"
     shown = worst if worst is not None and worst.state.id == verdict.state else None
     title = f" {shown.state.title} ({shown.gravity})" if shown else ""
     yield f"{kind}{verdict.name}: {verdict.state}{title}{foreign}"
