@@ -2,11 +2,14 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from checks.rules.cdc_state import compared_with
+from checks.subjects import BackupRepository
 from fixtures import cdc_states as made
 from pipeline.cdc.state import kept, told
 from pipeline.cdc.state.classify import SOUND, UNKNOWN, Classification, classify
@@ -22,8 +25,10 @@ from pipeline.cdc.state.reading import (
     Unread,
 )
 from pipeline.cdc.state.states import STATES, WORST_FIRST, Gravity
+from pipeline.errors import NoBackup
 from pipeline.postgres.replication.publications import PublishedTable as Member
 from pipeline.postgres.wal.lsn import Lsn
+from pipeline.repository.journal import Journal
 
 
 def ids(found: Classification) -> list[str]:
@@ -169,6 +174,8 @@ def test_a_slot_that_no_connector_reads_is_named_and_is_not_ours() -> None:
     found = classify(made.with_(slots=(made.SLOT, orphan)), made.BEFORE)
     assert ids(found) == ["S25"]
     assert any("not this pipeline's" in line for line in told.lines(found))
+    ours = made.with_(made.SOUND, slots=(made.SLOT, orphan), asked=Asked(slot="reports"))
+    assert all(verdict.own for verdict in classify(ours, made.BEFORE).verdicts)
 
 
 def test_a_connector_of_another_server_is_not_judged() -> None:
@@ -359,3 +366,29 @@ def _resumable(now: Reading, before: Reading | None) -> bool:
     [verdict] = [verdict for verdict in found.verdicts if verdict.name == "shop"]
     stored = now.connectors[0].lsn is not None
     return stored and not pair & {one.state.id for one in verdict.findings}
+
+
+def test_a_set_of_before_a_recovery_is_compared_with_nothing(tmp_path: Path) -> None:
+    """Topics and offsets that it tells of are no more; it must not pass for none either."""
+    repository = BackupRepository(tmp_path)
+    with pytest.raises(NoBackup, match="pipeline backup cdc"):
+        compared_with(repository)
+    kept.seal(repository.sets, made.SOUND)
+    assert compared_with(repository) == made.SOUND
+    Journal.new(tmp_path, "cdc").write("look", "done")
+    with pytest.raises(NoBackup, match=r"since cdc-.* --reread CONNECTOR"):
+        compared_with(repository)
+
+
+def test_a_set_that_cannot_be_read_is_said_and_passed_over(tmp_path: Path) -> None:
+    """Else no backup would ever follow it, for each hands on what the one before it noted."""
+    repository = BackupRepository(tmp_path).sets
+    kept.seal(repository, made.SOUND)
+    other = kept.seal(repository, made.server(made.SOUND, timeline=5))
+    (tmp_path / other.manifest.objects[0].key).write_bytes(b"{}")
+    partly = Unread(part=Part.OFFSETS, name="shop", why="a time-out")
+    kept.seal(repository, made.with_(made.SOUND, unread=(partly,)))
+    said: list[str] = []
+    assert kept.earlier(repository, said.append) == made.SOUND
+    assert len(said) == 2
+    assert other.label in said[1]

@@ -18,9 +18,11 @@ from pipeline.cdc.connectors import ConnectorOffset
 from pipeline.cdc.state import kept
 from pipeline.cdc.state.classify import classify
 from pipeline.cdc.state.read import read
+from pipeline.cdc.state.reading import Reading
 from pipeline.cdc.state.states import Gravity
 from pipeline.errors import NoBackup, ServerError
 from pipeline.kafka.cluster.topics import admin
+from pipeline.repository.journal import FILE, FOLDER
 from pipeline.wait import wait_until
 
 MADE = timedelta(seconds=30)
@@ -34,16 +36,15 @@ MADE = timedelta(seconds=30)
     "docs/cdc-states.md has all of them.",
 )
 def state_is_sound(connectors: Connectors) -> Iterator[Observation]:
-    """No connector, slot or server is in a state that loses changes, or will.
+    """No own connector, no slot of one, and nothing of the server is in a state that loses changes.
 
-    Held against the newest set of CDC state; all states but those that only values show.
+    Nor in one that will. Held against the newest set of CDC state; all states but those that only
+    values show. What is of others is told by `pipeline status cdc`.
     """
-    sets = BackupRepository.of(connectors.source.config).sets
-    if (before := kept.earlier(sets)) is None:
-        raise NoBackup("backup of slots; take one: pipeline backup cdc", sets.store.where)
+    before = compared_with(BackupRepository.of(connectors.source.config))
     now = kept.with_histories(read(connectors.source.config), before)
     unknown = list[str]()
-    for verdict in classify(now, before).verdicts:
+    for verdict in (each for each in classify(now, before).verdicts if each.own):
         yield Observation(verdict.name, None)
         unknown += verdict.unknown
         for one in verdict.findings:
@@ -51,6 +52,18 @@ def state_is_sound(connectors: Connectors) -> Iterator[Observation]:
                 yield Observation(verdict.name, f"{one.state.id} {one.state.title}: {one.said}")
     if unknown:
         raise ServerError("; ".join(unknown))
+
+
+def compared_with(repository: BackupRepository) -> Reading:
+    """The newest set. One of before a recovery tells of topics and offsets that are no more."""
+    before, where = kept.earlier(repository.sets), repository.sets.store.where
+    if before is None:
+        raise NoBackup("backup of slots; take one: pipeline backup cdc", where)
+    for journal in sorted((repository.path / FOLDER).glob(f"*/{FILE}")):
+        if journal.stat().st_mtime > before.taken.timestamp():
+            since = f"backup of slots since {journal.parent.name}"
+            raise NoBackup(f"{since}; take one: pipeline backup cdc --reread CONNECTOR", where)
+    return before
 
 
 @state_is_sound.detects

@@ -103,7 +103,7 @@ def classify(
         verdicts.append(
             Verdict(
                 About.CONNECTOR,
-                missing.name or "connectors",
+                missing.name or "(any)",
                 own=True,
                 findings=(),
                 unknown=unknown,
@@ -151,7 +151,7 @@ def _verdict(about: About, name: str, at: Situation, connect: str) -> Verdict:
             findings += [] if seen is None else [_finding(state, seen, at, connect)]
     findings.sort(key=lambda found: (found.gravity is Gravity.NOTE, found.state.rank))
     told = {why: tuple(states) for why, states in unknown.items()}
-    own = at.connector.own if at.connector else about is not About.SLOT
+    own = at.connector.own if at.connector else not at.slot or at.slot.name == at.now.asked.slot
     return Verdict(about, name, own, tuple(findings), told)
 
 

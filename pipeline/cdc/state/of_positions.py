@@ -71,7 +71,7 @@ def slot_begins_later(at: Situation) -> Seen | None:
     if at.slot is None or begins is None or (offset := at.delivered) is None or begins <= offset:
         return None
     told = f"the slot begins at {begins}, the offset is {offset}"
-    return _moved_back(at, told) or Seen(told, begins - offset)
+    return _moved_back(at, told, Gravity.WILL_LOSE) or Seen(told, begins - offset)
 
 
 @state(
@@ -87,7 +87,7 @@ def slot_ahead(at: Situation) -> Seen | None:
     found = _ahead(at)
     if found is None or at.own.told("lsn.flush.mode") == BOTH:
         return None
-    return _moved_back(at, found.said) or found
+    return _moved_back(at, found.said, Gravity.NOTE) or found
 
 
 @state(
@@ -113,7 +113,7 @@ def _ahead(at: Situation) -> Seen | None:
     return Seen(told, confirmed - offset)
 
 
-def _moved_back(at: Situation, told: str) -> Seen | None:
+def _moved_back(at: Situation, told: str, gravity: Gravity) -> Seen | None:
     """Where an earlier set has a later offset of this history: all of it had been delivered."""
     confirmed = at.slot.confirmed_flush_lsn if at.slot else None
     was = at.earlier.lsn if at.earlier and at.earlier.history == at.server.history else None
@@ -121,7 +121,7 @@ def _moved_back(at: Situation, told: str) -> Seen | None:
         return None
     return Seen(
         f"{told}; an earlier set has {was}: the offset was moved back, and nothing is skipped",
-        gravity=Gravity.WILL_LOSE if "begins" in told else Gravity.NOTE,
+        gravity=gravity,
         risk="nothing that was not delivered before",
         command="PATCH the offset of {connector} back to " + str(was) + " while it is STOPPED",
     )

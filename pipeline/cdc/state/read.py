@@ -48,6 +48,7 @@ def read(config: PipelineConfig) -> Reading:
     return Reading(
         taken=taken,
         asked=Asked(
+            slot=config.cdc.slot,
             connectors=config.connect.connectors,
             receiver_slot=config.repository.receiver_slot,
             internal_topics=config.connect.internal_topics,

@@ -76,9 +76,13 @@ class Unread(Read):
     grant: str | None = None
     """What must be granted, where a missing right is the reason."""
 
+    @property
+    def reason(self) -> str:
+        """Why, and what would have to be granted; the same for several parts of one cause."""
+        return self.why + (f"; grant it: {self.grant}" if self.grant else "")
+
     def __str__(self) -> str:
-        of = f" of {self.name}" if self.name else ""
-        return f"{self.part}{of}: {self.why}" + (f"; grant it: {self.grant}" if self.grant else "")
+        return f"{self.part}{f' of {self.name}' if self.name else ''}: {self.reason}"
 
 
 class Server(Read):
@@ -295,6 +299,7 @@ class TopicRead(Read):
 class Asked(Read):
     """What the configuration expects, and a reading cannot see by itself."""
 
+    slot: str = ""
     connectors: tuple[str, ...] = ()
     receiver_slot: str = ""
     internal_topics: tuple[str, ...] = ()

@@ -133,7 +133,7 @@ class State:
 
     def lacks(self, at: Situation) -> list[str]:
         """What would have to be read before this state can be excluded."""
-        told = [str(one) for one in at.now.misses(self.needs, at.names)]
+        told = list(dict.fromkeys(one.reason for one in at.now.misses(self.needs, at.names)))
         if self.needs_earlier and at.before is None:
             told.append("no earlier set to compare with: pipeline backup cdc")
         elif self.needs_earlier and at.before is not None:
