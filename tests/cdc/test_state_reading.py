@@ -158,6 +158,8 @@ def test_a_set_is_sealed_and_carries_on_what_the_one_before_it_noted(
     second = kept.earlier(repository)
     assert second is not None
     assert source.name in [each.name for each in second.absent]
+    along = CliRunner().invoke(app, ["backup", "offsets", "-c", str(tmp_path / "pipeline.toml")])
+    assert "taken along: the state of CDC, slots-" in along.output
     third = kept.read(kept.take(config, repository, gone=("nobody",)))
     assert third.absent == ()
     assert third.connector(source.name).history == first.server.history  # type: ignore[union-attr]
