@@ -38,7 +38,7 @@ test: lint setup ## everything that must be green before a commit: about 20 minu
 	$(MAKE) --no-print-directory --keep-going $(PARTS)
 
 plain: # what starts no stack, or PostgreSQL alone; two at a time
-	$(PYTEST) tests/ -n 2 -m 'not stack and not kubernetes $(SLOW)' $(REPORT)-plain.xml
+	$(PYTEST) tests/ -n 2 --dist worksteal -m 'not stack and not kubernetes $(SLOW)' $(REPORT)-plain.xml
 
 proofs: # every check on intact material, and on each fault
 	$(PYTEST) checks/ -n 2 -m 'not drill $(SLOW)' $(REPORT)-proofs.xml
