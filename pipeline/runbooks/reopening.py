@@ -5,6 +5,7 @@ and the connectors.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import PipelineConfig
@@ -50,12 +51,13 @@ class Reopening(Runbook):
         for name in placed["differing"]:
             self.progress(f"  {name} is not what the backup has: it stays as it is")
         self._keep_clients_out()
-        if self.server.pid() is None:
-            self.server.start(self._started_by)
+        opened = self._opened_server
+        if opened.pid() is None:
+            opened.start(self._started_by)
         else:
             self.server.reload()  # it runs since an earlier run was killed here, by its rules
         promoted = self.journal.done()["replay"]["timeline"]
-        with answering(self.config.postgres, self.server.log) as connection:
+        with answering(self.config.postgres, opened.log) as connection:
             mode, timeline = archive_mode_and_timeline(connection)
         if timeline != promoted:
             self.server.stop()  # what it would write is of a history that nobody wants
@@ -66,7 +68,7 @@ class Reopening(Runbook):
             )
         clients.refuse_unless_kept_out(self.config.postgres)
         archiving.hand_over_history(self.config, self.data, timeline)
-        with answering(self.config.postgres, self.server.log) as connection:
+        with answering(self.config.postgres, opened.log) as connection:
             prove_commit(connection)
             settled = settle_prepared(
                 connection, self.config.postgres, self.prepared, self.progress
@@ -166,6 +168,15 @@ class Reopening(Runbook):
         return {"next": "pipeline backup base", "rules": str(rules), **held} | (
             {"left": left} if left else {}
         )
+
+    @property
+    def _opened_server(self) -> LocalServer:
+        """Our server with a log of its own: it writes on for years, not into the repository."""
+        log = self.data / "log" / f"{self.journal.recovery}.log"
+        if not log.parent.exists():  # where the server's own collector may write as well
+            log.parent.mkdir(mode=0o700)
+            self.tools.own(log.parent)
+        return replace(self.server, log=log)
 
     @property
     def _backup(self) -> BackupSet:

@@ -2,6 +2,7 @@
 
 import shutil
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -40,7 +41,10 @@ def test_a_recovery_that_is_cut_after_every_step_goes_on_where_it_was(source: So
         with pytest.raises(Power):
             running.run()
         assert list(journal.done()) == STEPS[: STEPS.index(step) + 1]
-    recovery(source, journal, target).run()
+    last = recovery(source, journal, target)
+    last.run()
+    log = Path(f"/proc/{last.server.pid()}/fd/2").readlink()  # it is written to for years
+    assert log == source.data / "log" / f"{journal.recovery}.log"
     started = [line["step"] for line in journal.lines() if line["result"] == "started"]
     assert started == STEPS
     assert source.run("select string_agg(note, ',') from notes") == "kept"
