@@ -15,7 +15,7 @@ from pipeline.errors import (
     RestoreError,
     ServerError,
 )
-from pipeline.postgres.server.session import NO_EVENT_TRIGGERS, connect
+from pipeline.postgres.server.session import NO_EVENT_TRIGGERS, connect_at_once
 from pipeline.postgres.wal.lsn import Lsn, as_record_end
 from pipeline.postgres.wal.receiver import EXPECTED_END, ExpectedEnd
 from pipeline.wait import wait_until
@@ -33,7 +33,7 @@ def answering(postgres: PostgresConfig, log: Path | None = None) -> psycopg.Conn
 
     def answers() -> str | None:
         try:
-            found.append(connect(postgres, autocommit=True))
+            found.append(connect_at_once(postgres, autocommit=True))
         except psycopg.OperationalError as error:
             return str(error).strip()
         return None

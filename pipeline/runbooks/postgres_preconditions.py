@@ -106,7 +106,10 @@ def left_behind(
 
 
 def _readers(config: PipelineConfig, plan: Plan) -> list[readers.Reader]:
-    with suppress(psycopg.Error), session.connect(config.postgres) as live:
+    with (
+        suppress(psycopg.Error),
+        session.connect_at_once(config.postgres) as live,
+    ):
         if identifier_of(live) == plan.system_identifier:
             return readers.readers(live)
     backups = Repository(FolderStore(config.repository.path))
@@ -150,7 +153,10 @@ def _address(config: PipelineConfig, plan: Plan) -> Iterator[str]:
         if told := not_refused(postgres.host, postgres.port):
             yield f"no server runs in {postgres.data}, and {where} {told}"
         return
-    with suppress(psycopg.OperationalError), session.connect(postgres) as live:
+    with (
+        suppress(psycopg.OperationalError),
+        session.connect_at_once(postgres) as live,
+    ):
         if (found := identifier_of(live)) != plan.system_identifier:
             yield (
                 f"the server in {postgres.data} has the system identifier "
@@ -202,7 +208,10 @@ def _prepared(config: PipelineConfig, plan: Plan, decision: str | None) -> Itera
     target = Target.parse(plan.target)
     if decision is not None:
         return
-    with suppress(psycopg.OperationalError), session.connect(config.postgres) as live:
+    with (
+        suppress(psycopg.OperationalError),
+        session.connect_at_once(config.postgres) as live,
+    ):
         if identifier_of(live) == plan.system_identifier:
             for one in prepared_transactions(live):
                 since = datetime.fromisoformat(one.since)

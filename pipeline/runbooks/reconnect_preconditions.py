@@ -31,7 +31,10 @@ def publication(config: PipelineConfig, facts: Mapping[str, Any], label: str) ->
     known, expected = facts.get("publication"), config.cdc.publication
     if known is None or known["name"] == expected:
         return
-    with suppress(psycopg.Error), session.connect(config.postgres) as live:
+    with (
+        suppress(psycopg.Error),
+        session.connect_at_once(config.postgres) as live,
+    ):
         if find_publication(live, expected) is not None:
             return  # it was renamed, or made anew, since the backup
     yield f"cdc.publication is {expected!r}, {label} has {known['name']!r}"
@@ -89,7 +92,10 @@ def _uncaptured(
 
 def _published(config: PipelineConfig, facts: Mapping[str, Any]) -> list[str]:
     """Name the published tables: as the server has them, or where it does not tell the backup."""
-    with suppress(psycopg.Error), session.connect(config.postgres) as live:
+    with (
+        suppress(psycopg.Error),
+        session.connect_at_once(config.postgres) as live,
+    ):
         if tables := published(live, config.cdc.publication):
             return tables
     if (told := facts.get("publication")) is None:

@@ -24,7 +24,7 @@ from pipeline.postgres.replay.targets import Target, TargetKind
 from pipeline.postgres.server import isolation
 from pipeline.postgres.server.control import system_identifier
 from pipeline.postgres.server.server import LocalServer, private_socket
-from pipeline.postgres.server.session import connect
+from pipeline.postgres.server.session import connect_at_once
 from pipeline.postgres.wal.lsn import Lsn
 from pipeline.postgres.wal.timelines import Span
 from pipeline.wait import wait_until
@@ -89,21 +89,22 @@ def private_server(
             raise RestoreError(f"the private server gave up: {told}") from error
         try:
             place = PostgresConfig(host=str(folder), port=port, dbname=dbname, user=user)
+            at_once = partial(connect_at_once, place, autocommit=True)  # replay may go on
 
             @cache
             def account() -> str:
                 # it trusts whom it lets in; a role that only checks could not read every row
-                here = partial(connect, place, autocommit=True, user=user)
+                here = partial(at_once, user=user)
                 with anywhere(lambda name=dbname: here(dbname=name)) as connection:
                     row = connection.execute(_SUPERUSER).fetchone()
                 if row is None:
                     return user
-                here = partial(connect, place, autocommit=True, user=row[0])
+                here = partial(at_once, user=row[0])
                 with anywhere(lambda name=dbname: here(dbname=name)) as connection:
                     _refuse_another(server, connection)
                 return str(row[0])
 
-            yield lambda name=dbname: connect(place, autocommit=True, user=account(), dbname=name)
+            yield lambda name=dbname: at_once(user=account(), dbname=name)
         finally:
             server.stop()
 

@@ -4,12 +4,17 @@ What is set for everybody is meant for applications: a time-out ends a backup of
 default forbids the restore, and row security leaves out rows without a word.
 """
 
+import re
 from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
 
 from pipeline.config import PostgresConfig
+from pipeline.errors import ServerError
+from pipeline.wait import wait_until
 
 SETTINGS: dict[str, str] = {
     "statement_timeout": "0",
@@ -37,6 +42,13 @@ NO_EVENT_TRIGGERS = """
      WHERE name = 'event_triggers' AND current_setting('is_superuser') = 'on'
 """
 _TRANSACTION_TIMEOUT = 170_000  # server_version_num
+PATIENCE = timedelta(seconds=10)
+EVERY = timedelta(milliseconds=200)
+# before a session begins libpq gives no SQLSTATE (57P03, 53300), and other languages are not known
+_MOMENTARY = re.compile(
+    "the database system is (starting up|in recovery mode|not yet accepting connections)"
+    "|too many clients already|remaining connection slots are reserved|too many connections for"
+)
 ENCODING = "UTF8"  # a server without conversion (SQL_ASCII) would name its own, and give bytes
 
 
@@ -45,11 +57,15 @@ def connect(
     *,
     autocommit: bool = False,
     settings: Mapping[str, str] | None = None,
+    patience: timedelta = PATIENCE,
     **changes: str | int,
 ) -> psycopg.Connection[Any]:
-    """Connect as configured, but for `changes`; `settings` are given beside our own."""
+    """Connect as configured, but for `changes`; `settings` are given beside our own.
+
+    What a server refuses for the moment is asked for again within `patience`.
+    """
     asked = {"options": options(settings), "client_encoding": ENCODING} | changes
-    connection = psycopg.connect(**postgres.conninfo(**asked), autocommit=True)
+    connection = _admitted(postgres.conninfo(**asked), patience)
     try:
         # an older server refuses a session that names it
         if connection.info.server_version >= _TRANSACTION_TIMEOUT and "replication" not in changes:
@@ -59,6 +75,32 @@ def connect(
         connection.close()
         raise
     return connection
+
+
+connect_at_once = partial(connect, patience=timedelta(0))
+"""Connect, or fail: for who asks again by himself, or does something else meanwhile."""
+
+
+def _admitted(conninfo: Mapping[str, Any], patience: timedelta) -> psycopg.Connection[Any]:
+    found = list[psycopg.Connection[Any]]()
+    errors = list[psycopg.OperationalError]()
+
+    def refused() -> str | None:
+        try:
+            found.append(psycopg.connect(**conninfo, autocommit=True))
+        except psycopg.OperationalError as error:
+            if not _MOMENTARY.search(str(error)):
+                raise
+            errors[:] = [error]
+            return str(error).strip()
+        return None
+
+    where = f"a connection to {conninfo['host']}:{conninfo['port']}"
+    try:
+        wait_until(where, refused, within=patience, every=EVERY)
+    except ServerError:  # whoever connects expects the server's own words
+        raise errors[0] from None
+    return found[0]
 
 
 def options(settings: Mapping[str, str] | None = None) -> str:

@@ -19,7 +19,7 @@ import psycopg
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, ObjectMissing, ServerError
-from pipeline.postgres.server.session import connect
+from pipeline.postgres.server.session import connect_at_once
 from pipeline.postgres.wal.lsn import Lsn, as_record_end
 from pipeline.postgres.wal.receiver_status import ReceiverStatus
 from pipeline.postgres.wal.stream import (
@@ -154,7 +154,7 @@ class _Receiver:
                 return
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return connect(self._config.postgres, autocommit=True)
+        return connect_at_once(self._config.postgres, autocommit=True)
 
     def _stream(self) -> None:
         with self._connect() as connection:
