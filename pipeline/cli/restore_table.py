@@ -34,7 +34,9 @@ def restore_table(
     config: Config = DEFAULT,
     table: Annotated[
         list[str] | None,
-        typer.Option(help="as SQL spells it, with its partitions; again for each"),
+        typer.Option(
+            help="as SQL spells it, or its plain name; with its partitions; again for each"
+        ),
     ] = None,
     to: Annotated[str | None, typer.Option(help="the moment, see below")] = None,
     label: Annotated[

@@ -6,9 +6,11 @@ import psycopg
 import pytest
 
 from pipeline.config import PipelineConfig, PostgresConfig
+from pipeline.errors import ConfigError
+from pipeline.postgres.history.tablefiles import Table
 from pipeline.postgres.logical import logical
 from pipeline.postgres.logical.catalogue import catalogue, differences, same
-from pipeline.postgres.logical.relations import foreign_keys
+from pipeline.postgres.logical.relations import family, foreign_keys
 from pipeline.repository.sets import Repository
 from tests.recovery.museum import connect, in_database
 from tests.recovery.orchard import Orchard
@@ -126,3 +128,53 @@ def test_the_proof_leaves_the_search_path_of_its_caller(museum: PipelineConfig) 
         catalogue(connection)
         foreign_keys(connection, [])
         assert connection.execute("show search_path").fetchone() == ("public",)
+
+
+NAMED = """
+create table "Bills of a Day" (n int);
+create table bills (n int);
+create table "Receipts" (n int);
+create table receipts (n int);
+create schema "Other";
+create table "Other"."Bills of a Night" (n int);
+create table "Other".bills (n int);
+create table "Other"."Twice" (n int);
+create table "Twice" (n int);
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "meant"),
+    [
+        ("Bills of a Day", ("public", "Bills of a Day")),
+        ('"Bills of a Day"', ("public", "Bills of a Day")),
+        ("Other.Bills of a Night", ("Other", "Bills of a Night")),
+        ('"Other"."Bills of a Night"', ("Other", "Bills of a Night")),
+        ("bills", ("public", "bills")),  # as SQL finds it, by the search path
+        ("Bills", ("public", "bills")),
+        ("Other.bills", ("Other", "bills")),
+        ('"Receipts"', ("public", "Receipts")),
+        ("receipts", ("public", "receipts")),
+        ("Receipts", None),
+        ("Twice", None),
+        ("Other.Twice", ("Other", "Twice")),
+    ],
+)
+def test_a_table_is_known_by_its_plain_name_where_that_means_no_other(
+    spelled: PipelineConfig, table: str, meant: tuple[str, str] | None
+) -> None:
+    with connect(spelled.postgres) as connection:
+        connection.execute(NAMED.encode())
+        if meant is None:
+            with pytest.raises(ConfigError, match=r"it may mean .* spell it as SQL does"):
+                family(connection, table)
+        else:
+            (found,) = family(connection, table)
+            assert found.place == meant
+
+
+@pytest.mark.parametrize(
+    "table", ["Bills", '"Bills"', "A b.Bills", '"A b"."Bills"', '"A b".Bills', 'A b."Bills"']
+)
+def test_find_knows_a_table_by_its_plain_name_and_as_sql_spells_it(table: str) -> None:
+    assert table in Table(1, "A b", "Bills", None).spellings

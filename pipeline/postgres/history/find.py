@@ -113,7 +113,7 @@ def find(
 
 def _watch(inventory: list[Mapping[str, Any]], table: str, at_least: int | None) -> _Watch:
     files = TableFiles(inventory)
-    named = [one for one in files.tables.values() if table in {one.name, str(one)}]
+    named = [one for one in files.tables.values() if table in one.spellings]
     if len(named) > 1:
         raise RestoreError(f"{table!r} is ambiguous: {', '.join(map(str, named))}; name the schema")
     oids = {one.oid for one in named}

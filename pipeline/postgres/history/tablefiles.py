@@ -31,6 +31,14 @@ class Table:
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}" if self.schema else self.name
 
+    @property
+    def spellings(self) -> set[str]:
+        """Its name, with and without the schema, plain and as SQL quotes it."""
+        names, schemas = (
+            {each, '"' + each.replace('"', '""') + '"'} for each in (self.name, self.schema)
+        )
+        return names | {f"{schema}.{name}" for schema in schemas for name in names}
+
 
 class Effect(NamedTuple):
     """What a transaction did to one table; rows is None where their number is unknown."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 from psycopg.rows import class_row, dict_row
 
 from pipeline.errors import ConfigError
@@ -13,13 +13,20 @@ from pipeline.postgres.base.digests import prepare
 # a partitioned table holds no rows itself: its partitions come along
 _WITH_CHILDREN = """
     WITH RECURSIVE family (oid) AS (
-        SELECT to_regclass(%s)::oid
+        SELECT %(oid)s::oid
         UNION SELECT i.inhrelid FROM family f JOIN pg_inherits i ON i.inhparent = f.oid)
     SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name,
            c.relkind = 'p' AS partitioned, c.relpersistence = 'p' AS logged,
-           c.relispartition AND c.oid <> to_regclass(%s) AS partition
+           c.relispartition AND c.oid <> %(oid)s::oid AS partition
       FROM family f JOIN pg_class c ON c.oid = f.oid JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' ORDER BY c.oid
+"""
+# SQL folds what is not quoted, so the plain name of a table may mean another one to it
+_PLAIN = """
+    SELECT format('%%I.%%I', n.nspname, c.relname), c.oid::bigint
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+       AND %(table)s IN (c.relname::text, n.nspname || '.' || c.relname) ORDER BY 1
 """
 _COLUMNS = """
     SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
@@ -151,12 +158,35 @@ class ForeignKey:
 
 
 def family(connection: Connection[Any], table: str) -> list[Relation]:
-    """Find a table as SQL spells it, with partitions and children; ConfigError without one."""
-    with connection.cursor(row_factory=class_row(Relation)) as cursor:
-        found = cursor.execute(_WITH_CHILDREN, [table, table]).fetchall()
-    if not found:
+    """Find a table with its partitions and children; ConfigError without one."""
+    if not (found := family_if_there(connection, table)):
         raise ConfigError(f"--table {table}: there is no such table in this database")
     return found
+
+
+def family_if_there(connection: Connection[Any], table: str) -> list[Relation]:
+    """Find a table as SQL spells it, or by its plain name where that can mean no other.
+
+    Raises ConfigError where it can.
+    """
+    by_sql = _by_sql(connection, table)
+    plain = dict(connection.execute(_PLAIN, {"table": table}).fetchall())
+    meant = set(plain.values()) if by_sql is None else {by_sql}
+    if len(meant | set(plain.values())) > 1 and (by_sql is None or table != table.lower()):
+        raise ConfigError(
+            f"--table {table}: it may mean {' or '.join(plain)}: spell it as SQL does"
+        )
+    with connection.cursor(row_factory=class_row(Relation)) as cursor:
+        return cursor.execute(_WITH_CHILDREN, {"oid": next(iter(meant), None)}).fetchall()
+
+
+def _by_sql(connection: Connection[Any], table: str) -> int | None:
+    try:
+        with connection.transaction():
+            row = connection.execute("SELECT to_regclass(%s)::oid::bigint", [table]).fetchone()
+    except (errors.InvalidName, errors.SyntaxError):  # before PostgreSQL 16: it is no name in SQL
+        return None
+    return row[0] if row else None
 
 
 def columns(connection: Connection[Any], oid: int) -> list[Column]:

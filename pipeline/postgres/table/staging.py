@@ -22,6 +22,7 @@ from pipeline.postgres.logical.relations import (
     Relation,
     columns,
     family,
+    family_if_there,
     foreign_keys,
 )
 from pipeline.postgres.replication.publications import add_table, find_publication
@@ -248,10 +249,8 @@ def refuse_unlike(live: Connection[Any], table: Rewound) -> None:
 def refuse_early(live: Connection[Any], tables: Sequence[str]) -> None:
     """Refuse what a look at live tables is enough for: before an hour of replay, not after it."""
     for table in tables:
-        row = live.execute("SELECT to_regclass(%s) IS NOT NULL", [table]).fetchone()
-        if row != (True,):
-            continue  # gone: the side server knows whether it ever was
-        for one in family(live, table):
+        # gone: the side server knows whether it ever was
+        for one in family_if_there(live, table):
             _refuse_unlogged(one)
             if not one.partition:
                 refuse_unlike(live, Rewound(one, tuple(columns(live, one.oid)), sql.SQL("")))
