@@ -46,6 +46,15 @@ def _strays(config: PipelineConfig, told: Mapping[str, str]) -> Iterator[tuple[s
             yield setting, found, wanted
 
 
+def idle(config: PipelineConfig) -> Iterator[str]:
+    """Tell which of this pipeline's connectors passes nothing on until somebody has it go on."""
+    with ConnectClient(config.connect) as connect:
+        for name in own_connectors(config, connect):
+            trouble = connect.status(name).trouble or ""
+            if any(state in trouble for state in ("PAUSED", "STOPPED", "FAILED")):
+                yield f"{name}: {trouble}"
+
+
 def other_connectors(config: PipelineConfig, connect: ConnectClient) -> dict[str, str]:
     """Say what every other connector of a PostgreSQL reads: a recovery leaves it alone.
 

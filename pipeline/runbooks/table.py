@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 import psycopg
 
+from pipeline.cdc.debezium import idle
 from pipeline.cdc.delivered import delivery
 from pipeline.cdc.reconcile import reconcile, topic_ends
 from pipeline.config import PipelineConfig
@@ -24,7 +26,7 @@ from pipeline.errors import (
     RestoreError,
 )
 from pipeline.postgres.logical.proof import unsound
-from pipeline.postgres.logical.relations import family
+from pipeline.postgres.logical.relations import family, family_if_there
 from pipeline.postgres.replay.targets import Target
 from pipeline.postgres.server import session
 from pipeline.postgres.server.amcheck import amcheck
@@ -36,10 +38,12 @@ from pipeline.postgres.wal.lsn import Lsn
 from pipeline.repository.journal import Journal
 from pipeline.repository.sets import BackupSet, Repository
 from pipeline.repository.store import FolderStore
+from pipeline.rest import POLL
 from pipeline.runbooks.live import committed, handed_over, has_schema, identity
 from pipeline.runbooks.plan import Plan, make
+from pipeline.runbooks.reconnect import published
 from pipeline.runbooks.replaying import Connect
-from pipeline.runbooks.runbook import Facts, Observe, Phase, Runbook, Step
+from pipeline.runbooks.runbook import Facts, Observe, Phase, Precondition, Runbook, Step
 from pipeline.runbooks.side import SideServer, alone
 from pipeline.wait import wait_until
 
@@ -104,6 +108,27 @@ class TableRecovery(Runbook):
                 f"{self.journal.recovery} is of the server with system identifier {expected}, the "
                 f"live one has {system}: nothing was touched"
             )
+
+    def preconditions(self) -> Sequence[Precondition]:
+        return (
+            Precondition(
+                "connectors",
+                lambda: idle(self.config) if self._compares else (),
+                "Its events would be waited for in vain: resume or mend it",
+                "--no-topics",
+            ),
+        )
+
+    @property
+    def _compares(self) -> bool:
+        """Whether a table is published, as far as is known: one that is gone may have been."""
+        if not self.topics:
+            return False
+        with self._connect() as live:
+            known = set(published(live, self.config.cdc.publication))
+            there = [family_if_there(live, name) for name in self.tables]
+        wanted = {".".join(one.place) for found in there for one in found}
+        return bool(known) and not (all(there) and known.isdisjoint(wanted))
 
     def steps(self) -> Sequence[Step]:
         return (
@@ -252,7 +277,8 @@ class TableRecovery(Runbook):
         with self._connect() as live:
             if applied["changed"] and "end" in applied:
                 end = Lsn.parse(applied["end"])
-                wait_until("events", delivery(self.config, live, end), within=DELIVERED)
+                arriving = partial(self._undelivered, delivery(self.config, live, end))
+                wait_until("events", arriving, within=DELIVERED, every=POLL)
         recovery = self.journal.recovery
         found = reconcile(
             self.config,
@@ -266,6 +292,12 @@ class TableRecovery(Runbook):
             raise RestoreError(f"{found.missing} rows have no event: {told}")
         self.progress(f"  {found.told}")
         return found.facts()
+
+    def _undelivered(self, missing: Callable[[], str | None]) -> str | None:
+        """Tell why not every event is there; RestoreError where none will come by itself."""
+        if (why := missing()) is not None and (told := "; ".join(idle(self.config))):
+            raise RestoreError(f"{why}: {told}. Resume or mend it, then --resume, or --no-topics")
+        return why
 
     @property
     def _copied(self) -> Copied:

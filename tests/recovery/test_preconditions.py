@@ -18,12 +18,14 @@ from fixtures.stacks.native import NativeStack
 from fixtures.stacks.ports import Ports
 from fixtures.stacks.protocol import Component
 from pipeline.config import PipelineConfig
+from pipeline.errors import RestoreError
 from pipeline.kafka.cluster import topics
 from pipeline.postgres.replay.targets import Target
 from pipeline.postgres.wal.lsn import Lsn, segment_name
 from pipeline.repository.sets import BackupSet
 from pipeline.runbooks import postgres_preconditions, topic_preconditions
 from pipeline.runbooks.plan import Plan, make
+from pipeline.runbooks.table import TableRecovery, new_restore
 from pipeline.runbooks.topic_asked import Asked as TopicsAsked
 from tests.recovery.between import proxy
 from tests.recovery.history import Source
@@ -255,3 +257,32 @@ def test_topics_whose_source_publishes_nothing_are_told(asked: Asked) -> None:
     listed = topic_preconditions.listed(config, TopicsAsked(["shop.public.notes"]), archive, ())
     (source,) = (one for one in listed if one.name == "source")
     assert source.problems() == ["publication 'mistyped' has no table"]
+
+
+def restore_of_notes(config: PipelineConfig, **said: Any) -> TableRecovery:  # noqa: ANN401 - as it takes them
+    latest = Target.parse("latest")
+    return TableRecovery(config, latest, ["public.notes"], new_restore(config), **said)
+
+
+@pytest.mark.parametrize("state", ["PAUSED", "STOPPED", "FAILED"])
+def test_a_connector_that_passes_nothing_on_is_told_before_tables_are_restored(
+    asked: Asked, state: str
+) -> None:
+    with worker({"inventory": CONNECTOR}, state) as url:
+        config = with_connectors(asked, url)
+        (told,) = restore_of_notes(config).refusals()
+        without = [*restore_of_notes(config, topics=False).refusals()]
+        unpublished = replace(restore_of_notes(config), tables=["documents"])
+        assert [*unpublished.refusals()] == []
+    assert told.startswith(f"connectors: inventory: task 0 is {state}")
+    assert told.endswith("To go on all the same: --no-topics.")
+    assert without == []
+
+
+def test_events_of_a_connector_that_was_paused_meanwhile_are_not_waited_for(asked: Asked) -> None:
+    with worker({"inventory": CONNECTOR}, "PAUSED") as url:
+        running = restore_of_notes(with_connectors(asked, url))
+        applied = {"ends": {"public.notes": {}}, "changed": 1, "end": "0/1"}
+        running.journal.write("apply", "done", **applied)
+        with pytest.raises(RestoreError, match=r"inventory: task 0 is PAUSED\. Resume or mend it"):
+            running.reconcile()

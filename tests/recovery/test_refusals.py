@@ -1,4 +1,4 @@
-"""No precondition of any runbook without a test that sees it refuse."""
+"""No precondition of a recovery of PostgreSQL, tables or topics that was never seen to refuse."""
 
 import ast
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.config import PipelineConfig, RepositoryConfig
 from pipeline.runbooks import postgres_preconditions, topic_preconditions
+from pipeline.runbooks.table import TableRecovery
 from pipeline.runbooks.topic_asked import Asked
 
 TESTS = Path(__file__).parents[1]
@@ -42,6 +43,10 @@ SEEN = {
         "connectors": f"{_HERE}test_a_connector_that_feeds_other_topics_is_told",
         "source": f"{_HERE}test_topics_whose_source_publishes_nothing_are_told",
     },
+    "tables": {
+        "connectors": f"{_HERE}"
+        "test_a_connector_that_passes_nothing_on_is_told_before_tables_are_restored",
+    },
 }
 
 
@@ -55,6 +60,7 @@ def _listed() -> dict[str, list[str]]:
     lists = {
         "point-in-time": postgres_preconditions.listed(config, nothing, cdc=True),
         "topics": topic_preconditions.listed(config, asked, archive, ()),
+        "tables": TableRecovery.preconditions(nothing),
     }
     return {kind: [one.name for one in listed] for kind, listed in lists.items()}
 
