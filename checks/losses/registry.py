@@ -67,7 +67,7 @@ REGISTRY_LOSSES = (
         "R9",
         "a new schema is given an old id",
         (),
-        "a recovery registers one, and compares its id: tests/cdc/test_registry_backup.py::"
+        "a recovery registers one, and compares its id: tests/cdc/test_recover_registry.py::"
         "test_a_registry_comes_back_with_every_id",
     ),
     Loss(
@@ -86,7 +86,7 @@ REGISTRY_LOSSES = (
         "R12",
         "a registry that says yes to an import and gives other ids",
         (),
-        "caught at the first one: tests/cdc/test_registry_backup.py::"
+        "caught at the first one: tests/cdc/test_recover_registry.py::"
         "test_a_registry_that_says_yes_and_gives_other_ids_is_caught",
     ),
 )
