@@ -120,6 +120,11 @@ def test_a_schema_that_cannot_be_used_is_told() -> None:
     dangling = {named: one for named, one in every.items() if one is not ORDERS}
     assert unusable(BASKET, dangling) == "its reference to orders-value version 1 leads nowhere"
     assert "does not parse as AVRO" in str(unusable(replace(ORDERS, schema="{"), every))
+    cart = replace(BASKET, subject="cart-value", schema=schema("Cart", "a", of='"Order"'))
+    both = ({"subject": "basket-value", "version": 1}, {"subject": "cart-value", "version": 1})
+    text = schema("Checkout", "basket", of='["Basket", "Cart"]')
+    checkout = replace(BASKET, subject="checkout-value", schema=text, references=both)
+    assert unusable(checkout, every | {cart.named: cart}) is None, "one schema by two ways"
     around = replace(ORDERS, references=({"subject": "basket-value", "version": 1},))
     assert "back to itself" in str(unusable(BASKET, every | {ORDERS.named: around}))
 

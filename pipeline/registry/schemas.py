@@ -202,8 +202,9 @@ def unusable(one: RegisteredSchema, every: Mapping[Named, RegisteredSchema]) -> 
     """Say why nothing can be decoded by a schema: it does not parse, or a reference dangles."""
     if one.schema is None:
         return None  # a deleted one that the registry gives no more
+    referred: dict[Named, str] = {}
     try:
-        referred = list(_referred(one, every, ()))
+        _refer(one, every, (), referred)
     except KeyError as dangling:
         return f"its reference to {dangling.args[0]} leads nowhere"
     except RecursionError:
@@ -214,7 +215,7 @@ def unusable(one: RegisteredSchema, every: Mapping[Named, RegisteredSchema]) -> 
         parsed = json.loads(one.schema)
         if one.type == AVRO:
             names: dict[str, Any] = {}
-            for each in referred:
+            for each in referred.values():
                 fastavro.parse_schema(json.loads(each), named_schemas=names)
             fastavro.parse_schema(parsed, named_schemas=names)
     except (ValueError, TypeError, KeyError, fastavro.schema.SchemaParseException) as error:
@@ -222,19 +223,26 @@ def unusable(one: RegisteredSchema, every: Mapping[Named, RegisteredSchema]) -> 
     return None
 
 
-def _referred(
-    one: RegisteredSchema, every: Mapping[Named, RegisteredSchema], above: tuple[Named, ...]
-) -> Iterator[str]:
-    """Texts that a schema is built on, the innermost first; KeyError for one that is not there."""
+def _refer(
+    one: RegisteredSchema,
+    every: Mapping[Named, RegisteredSchema],
+    above: tuple[Named, ...],
+    found: dict[Named, str],
+) -> None:
+    """Add the texts that a schema is built on, the innermost first, each once.
+
+    Raises KeyError for one that is not there.
+    """
     if one.named in above:
         raise RecursionError
     for each in one.references:
         at = str(each.get("subject")), int(each.get("version", 0))
-        found = every.get(at)
-        if found is None or found.schema is None:
+        other = every.get(at)
+        if other is None or other.schema is None:
             raise KeyError(f"{at[0]} version {at[1]}")
-        yield from _referred(found, every, (*above, one.named))
-        yield found.schema
+        if at not in found:
+            _refer(other, every, (*above, one.named), found)
+            found[at] = other.schema
 
 
 def in_order(schemas: tuple[RegisteredSchema, ...]) -> list[RegisteredSchema]:

@@ -9,10 +9,9 @@ schemas back; start the registry cold, since one that runs answers from its memo
 topic; prove all of it against the backup, and the ids in the records; let CDC go on.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import islice
 from typing import ClassVar
 
 from pipeline.cdc import registry_probe, schemas
@@ -28,7 +27,7 @@ from pipeline.repository.journal import Journal
 from pipeline.repository.kinds import CLUSTER, LATEST, chosen
 from pipeline.repository.sets import BackupSet, Repository
 from pipeline.repository.store import FolderStore
-from pipeline.runbooks import registry_ways, reread
+from pipeline.runbooks import registry_verdict, registry_ways, reread
 from pipeline.runbooks.reconnect import not_stopped, problems, stopped
 from pipeline.runbooks.registry_asked import Asked, Way
 from pipeline.runbooks.runbook import Facts, Phase, Precondition, Runbook, Step
@@ -126,10 +125,9 @@ class RegistryRecovery(Runbook):
         """Say what differs from the backup, and what contradicts it; touches nothing."""
         backup = self._backup()
         yield f"{backup.label}: {len(schemas.inventory_of(backup).schemas)} versions"
-        if differs := backup.manifest.facts.get("differs"):
-            older = backup.manifest.facts["differs_from"]
-            yield f"MORE IN AN OLDER SET  {_some(differs)}: --from {older}"
-        yield from self._differences(backup) if self._answers() else ("the registry is away",)
+        yield from registry_verdict.older(backup)
+        away = ("the registry is away",)
+        yield from registry_verdict.different(self.config, backup) if self._answers() else away
 
     def look(self) -> Facts:
         """Prove the backup, and refuse what would be overwritten; touches nothing."""
@@ -137,13 +135,15 @@ class RegistryRecovery(Runbook):
             other = Journal.named(self.config.repository.path, self.kind, name)
             other.abandon("another recovery was begun instead")
         backup = self._backup()
-        self._refuse_one_that_lost(backup)
+        if self.asked.backup is None:
+            registry_verdict.refuse_one_that_lost(backup)
         walked = proof.walk(backup, schemas.BESIDE)
         if bad := [f"{p.subject}: {p.problem}" for p in walked if p.problem]:
             raise RestoreError(f"the backup {backup.label} is damaged: {'; '.join(bad[:5])}")
         then, told = schemas.inventory_of(backup), list[str]()
         if self.asked.way is not Way.STORAGE:
-            told = self._refuse_what_stands_there(backup, then)
+            there, _ = schemas.live(self.config)
+            told = registry_verdict.refuse_what_stands_there(then, there, merge=self.asked.merge)
         for line in told[:NAMED]:
             self.progress(f"  {line}")
         return self.asked.as_facts() | {
@@ -152,40 +152,6 @@ class RegistryRecovery(Runbook):
             "differences": told[:NAMED],
             "different": len(told),
         }
-
-    def _refuse_one_that_lost(self, backup: BackupSet) -> None:
-        """A backup of a registry that was wrong already must be meant, by its label."""
-        facts = backup.manifest.facts
-        if facts.get("differs") and self.asked.backup is None:
-            raise RecoveryRefused(
-                f"when {backup.label} was taken the registry was not as in {facts['differs_from']}:"
-                f" {_some(facts['differs'])}. Say which of both is meant by --from"
-            )
-
-    def _refuse_what_stands_there(self, backup: BackupSet, then: values.Inventory) -> list[str]:
-        told = self._differences(backup)
-        if not told:
-            raise RecoveryRefused("nothing is wrong with the registry: it is not replaced")
-        there, _ = schemas.live(self.config)
-        if not any(values.schemas_changed(then, there)):
-            return told  # settings are put back, and nothing is imported
-        if against := list(values.collisions(then, there)):
-            raise RecoveryRefused(
-                f"{len(against)} things contradict the backup, and nothing was written. Who "
-                "registered again has records under these ids: keep the registry's topic, empty "
-                f"it, and recover; then have them register again. {'; '.join(against[:NAMED])}"
-            )
-        if there.schemas and not self.asked.merge:
-            raise RecoveryRefused(
-                f"the registry holds {len(there.schemas)} versions of {len(there.subjects)} "
-                "subjects, and nothing that contradicts the backup: say --merge to add to it"
-            )
-        return told
-
-    def _differences(self, backup: BackupSet) -> list[str]:
-        there, _ = schemas.live(self.config)
-        found = values.differences(schemas.inventory_of(backup), there)
-        return [f"{subject}: {problem}" for subject, problem in found]
 
     def fence(self) -> Facts:
         """Stop the connectors, which register what they do not find."""
@@ -219,6 +185,7 @@ class RegistryRecovery(Runbook):
                 again = self.asked.merge or self.journal.count("restore", "began") > 0
                 self.journal.write("restore", "began")
                 then, (there, _) = schemas.inventory_of(backup), schemas.live(self.config)
+                registry_verdict.refuse_what_contradicts(then, there)  # registered since the look
                 if any(values.schemas_changed(then, there)):
                     registry_ways.by_export(self.config, backup, merge=again)
                 return registry_ways.settings(self.config, then)
@@ -228,7 +195,7 @@ class RegistryRecovery(Runbook):
     def _restored(self, facts: Facts) -> str | None:
         """Whether it is still there: the topic that was made, or what was imported."""
         if (name := facts.get("topic")) is None:
-            return next(islice(self._differences(self._taken), 1), None)
+            return next(iter(registry_verdict.different(self.config, self._taken)), None)
         found = target_topic.existing(self.config.kafka, name)
         if found is None or str(found.topic_id) != facts["topic_id"]:
             return f"{name} was deleted, or made anew, since it was brought back"
@@ -257,24 +224,14 @@ class RegistryRecovery(Runbook):
 
     def prove(self) -> Facts:
         """Compare all of it with the backup, and with the ids that archived records carry."""
-        backup, wrong = self._taken, self._differences(self._taken)
-        then, (now, _) = schemas.inventory_of(backup), schemas.live(self.config)
-        ids = {
-            number for numbers in backup.manifest.facts["carried"].values() for number in numbers
-        }
-        if unknown := sorted(ids - now.by_id.keys()):
-            wrong.append(f"records carry ids that it does not know: {unknown[:NAMED]}")
-        broken = {one.named for one in then.schemas if values.unusable(one, then.named)}
-        wrong += [
-            f"{one}: {problem}"
-            for one in now.schemas
-            if (problem := values.unusable(one, now.named)) and one.named not in broken
-        ]
-        highest = max([then.highest, *ids])
-        wrong += registry_probe.problems(self.config, self.journal.recovery, highest)
+        backup = self._taken
+        wrong = registry_verdict.wrong(self.config, backup, self.journal.recovery)
         if wrong:
             raise RestoreError(f"not restored: {'; '.join(wrong[:NAMED])}")
-        told = {"versions": len(now.schemas), "highest": highest, "ids_in_records": len(ids)}
+        told = {
+            "versions": len(schemas.live(self.config)[0].schemas),
+            "ids_in_records": len(registry_verdict.carried(backup)),
+        }
         return told | self._made_anew(backup)
 
     def _made_anew(self, backup: BackupSet) -> Facts:
@@ -317,8 +274,3 @@ class RegistryRecovery(Runbook):
             typed=self.asked.origin,
             say=lambda line: self.progress(f"  {line}"),
         )
-
-
-def _some(told: Mapping[str, str]) -> str:
-    named = [f"{name}: {why}" for name, why in told.items()]
-    return "; ".join(named[:3]) + (f"; and {len(named) - 3} more" if len(named) > 3 else "")
