@@ -68,7 +68,7 @@ REGISTRY_LOSSES = (
         "a new schema is given an old id",
         (),
         "a recovery registers one, and compares its id: tests/cdc/test_recover_registry.py::"
-        "test_a_registry_comes_back_with_every_id",
+        "test_a_registry_comes_back_with_every_id_by_its_export",
     ),
     Loss(
         "R10",
@@ -86,7 +86,7 @@ REGISTRY_LOSSES = (
         "R12",
         "a registry that says yes to an import and gives other ids",
         (),
-        "caught at the first one: tests/cdc/test_recover_registry.py::"
-        "test_a_registry_that_says_yes_and_gives_other_ids_is_caught",
+        "caught at the first one: tests/cdc/test_registry_backup.py::"
+        "test_a_registry_is_backed_up_and_no_gate_opens_over_another_one",
     ),
 )

@@ -8,11 +8,13 @@ import pytest
 from fixtures.stacks import registry as server
 from fixtures.stacks.protocol import Stack
 from pipeline.cdc import schemas
-from pipeline.errors import RecoveryRefused
+from pipeline.errors import RecoveryRefused, RestoreError
 from pipeline.registry.client import RegistryClient
 from pipeline.repository.sets import Repository
 from pipeline.repository.store import FolderStore
+from pipeline.runbooks import registry_ways
 from pipeline.runbooks.registry_asked import Way
+from pipeline.runbooks.registry_loss import new_recovery
 from tests.cdc.registries import OTHER, Shop, emptied, opened
 
 pytestmark = pytest.mark.stack
@@ -53,3 +55,17 @@ def test_a_registry_is_backed_up_and_no_gate_opens_over_another_one(shop: Shop) 
     assert shop.told() == told, "and what is lost does not become right by it"
     with pytest.raises(RecoveryRefused, match=r"was not as in .* by --from"):
         shop.recovery(Way.EXPORT, backup=None).run()
+    _caught_when_it_gives_other_ids(shop)
+
+
+def _caught_when_it_gives_other_ids(shop: Shop) -> None:
+    """Apicurio says yes to mode IMPORT, and to an id that is asked for, and gives another."""
+    with pytest.raises(RecoveryRefused, match="contradict"):
+        shop.recovery(Way.IDS).run()
+    journal = new_recovery(shop.source.config)
+    with journal.alone():
+        journal.write("look", "done")
+        with pytest.raises(RestoreError, match=r"gave .* id \d+, expected \d+: it keeps no"):
+            registry_ways.by_ids(shop.source.config, shop.taken, journal)
+    with RegistryClient(shop.stack.config.registry) as client:
+        assert client.mode() == "READWRITE", "the old mode is back"
