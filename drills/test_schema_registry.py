@@ -12,6 +12,7 @@ from fixtures.drill_registry import RegistryDrill
 from fixtures.faults.outages import Outage
 from fixtures.faults.registry_outages import (
     another_came_first,
+    empty_beneath,
     empty_registry,
     leave_in_mode,
     lose_registry,
@@ -45,6 +46,8 @@ def story(drill: Drill) -> RegistryDrill:
     [
         pytest.param(empty_registry, Way.EXPORT, id="emptied"),
         pytest.param(lose_registry, Way.STORAGE, id="topic-deleted", marks=nightly),
+        pytest.param(empty_beneath(1), Way.STORAGE, id="emptied-beneath", marks=nightly),
+        pytest.param(empty_beneath(0.5), Way.STORAGE, id="cut-beneath", marks=nightly),
         pytest.param(leave_in_mode("IMPORT"), Way.EXPORT, id="left-in-import", marks=nightly),
         pytest.param(leave_in_mode("READONLY"), Way.EXPORT, id="left-read-only", marks=nightly),
     ],
