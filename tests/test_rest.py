@@ -27,6 +27,7 @@ from pipeline.config import (
     load,
 )
 from pipeline.errors import ConfigError, ServerError
+from pipeline.registry import apicurio
 from pipeline.registry.client import RegistryClient, SchemaMissing
 from pipeline.rest import Rest
 
@@ -214,6 +215,23 @@ def test_the_login_of_a_url_is_used_and_never_told(
     told.append(caplog.text)
     assert not [text for text in told if SECRET in text or QUOTED in text]
     assert service.logins[0] == f"Basic {b64encode(f'me:{SECRET}'.encode()).decode()}"
+
+
+def test_the_own_interface_of_apicurio_gets_the_login_and_tells_it_nowhere(
+    service: Service,
+) -> None:
+    place = RegistryConfig(url=f"http://me:{QUOTED}@{service.address}/apis/ccompat/v7")
+    own = apicurio.beside(place, BRIEF)
+    assert own is not None
+    service.answers = [(403, b'{"detail": "not for you", "status": 403}')]
+    with own, pytest.raises(ServerError, match="import: HTTP 403: not for you") as refused:
+        own.bring_in(b"zip")
+    told = "".join([repr(own), own.url, *traceback.format_exception(refused.value)])
+    assert not [secret for secret in (SECRET, QUOTED) if secret in told]
+    assert service.asked == ["POST /apis/registry/v3/admin/import?requireEmptyRegistry=true"]
+    assert service.logins == [f"Basic {b64encode(f'me:{SECRET}'.encode()).decode()}"]
+    elsewhere = RegistryConfig(url=f"http://{service.address}")
+    assert apicurio.beside(elsewhere) is None
 
 
 def test_a_login_may_stand_beside_the_url_and_is_read_at_each_use(
