@@ -22,6 +22,12 @@ recover = group(
             "recover_registry",
             "Recover the schema registry with every id it had, connectors stopped, and prove it.",
         ),
+        "full": Home(
+            "pipeline.cli.recover_full",
+            "recover_full",
+            "Recover database, topics, groups and CDC after the loss of all of them; clients get "
+            "in last.",
+        ),
         "postgres": Home(
             "pipeline.cli.recover_postgres",
             "recover_postgres",

@@ -5,7 +5,7 @@ the topic is removed as carefully as the first time, and its replays begin again
 records, which were acknowledged to somebody, go behind the rest.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,11 @@ class Replays:
             "made_empty": sorted(evidence.read_again),
             "not_brought_back": self.left,
         }
+
+    def made_by_others(self, topics: Sequence[str]) -> list[str]:
+        """Name those of these topics that are there, and that no replay of this recovery made."""
+        there = ((name, self._id_of(name)) for name in topics)
+        return [name for name, found in there if found and found not in self._going_on(name)]
 
     def _topic(self, topic: str, evidence: Evidence) -> None:
         self._note_left(topic, evidence)

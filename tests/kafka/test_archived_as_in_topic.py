@@ -14,7 +14,9 @@ from fixtures.stacks.protocol import Stack
 from pipeline.config import RepositoryConfig
 from pipeline.kafka.archive import archive
 from pipeline.kafka.archive.segments import Index, Segment
-from pipeline.kafka.replay import target_topic
+from pipeline.kafka.replay import replay_wish, target_topic
+from pipeline.kafka.replay.replay import Replay
+from pipeline.kafka.replay.replay_journal import new_journal
 from pipeline.repository.sets import Repository
 from pipeline.wait import wait_until
 from tests.kafka import topics
@@ -49,6 +51,23 @@ def test_what_the_brokers_took_away_since_is_no_difference(
     assert (seen.outcome, seen.problems) == (Outcome.PASS, ())
     gone = [each.subject for each in seen.observations if "no longer" in each.subject]
     assert gone, "what cannot be compared any more is said"
+
+
+@pytest.mark.stack
+def test_topics_that_came_back_are_not_unknown(
+    broker: Stack, repository: Repository, tmp_path: Path
+) -> None:
+    """After the loss of every topic all are new: what a replay proved keeps no gate closed."""
+    config = broker.config.model_copy(update={"repository": RepositoryConfig(path=tmp_path)})
+    name = topics.create(config.kafka, "back")
+    topics.fill(topics.producer(config.kafka), name, 10)
+    taken = archive.take(config, repository, [name])
+    topics.recreate(config.kafka, name)
+    assert archived_as_in_topic.run(lambda: LiveTopics.of(config)).outcome is Outcome.UNKNOWN
+    plan = replay_wish.make(config, repository, replay_wish.Wish(name, taken.label))
+    Replay(config, plan, new_journal(config, name)).run()
+    seen = archived_as_in_topic.run(lambda: LiveTopics.of(config))
+    assert (seen.outcome, seen.problems) == (Outcome.PASS, ())
 
 
 @given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=30), at_most=st.integers(1, 500))

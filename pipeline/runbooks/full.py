@@ -1,0 +1,224 @@
+"""Everything is lost as code: database, topics, groups and CDC come back as one recovery.
+
+The steps of a point-in-time recovery up to the opened database; then every archived topic into
+brokers that hold none of them, offsets of groups, and, once Connect and the registry were started
+on their own topics, CDC and the gate as always. Database and topics need not be of one moment: what
+the topics lack is read again from the tables, what they have and the tables do not is buried.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import NoBackup, RestoreError, ServerError
+from pipeline.kafka.archive import proof
+from pipeline.kafka.groups.group_restore import restore
+from pipeline.kafka.replay import preflight, replay_wish, target_topic
+from pipeline.kafka.replay.replay_plan import duration
+from pipeline.repository.journal import Journal
+from pipeline.repository.kinds import INCOMPLETE, OFFSETS, TOPICS, newest
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.runbooks import parts, topic_offsets
+from pipeline.runbooks.parts import Part
+from pipeline.runbooks.point_in_time import PointInTimeRecovery
+from pipeline.runbooks.runbook import Facts, Phase, Precondition, Step
+from pipeline.runbooks.topic_evidence import Evidence
+from pipeline.runbooks.topic_extent import missing_groups
+from pipeline.runbooks.topic_replays import Replays
+
+THEIRS = (Part.CONNECT, Part.REGISTRY)
+"""They keep their state in topics, and would make these anew and empty."""
+NO_OFFSETS = "never backed up: none comes back"
+_STOP_THEM = "Stop Connect and the registry, and remove the topics that they made"
+
+
+def new_recovery(config: PipelineConfig) -> Journal:
+    """Open the log of a new recovery in the repository."""
+    return Journal.new(config.repository.path, FullRecovery.kind)
+
+
+@dataclass
+class FullRecovery(PointInTimeRecovery):
+    """One recovery of everything. `replication` and `without_settings` are of the topics.
+
+    The newest archive of topics and the newest offsets are taken, of whatever cluster: the brokers
+    are new, and nothing of them is replaced.
+    """
+
+    kind: ClassVar[str] = "full"
+    replication: int | None = None
+    without_settings: Sequence[str] = ()
+    _sets: Repository = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._sets = Repository(self.store)
+        told = self.done.get(self.first, {})
+        self.replication = self.replication or told.get("replication")
+        self.without_settings = self.without_settings or told.get("without_settings", ())
+
+    def preconditions(self) -> Sequence[Precondition]:
+        return (*super().preconditions(), *self.of_topics())
+
+    def of_topics(self) -> Sequence[Precondition]:
+        """List what must hold of the topics, beside what the database needs."""
+        return (
+            Precondition(
+                "topics", self._archive_sound, "Another set may be whole: `pipeline list`"
+            ),
+            Precondition("empty", self._not_empty, _STOP_THEM),
+            Precondition("replicas", self._replicas, "Start more brokers, or --replication"),
+        )
+
+    def steps(self) -> Sequence[Step]:
+        steps = list(super().steps())
+        names = [step.name for step in steps]
+        behind, last = names.index("reconnect"), self.last
+        return (
+            *steps[:behind],
+            Step("topics", Phase.REPLAY, self.topics, self._brought_back, until=last),
+            Step("groups", Phase.REPLAY, self.groups),
+            Step("servers", Phase.RECONNECT, self.servers, until=last),
+            *steps[behind:],
+        )
+
+    def plan_of_topics(self) -> Iterator[str]:
+        """Say which topics would be made, and about how long that takes."""
+        backup, plans = self.archive, list[replay_wish.Plan]()
+        yield f"topics            {backup.label}, decided {backup.manifest.facts['decided']}"
+        for name in backup.manifest.facts["topics"]:
+            plans.append(replay_wish.make(self.config, self._sets, self._wish(name, backup)))
+            yield f"  makes           {name}: {', '.join(map(str, plans[-1].partitions))}"
+        takes = sum(duration(plan.partitions).total_seconds() for plan in plans)
+        yield f"  about           {takes:,.0f} s"
+        offsets = self.offsets
+        yield f"groups            {offsets.label if offsets else NO_OFFSETS}"
+        for step in self.steps():
+            yield f"step              {step.name.replace('_', ' ')} ({step.phase})"
+
+    def check_identity(self) -> Facts:
+        """Write down which sets are taken; what is newer tomorrow does not change a recovery."""
+        offsets = self.offsets
+        return super().check_identity() | {
+            "topics": self.archive.label,
+            "offsets": offsets.label if offsets else None,
+            "replication": self.replication,
+            "without_settings": list(self.without_settings),
+        }
+
+    def topics(self) -> Facts:
+        """Bring every archived topic back, those first of all in which servers keep their state."""
+        replays = self._replays()
+        if strange := replays.made_by_others(self._evidence.topics):
+            raise ServerError(
+                f"{', '.join(strange)}: somebody made them meanwhile. {_STOP_THEM}, then go on"
+            )
+        return replays.run(self._evidence)
+
+    def _brought_back(self, facts: Facts) -> str | None:
+        """Whether the topics that were brought back are still the same ones."""
+        for name, topic_id in facts.get("targets", {}).items():
+            found = target_topic.existing(self.config.kafka, name)
+            if found is None or str(found.topic_id) != topic_id:
+                return f"{name} was deleted, or made anew, since it was brought back"
+        return None
+
+    def groups(self) -> Facts:
+        """Commit the offsets of every group, each proven by the record that stands there."""
+        if (backup := self.offsets) is None:
+            return {"groups": {}, "left_out": NO_OFFSETS}
+        moved, evidence = dict[str, list[str]](), self._evidence
+        for topic in evidence.topics:
+            replays = self.done["topics"]["replays"]
+            moves = topic_offsets.moves(self._sets, evidence, replays, topic)
+            done = restore(
+                self.config.kafka, backup, moves=moves, topics=[topic], progress=self.progress
+            )
+            for group, some in done.items():
+                moved.setdefault(group, []).extend(map(str, some))
+        return {"groups": moved}
+
+    def servers(self) -> Facts:
+        """Expect Connect and the registry, which find their state in the topics now."""
+        if self.cdc:
+            self._expect_every_part()
+        return {}
+
+    def verify(self) -> Facts:
+        """Ask for the offsets of groups too, then what a point-in-time recovery asks."""
+        backup = self.offsets
+        if backup is not None and (lost := missing_groups(self.config, backup)):
+            raise RestoreError(f"the gate is closed: {'; '.join(lost)}")
+        return super().verify()
+
+    def _replays(self) -> Replays:
+        return Replays(
+            self.config,
+            self._sets,
+            self.journal,
+            self.progress,
+            replication=self.replication,
+            without=tuple(self.without_settings),
+        )
+
+    @property
+    def _evidence(self) -> Evidence:
+        backup = self.archive
+        return Evidence(list(backup.manifest.facts["topics"]), backup, None, (), frozenset())
+
+    def _wish(self, name: str, backup: BackupSet) -> replay_wish.Wish:
+        without = tuple(self.without_settings)
+        return replay_wish.Wish(
+            name, backup.label, replication=self.replication, without_settings=without
+        )
+
+    @property
+    def archive(self) -> BackupSet:
+        """The set that topics come from: the newest one when the recovery began."""
+        label = self.done.get(self.first, {}).get("topics")
+        return self._sets.get(label) if label else newest(self._sets, TOPICS.name)
+
+    @property
+    def offsets(self) -> BackupSet | None:
+        """The set that offsets of groups come from; None where there was none."""
+        begun = self.done.get(self.first, {})
+        if "offsets" in begun:
+            return self._sets.get(begun["offsets"]) if begun["offsets"] else None
+        try:
+            return newest(self._sets, OFFSETS.name)
+        except NoBackup:
+            return None
+
+    def _archive_sound(self) -> Iterator[str]:
+        backup = self.archive
+        for name, why in backup.manifest.facts.get(INCOMPLETE, {}).items():
+            yield f"{backup.label} does not hold {name} whole: {why}"
+        for seen in proof.walk(backup):
+            if seen.problem:
+                yield f"{backup.label} is damaged: {seen.subject}: {seen.problem}"
+
+    def _not_empty(self) -> Iterator[str]:
+        """Topics that are there already are not replaced, and who would make them is not up."""
+        down = parts.down(self.config)
+        if Part.KAFKA in down:
+            return  # its brokers are new, and are asked again before the first topic is made
+        yield from (
+            f"{name} is on these brokers already"
+            for name in self._replays().made_by_others(self._evidence.topics)
+        )
+        for part in THEIRS:
+            if part not in down and (part is not Part.REGISTRY or self.config.registry.url):
+                yield f"{part} runs, and would make its topics anew"
+
+    def _replicas(self) -> Iterator[str]:
+        if Part.KAFKA in parts.down(self.config):
+            return
+        for name, known in self.archive.manifest.facts["topics"].items():
+            for told in (
+                *preflight.of_new(known["replication"], self.replication, self.config.kafka),
+                *preflight.of_settings(
+                    self.config.kafka, known["overrides"], self.without_settings
+                ),
+            ):
+                yield f"{name}: {told}"

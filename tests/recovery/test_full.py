@@ -1,0 +1,75 @@
+"""The recovery of everything is made of the steps of the others, in the order of dependencies."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import PipelineConfig, PostgresConfig, RepositoryConfig
+from pipeline.errors import NoBackup
+from pipeline.postgres.replay.targets import Target
+from pipeline.runbooks.full import NO_OFFSETS, FullRecovery, new_recovery
+from pipeline.runbooks.point_in_time import PointInTimeRecovery
+from tests.sets import committed, topics
+
+LATEST = Target.parse("latest")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> PipelineConfig:
+    return PipelineConfig(
+        postgres=PostgresConfig(data=tmp_path / "data"),
+        repository=RepositoryConfig(path=tmp_path / "repository"),
+    )
+
+
+def recovery(config: PipelineConfig) -> FullRecovery:
+    return FullRecovery(config, LATEST, new_recovery(config), "7")
+
+
+def test_each_step_comes_behind_what_it_needs(config: PipelineConfig) -> None:
+    names = [step.name for step in recovery(config).steps()]
+    order = ["fence", "restore", "replay", "open", "topics", "groups", "servers", "reconnect"]
+    assert [name for name in names if name in order] == order
+    alone = PointInTimeRecovery(config, LATEST, new_recovery(config), "7").steps()
+    own = {"topics", "groups", "servers"}
+    assert [name for name in names if name not in own] == [step.name for step in alone]
+    assert names[-1] == FullRecovery.last, "clients get in last"
+
+
+def test_a_recovery_that_was_begun_keeps_its_sets(config: PipelineConfig) -> None:
+    """Backups go on on another site, and a newer set is of another moment."""
+    running = recovery(config)
+    chosen = committed(config.repository.path, "topics", facts=topics(clicks="1"))
+    begun = {"topics": chosen.label, "offsets": None, "replication": 1, "without_settings": ["a"]}
+    running.journal.write(FullRecovery.first, "done", **begun)
+    committed(config.repository.path, "topics", facts=topics(clicks="2"))
+    committed(config.repository.path, "offsets", facts={"cluster_id": "A"})
+    again = FullRecovery(config, LATEST, running.journal, "7")
+    assert again.archive.label == chosen.label
+    assert again.offsets is None
+    assert (again.replication, again.without_settings) == (1, ["a"])
+
+
+def test_without_an_archive_of_topics_nothing_is_begun(config: PipelineConfig) -> None:
+    asked = {one.name: one for one in recovery(config).of_topics()}
+    (told,) = asked["topics"].problems()
+    assert "no backup of topics" in told
+    with pytest.raises(NoBackup):
+        list(recovery(config).plan_of_topics())
+
+
+def test_a_plan_says_that_groups_were_never_backed_up(config: PipelineConfig) -> None:
+    facts = topics() | {"decided": "2026-03-01T02:03:04+00:00"}
+    committed(config.repository.path, "topics", facts=facts)
+    lines = list(recovery(config).plan_of_topics())
+    assert f"groups            {NO_OFFSETS}" in lines
+    assert "step              topics (replay)" in lines
+
+
+def test_an_archive_that_is_not_whole_is_refused_by_name(config: PipelineConfig) -> None:
+    facts = topics() | {"incomplete": {"clicks": "no leader"}}
+    committed(config.repository.path, "topics", facts=facts)
+    asked = {one.name: one for one in recovery(config).of_topics()}
+    assert any(
+        "does not hold clicks whole: no leader" in told for told in asked["topics"].problems()
+    )
