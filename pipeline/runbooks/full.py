@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from pipeline.cdc import schemas
 from pipeline.config import PipelineConfig
 from pipeline.errors import NoBackup, RestoreError, ServerError
 from pipeline.kafka.archive import proof
@@ -17,7 +18,7 @@ from pipeline.kafka.groups.group_restore import restore
 from pipeline.kafka.replay import preflight, replay_wish, target_topic
 from pipeline.kafka.replay.replay_plan import duration
 from pipeline.repository.journal import Journal
-from pipeline.repository.kinds import INCOMPLETE, OFFSETS, TOPICS, newest
+from pipeline.repository.kinds import INCOMPLETE, OFFSETS, SCHEMAS, TOPICS, newest
 from pipeline.repository.sets import BackupSet, Repository
 from pipeline.runbooks import parts, topic_offsets
 from pipeline.runbooks.parts import Part
@@ -42,8 +43,8 @@ def new_recovery(config: PipelineConfig) -> Journal:
 class FullRecovery(PointInTimeRecovery):
     """One recovery of everything. `replication` and `without_settings` are of the topics.
 
-    The newest archive of topics and the newest offsets are taken, of whatever cluster: the brokers
-    are new, and nothing of them is replaced.
+    The newest archive of topics, the newest offsets and the newest set of the registry are taken,
+    of whatever cluster: the brokers are new, and nothing of them is replaced.
     """
 
     kind: ClassVar[str] = "full"
@@ -85,11 +86,14 @@ class FullRecovery(PointInTimeRecovery):
 
     def plan_of_topics(self) -> Iterator[str]:
         """Say which topics would be made, and about how long that takes."""
-        backup, plans = self.archive, list[replay_wish.Plan]()
-        yield f"topics            {backup.label}, decided {backup.manifest.facts['decided']}"
-        for name in backup.manifest.facts["topics"]:
-            plans.append(replay_wish.make(self.config, self._sets, self._wish(name, backup)))
-            yield f"  makes           {name}: {', '.join(map(str, plans[-1].partitions))}"
+        plans = list[replay_wish.Plan]()
+        for of in self.evidence:
+            told = of.archive.manifest.facts
+            yield f"topics            {of.archive.label}, decided {told['decided']}"
+            for name in of.topics:
+                wish = self._wish(name, of.archive)
+                plans.append(replay_wish.make(self.config, self._sets, wish))
+                yield f"  makes           {name}: {', '.join(map(str, plans[-1].partitions))}"
         takes = sum(duration(plan.partitions).total_seconds() for plan in plans)
         yield f"  about           {takes:,.0f} s"
         offsets = self.offsets
@@ -99,22 +103,26 @@ class FullRecovery(PointInTimeRecovery):
 
     def check_identity(self) -> Facts:
         """Write down which sets are taken; what is newer tomorrow does not change a recovery."""
-        offsets = self.offsets
+        offsets, registry = self.offsets, self.registry
         return super().check_identity() | {
             "topics": self.archive.label,
+            "schemas": registry.label if registry else None,
             "offsets": offsets.label if offsets else None,
             "replication": self.replication,
             "without_settings": list(self.without_settings),
         }
 
     def topics(self) -> Facts:
-        """Bring every archived topic back, those first of all in which servers keep their state."""
-        replays = self._replays()
-        if strange := replays.made_by_others(self._evidence.topics):
+        """Bring every archived topic back, that of the registry first."""
+        replays, done, targets = self._replays(), Facts(), Facts()
+        if strange := self._made_by_others(replays):
             raise ServerError(
                 f"{', '.join(strange)}: somebody made them meanwhile. {_STOP_THEM}, then go on"
             )
-        return replays.run(self._evidence)
+        for of in reversed(self.evidence):
+            done = replays.run(of)
+            targets |= done["targets"]
+        return done | {"targets": targets}
 
     def _brought_back(self, facts: Facts) -> str | None:
         """Whether the topics that were brought back are still the same ones."""
@@ -128,10 +136,9 @@ class FullRecovery(PointInTimeRecovery):
         """Commit the offsets of every group, each proven by the record that stands there."""
         if (backup := self.offsets) is None:
             return {"groups": {}, "left_out": NO_OFFSETS}
-        moved, evidence = dict[str, list[str]](), self._evidence
-        for topic in evidence.topics:
-            replays = self.done["topics"]["replays"]
-            moves = topic_offsets.moves(self._sets, evidence, replays, topic)
+        moved, replays = dict[str, list[str]](), self.done["topics"]["replays"]
+        for of, topic in self._topics():
+            moves = topic_offsets.moves(self._sets, of, replays, topic)
             done = restore(
                 self.config.kafka, backup, moves=moves, topics=[topic], progress=self.progress
             )
@@ -163,9 +170,26 @@ class FullRecovery(PointInTimeRecovery):
         )
 
     @property
-    def _evidence(self) -> Evidence:
-        backup = self.archive
-        return Evidence(list(backup.manifest.facts["topics"]), backup, None, (), frozenset())
+    def evidence(self) -> Sequence[Evidence]:
+        """What each topic comes back from; of the registry's own topic the newest word counts."""
+        archive, registry = self.archive, self.registry
+        topics = list(archive.manifest.facts["topics"])
+        if registry is None:
+            return [Evidence(topics, archive, None, (), frozenset())]
+        storage = registry.manifest.facts["storage"]
+        others = [name for name in topics if name != storage]
+        return [
+            Evidence(others, archive, None, (), frozenset()),
+            Evidence([storage], registry, None, (), frozenset()),
+        ]
+
+    def _topics(self) -> Iterator[tuple[Evidence, str]]:
+        """Each topic, with what it comes back from."""
+        for of in self.evidence:
+            yield from ((of, name) for name in of.topics)
+
+    def _made_by_others(self, replays: Replays) -> list[str]:
+        return [name for of in self.evidence for name in replays.made_by_others(of.topics)]
 
     def _wish(self, name: str, backup: BackupSet) -> replay_wish.Wish:
         without = tuple(self.without_settings)
@@ -180,6 +204,18 @@ class FullRecovery(PointInTimeRecovery):
         return self._sets.get(label) if label else newest(self._sets, TOPICS.name)
 
     @property
+    def registry(self) -> BackupSet | None:
+        """The set of the registry that holds its storage topic; None where there was none."""
+        begun = self.done.get(self.first, {})
+        if "schemas" in begun:
+            return self._sets.get(begun["schemas"]) if begun["schemas"] else None
+        try:
+            found = newest(self._sets, SCHEMAS.name)
+        except NoBackup:
+            return None
+        return found if found.manifest.facts.get("storage") else None
+
+    @property
     def offsets(self) -> BackupSet | None:
         """The set that offsets of groups come from; None where there was none."""
         begun = self.done.get(self.first, {})
@@ -191,12 +227,12 @@ class FullRecovery(PointInTimeRecovery):
             return None
 
     def _archive_sound(self) -> Iterator[str]:
-        backup = self.archive
-        for name, why in backup.manifest.facts.get(INCOMPLETE, {}).items():
-            yield f"{backup.label} does not hold {name} whole: {why}"
-        for seen in proof.walk(backup):
-            if seen.problem:
-                yield f"{backup.label} is damaged: {seen.subject}: {seen.problem}"
+        for backup in (of.archive for of in self.evidence):
+            for name, why in backup.manifest.facts.get(INCOMPLETE, {}).items():
+                yield f"{backup.label} does not hold {name} whole: {why}"
+            for seen in proof.walk(backup, schemas.BESIDE):
+                if seen.problem:
+                    yield f"{backup.label} is damaged: {seen.subject}: {seen.problem}"
 
     def _not_empty(self) -> Iterator[str]:
         """Topics that are there already are not replaced, and who would make them is not up."""
@@ -204,8 +240,7 @@ class FullRecovery(PointInTimeRecovery):
         if Part.KAFKA in down:
             return  # its brokers are new, and are asked again before the first topic is made
         yield from (
-            f"{name} is on these brokers already"
-            for name in self._replays().made_by_others(self._evidence.topics)
+            f"{name} is on these brokers already" for name in self._made_by_others(self._replays())
         )
         for part in THEIRS:
             if part not in down and (part is not Part.REGISTRY or self.config.registry.url):
@@ -214,7 +249,8 @@ class FullRecovery(PointInTimeRecovery):
     def _replicas(self) -> Iterator[str]:
         if Part.KAFKA in parts.down(self.config):
             return
-        for name, known in self.archive.manifest.facts["topics"].items():
+        for of, name in self._topics():
+            known = of.archived(name)
             for told in (
                 *preflight.of_new(known["replication"], self.replication, self.config.kafka),
                 *preflight.of_settings(

@@ -50,6 +50,19 @@ def test_a_recovery_that_was_begun_keeps_its_sets(config: PipelineConfig) -> Non
     assert (again.replication, again.without_settings) == (1, ["a"])
 
 
+def test_the_registrys_own_topic_comes_from_its_newest_backup(config: PipelineConfig) -> None:
+    """It is backed up with every set of offsets, and so knows ids that the archive does not."""
+    facts = topics(clicks="1", journal="2")
+    archive = committed(config.repository.path, "topics", facts=facts)
+    registry = committed(
+        config.repository.path,
+        "schemas",
+        facts=topics(journal="2") | {"storage": "journal", "scope": None},
+    )
+    found = {of.archive.label: list(of.topics) for of in recovery(config).evidence}
+    assert found == {archive.label: ["clicks"], registry.label: ["journal"]}
+
+
 def test_without_an_archive_of_topics_nothing_is_begun(config: PipelineConfig) -> None:
     asked = {one.name: one for one in recovery(config).of_topics()}
     (told,) = asked["topics"].problems()
