@@ -63,6 +63,22 @@ def test_the_second_waits_for_the_first(root: str) -> None:
             pass
 
 
+@pytest.mark.parametrize("what", ["all", "base", "logical", "cdc"])
+def test_a_backup_waits_for_others_and_never_for_itself(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that takes its turn twice would wait for itself for ever."""
+    monkeypatch.setattr(turns, "LONGEST", SOON)
+    marker.make(str(tmp_path / "repository"))
+    config = tmp_path / "pipeline.toml"
+    config.write_text(
+        f'[postgres]\nhost = "{tmp_path}"\n[repository]\npath = "{tmp_path / "repository"}"\n'
+    )
+    told = CliRunner().invoke(app, ["backup", what, "--config", str(config)])
+    assert told.exception is not None, "no server is there"
+    assert "is at work" not in str(told.exception)
+
+
 def test_a_holder_that_is_killed_holds_nothing(root: str) -> None:
     with holder(root) as first:
         first.kill()

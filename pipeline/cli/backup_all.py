@@ -20,7 +20,6 @@ Before = Mapping[str, BackupSet]
 
 
 @in_turn
-@in_turn
 def backup_all(
     *,
     config: Config = DEFAULT,
