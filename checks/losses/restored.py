@@ -167,6 +167,7 @@ RESTORED = (
         (
             "postgres.no-slot-forgotten-slot_of_a_standby_that_is_gone",
             "postgres.no-slot-forgotten-slot_that_lost_its_wal",
+            "postgres.no-slot-forgotten-guard_that_no_backup_moves",
         ),
     ),
     Loss(

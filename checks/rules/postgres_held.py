@@ -13,8 +13,10 @@ from checks.subjects import SourceServer
 from fixtures.faults import server
 from fixtures.material import SOON
 from fixtures.scratch import Damage, Scratch
+from pipeline.postgres.replication import guard
 from pipeline.postgres.server.prepared import prepared_transactions
 from pipeline.postgres.server.server import LocalServer
+from pipeline.postgres.server.session import connect
 from pipeline.wait import wait_until
 
 UNLIMITED = 20 << 30
@@ -24,7 +26,9 @@ FORGOTTEN = timedelta(hours=1)
 _SLOTS = """
     select slot_name as name, active, wal_status = 'lost' as lost,
            coalesce(pg_current_wal_flush_lsn() - restart_lsn, 0)::bigint as held,
-           pg_size_bytes(current_setting('max_slot_wal_keep_size')) as kept
+           pg_size_bytes(current_setting('max_slot_wal_keep_size')) as kept,
+           coalesce(age(catalog_xmin), 0) as age,
+           current_setting('autovacuum_freeze_max_age')::int / 2 as bearable
       from pg_replication_slots
      where not temporary and slot_name <> all (%s) order by 1
 """
@@ -34,10 +38,11 @@ _SLOTS = """
     "postgres.no-slot-forgotten",
     on=SourceServer,
     advice="Whose is it? Start its reader again, or `select pg_drop_replication_slot(…)`: the disk "
-    "fills with WAL until then, and vacuum is held back by a logical one.",
+    "fills with WAL until then, and vacuum is held back by a logical one. A catalogue guard moves "
+    "on with `pipeline backup base`, where cdc.catalogue_guard names it; else drop it.",
 )
 def no_slot_forgotten(source: SourceServer) -> Iterator[Observation]:
-    """No replication slot beside those of this pipeline is lost, or holds much WAL for nobody."""
+    """No replication slot beside those of this pipeline is lost, or holds much for nobody."""
     config = source.config
     yield Observation("pg_replication_slots", None)
     for row in source.rows(_SLOTS, [config.cdc.slot, config.repository.receiver_slot]):
@@ -47,6 +52,8 @@ def no_slot_forgotten(source: SourceServer) -> Iterator[Observation]:
             told = "its WAL was removed: nobody can read it any more"
         elif not row["active"] and row["held"] > limit:
             told = f"nobody reads it, and it holds {row['held']:,} bytes of WAL"
+        elif not row["active"] and row["age"] > row["bearable"]:
+            told = f"it holds dead rows of the catalogues for {row['age']:,} transactions"
         yield Observation(row["name"], told)
 
 
@@ -84,6 +91,31 @@ def slot_that_lost_its_wal(scratch: Scratch[SourceServer], rng: Random) -> Damag
 
     wait_until(f"loss of {name}", kept, within=SOON)
     return Damage(name, "its WAL was removed")
+
+
+@no_slot_forgotten.detects
+def guard_that_no_backup_moves(scratch: Scratch[SourceServer], rng: Random) -> Damage:
+    """Base backups stopped, or no longer name it: the catalogues swell, and are never frozen."""
+    name = f"guard_{rng.randrange(100)}"
+    server.change_setting(scratch, "autovacuum_freeze_max_age", "100000")
+    server.while_stopped(scratch, lambda _: None)
+    with connect(scratch.config.postgres, autocommit=True) as connection:
+        guard.hold(connection, scratch.config.postgres, name, guard.current(connection))
+    server.execute(scratch, _MANY_TRANSACTIONS)
+    return Damage(name, "50,000 transactions went by", says="holds dead rows of the catalogues for")
+
+
+_MANY_TRANSACTIONS = """
+    do $$ begin
+        create temporary table passing (number int) on commit drop;
+        for number in 1 .. 51000 loop
+            begin
+                insert into passing values (number);
+            exception when others then raise;
+            end;
+        end loop;
+    end $$
+"""
 
 
 @check(
