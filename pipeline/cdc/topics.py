@@ -76,6 +76,17 @@ def end_offsets(config: KafkaConfig, topic: str) -> Ends:
         consumer.close()
 
 
+def records(config: KafkaConfig, topic: str) -> Iterator[Any]:
+    """Every committed record from the topic's beginning up to its present end."""
+    consumer = _consumer(config)
+    try:
+        yield from _records(consumer, topic, _ends(consumer, topic))
+    except KafkaException as error:
+        raise ServerError(f"topic {topic} on {config.bootstrap_servers}: {error}") from error
+    finally:
+        consumer.close()
+
+
 def live_keys(
     config: KafkaConfig, topic: str, is_event: Callable[[bytes], bool] = lambda _: True
 ) -> LiveKeys:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import typer
 
+from pipeline.cdc.redecoded import not_in_topics
 from pipeline.cli.shared import say
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
@@ -22,16 +23,23 @@ def show(
     xid: int | None,
     tables: Iterable[str],
     as_json: bool,
+    only_missing: bool = False,
 ) -> None:
-    """Decode a stretch, or one transaction, and tell of each change while it comes."""
+    """Decode a stretch, or one transaction, and tell of each change while it comes.
+
+    What is not in the topics is known only when all was decoded, and all topics were read.
+    """
     start, until = _stretch(config, begin, end, xid)
     with redecoded(config, start, until, _aside) as events:
+        changes = _asked(events, frozenset(tables))
+        if only_missing:
+            changes = not_in_topics(config, changes, _aside)
         count = Count()
-        for facts in _asked(events, frozenset(tables)):
+        for facts in changes:
             if count.take(facts) and not as_json:
                 say(heading(facts))
             say(json.dumps(facts) if as_json else line(facts))
-    for told in count.lines():
+    for told in count.lines(" are in no topic" if only_missing else ""):
         typer.echo(told, err=as_json)
 
 

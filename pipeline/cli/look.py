@@ -95,6 +95,10 @@ def find(
         str | None, typer.Option("--to", help="LSN: commits that start before it")
     ] = None,
     xid: Annotated[int | None, typer.Option(help="only this transaction")] = None,
+    not_in_topics: Annotated[
+        bool,
+        typer.Option("--not-in-topics", help="only changes whose events are in no topic of CDC"),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one change a line")] = False,
 ) -> None:
     """List the transactions that dropped, truncated or changed much of a table.
@@ -117,10 +121,11 @@ def find(
             xid=xid,
             tables=table or (),
             as_json=as_json,
+            only_missing=not_in_topics,
         )
         return
-    if as_json or begin or end or xid is not None:
-        raise ConfigError("--from, --to, --xid and --json go with --changes")
+    if as_json or begin or end or xid is not None or not_in_topics:
+        raise ConfigError("--from, --to, --xid, --not-in-topics and --json go with --changes")
     if table is None or len(table) != 1:
         raise ConfigError("say one --table whose suspects to list, or --changes")
     try:

@@ -104,13 +104,17 @@ def commit_of(config: PipelineConfig, xid: int) -> Ending:
 @contextmanager
 def _wal_of(config: PipelineConfig, backup: BackupSet) -> Iterator[MergedWal]:
     """Show the WAL of a backup's server, along the newest timeline that it is known to be on."""
-    facts, tools = backup.manifest.facts, Tools.of(config.postgres)
-    server, timeline = facts["system_identifier"], int(facts["timeline"])
+    root, server = config.repository.path, backup.manifest.facts["system_identifier"]
+    repository, timelines = Repository(FolderStore(root)), set[int]()
+    for label in repository.labels(KIND):
+        if not unusable(repository, label, ()):
+            facts = repository.get(label).manifest.facts
+            timelines.update([facts["timeline"]] * (facts["system_identifier"] == server))
     with suppress(ObjectMissing):
-        expected = ExpectedEnd.read(config.repository.path)
-        timeline = max(timeline, expected.timeline if expected.system_identifier == server else 0)
-    root = config.repository.path
-    with reading_view(root, timeline, tools, system_identifier=server) as wal:
+        expected = ExpectedEnd.read(root)
+        timelines.update([expected.timeline] * (expected.system_identifier == server))
+    tools = Tools.of(config.postgres)
+    with reading_view(root, max(timelines), tools, system_identifier=server) as wal:
         yield wal
 
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from pipeline.errors import RestoreError
 from pipeline.postgres.redecode.pgoutput import Change, Decoder, Message, Truncation, Unchanged
-from pipeline.postgres.redecode.stretch import Running, TooYoung, _beginning, _known_from, _precedes
 from pipeline.postgres.redecode.telling import Count, as_facts, heading, line
 from pipeline.postgres.wal.lsn import Lsn
 
@@ -107,33 +106,3 @@ def test_a_change_outside_of_a_transaction_or_of_an_unknown_table_is_refused(
         decoder(GOODS).decode(message, AT)
     with pytest.raises(RestoreError, match="was not ended"):
         decoder(BEGIN, GOODS).decode(BEGIN, AT)
-
-
-def running(*told: tuple[int, int]) -> list[Running]:
-    """Records by their oldest and next transaction, at 100, 200, …; each is 50 long."""
-    return [
-        Running(Lsn(100 * n), Lsn(100 * n + 50), oldest, after)
-        for n, (oldest, after) in enumerate(told, start=1)
-    ]
-
-
-def test_a_slot_begins_at_the_last_moment_at_which_nothing_ran() -> None:
-    records = running((10, 10), (20, 20), (25, 30), (40, 40))
-    assert _beginning(records, Lsn(399), Lsn(0)) == (Lsn(200), Lsn(250))
-    assert _beginning(records, Lsn(450), Lsn(0)) == (Lsn(400), Lsn(450))
-
-
-def test_on_a_busy_server_a_slot_begins_when_all_that_ran_has_ended_three_times() -> None:
-    busy = running((5, 10), (9, 12), (10, 20), (19, 29), (20, 33), (30, 41), (34, 50))
-    assert _known_from(busy) == busy[6].end
-    assert _beginning(busy, Lsn(750), Lsn(0)) == (busy[0].lsn, busy[6].end)
-    with pytest.raises(TooYoung, match="6 records of running transactions lie between"):
-        _beginning(busy, Lsn(700), Lsn(0))
-
-
-@given(st.integers(0, (1 << 32) - 1), st.integers(1, (1 << 31) - 1))
-def test_transactions_are_ordered_on_a_circle(xid: int, further: int) -> None:
-    other = (xid + further) & 0xFFFFFFFF
-    assert _precedes(xid, other)
-    assert not _precedes(other, xid)
-    assert not _precedes(xid, xid)

@@ -6,14 +6,16 @@ and why it cannot be decoded at all: a hole, WAL that was not written for logica
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pipeline.errors import RestoreError, TargetUnreachable
+from pipeline.postgres.base import decodable
 from pipeline.postgres.history.waldump import Reading, Record
 from pipeline.postgres.server.tools import Tools
 from pipeline.postgres.wal.lsn import Lsn, as_record_end
 from pipeline.postgres.wal.segments import MergedWal
+from pipeline.postgres.wal.timelines import timeline_at
 
 _RUNNING = re.compile(rb"nextXid (\d+) latestCompletedXid \d+ oldestRunningXid (\d+)")
 _SETTING = re.compile(rb"(\w+)=(\w+)")
@@ -27,6 +29,7 @@ _RMGRS = ("Standby", "Transaction", "XLOG", "LogicalMessage")
 # a slot begins at the third record at which all that ran at the one before has ended; see
 # SnapBuildFindSnapshot in snapbuild.c
 _STAGES = 3
+_LOGICAL = "logical"
 
 
 class TooYoung(TargetUnreachable):
@@ -79,15 +82,15 @@ def survey(wal: MergedWal, tools: Tools, base: Mapping[str, Any], start: Lsn, en
     if start > end:
         raise TargetUnreachable(f"the stretch ends at {end}, before it begins at {start}")
     size, consistent_at = wal.segment_size, Lsn.parse(base["end_lsn"])
-    replayed_from = Lsn.parse(base["start_lsn"])
+    replayed_from, timeline = Lsn.parse(base["start_lsn"]), base["timeline"]
+    if timeline_at(wal.spans, Lsn(consistent_at - 1)) != timeline:
+        newest = wal.spans[-1].timeline
+        raise TooYoung(f"it is of timeline {timeline}, which does not lead to timeline {newest}")
     reading = Reading(wal, tools, start=replayed_from, end=end, rmgrs=_RMGRS)
-    records, settings, last = list[Running](), dict[str, int](), consistent_at
+    seen, last = _Seen(start, consistent_at, level=_level(base)), consistent_at
     for record in reading:
         last = record.end(size)
-        if record.op == b"PARAMETER_CHANGE":
-            _note(settings, record, start)
-        elif record.op == b"RUNNING_XACTS" and record.lsn >= consistent_at:
-            records.append(_running(record, size))
+        seen.take(record, size)
     if not reading.end.complete:
         raise TargetUnreachable(
             f"the stretch from {start} to {end} cannot be decoded: {reading.end.reason}; the WAL "
@@ -98,25 +101,50 @@ def survey(wal: MergedWal, tools: Tools, base: Mapping[str, Any], start: Lsn, en
             f"{end}, the end of the stretch, lies within a record, which would be left out: say "
             f"{reading.end.lsn}, where it begins, or a position behind it"
         )
-    before, first = _beginning(records, start, consistent_at)
-    steps = [one.end for one in records if first < one.end < last]
+    before, first = _beginning(seen.records, start, consistent_at)
+    steps = [one.end for one in seen.records if first < one.end < last]
     steps.append(max(first, last))
-    return Stretch(start, end, replayed_from, before, first, tuple(steps), settings)
+    return Stretch(start, end, replayed_from, before, first, tuple(steps), seen.settings)
 
 
-def _note(settings: dict[str, int], record: Record, start: Lsn) -> None:
-    """Take in what a server was restarted with; refuse a stretch with WAL of another level."""
-    given = {name.decode(): value.decode() for name, value in _SETTING.findall(record.rest)}
-    if (level := given.get("wal_level")) != "logical":
-        told = f"at {record.lsn} the server was restarted with wal_level {level}"
-        if record.lsn >= start:
-            raise TargetUnreachable(
-                f"{told}: what was written under it holds no changes that could be decoded"
-            )
-        raise TooYoung(f"{told}; a base backup after that is needed")
-    for name, value in given.items():
-        if (spelled := _SPELLED.get(name, name)) in COUNTED:
-            settings[spelled] = max(int(value), settings.get(spelled, 0))
+def _level(base: Mapping[str, Any]) -> str:
+    """Of the WAL at the base backup; older ones do not tell, and CDC needs no other."""
+    return str((base.get(decodable.FACT) or {}).get("wal_level", _LOGICAL))
+
+
+@dataclass
+class _Seen:
+    """Records of the WAL at which a slot may begin, and what its servers were started with."""
+
+    start: Lsn
+    consistent_at: Lsn
+    level: str
+    records: list[Running] = field(default_factory=list)
+    settings: dict[str, int] = field(default_factory=dict)
+
+    def take(self, record: Record, size: int) -> None:
+        """Take in a record; TargetUnreachable where the stretch is not of logical WAL."""
+        if record.op == b"PARAMETER_CHANGE":
+            self._restarted(record)
+        elif record.op == b"RUNNING_XACTS" and self._fit(record):
+            self.records.append(_running(record, size))
+
+    def _fit(self, record: Record) -> bool:
+        return self.level == _LOGICAL and record.lsn >= self.consistent_at
+
+    def _restarted(self, record: Record) -> None:
+        given = {name.decode(): value.decode() for name, value in _SETTING.findall(record.rest)}
+        self.level = given.get("wal_level", "unknown")
+        if self.level != _LOGICAL:
+            self.records.clear()  # nobody decodes from before it
+            if record.lsn >= self.start:
+                raise TargetUnreachable(
+                    f"at {record.lsn} the server was restarted with wal_level {self.level}: what "
+                    "was written under it holds no changes that could be decoded"
+                )
+        for name, value in given.items():
+            if (spelled := _SPELLED.get(name, name)) in COUNTED:
+                self.settings[spelled] = max(int(value), self.settings.get(spelled, 0))
 
 
 def _running(record: Record, size: int) -> Running:
