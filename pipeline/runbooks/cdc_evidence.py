@@ -21,6 +21,8 @@ from pipeline.runbooks.runbook import Facts
 COMMANDS = {"signals", "outbox"}
 """Tables whose rows are no data: an event is no row of these."""
 COMPACT = "compact"
+NARROWED = "S33"
+"""The state of a publication that is smaller than it was."""
 
 
 @dataclass
@@ -101,7 +103,9 @@ class Evidence:
         """States of our connectors that lose events, and that positions alone do not tell."""
         for verdict in classify(now, self.newest).verdicts:
             for one in verdict.findings:
-                if verdict.own and one.gravity is Gravity.LOSES and REREAD in one.state.command:
+                meant = self.asked.keep_publication and one.state.id == NARROWED
+                loses = one.gravity is Gravity.LOSES and REREAD in one.state.command
+                if verdict.own and loses and not meant:
                     yield Need(f"{verdict.name}: {one.state.id}, {one.said}", reread=True)
 
     def plan(self) -> Iterator[str]:

@@ -301,3 +301,12 @@ def test_what_another_recovery_has_mended_does_not_pass_for_sound(cdc: Broken) -
     cdc.recovery(Asked(way=Way.REREAD)).run()
     cdc.recovered()
     cdc.recovery().run()
+
+
+@pytest.mark.slow
+def test_a_publication_that_was_narrowed_on_purpose_is_kept(cdc: Broken) -> None:
+    publication_without_deletes(cdc)
+    narrow = cdc.source.publication
+    recovery = cdc.recovery(Asked(keep_publication=True))
+    recovery.run()
+    assert (recovery.done["judge"]["needs"], cdc.source.publication) == ([], narrow)
