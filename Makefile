@@ -83,6 +83,7 @@ lab: setup ## a Kubernetes of one node until Ctrl-C, as root; the first time bui
 	@$(PY) -m fixtures.stacks.kubernetes
 
 test-kubernetes: setup ## the manifests of deploy/ on that node, as root; 4 minutes once it is built
+	@$(PY) -m fixtures.stacks.kubernetes.build
 	$(PYTEST) tests/kubernetes -m kubernetes $(REPORT)-kubernetes.xml
 
 image: setup ## the image of pipeline, without a registry: reports/recovery-drills.tar
