@@ -3,18 +3,21 @@
 import subprocess
 import sys
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.cli.backup import backup
 from pipeline.errors import ServerError
 from pipeline.repository import marker, turns
 from pipeline.repository.turns import turn
 
 SOON = timedelta(milliseconds=200)
 COMMANDS = (
+    "backup all",
     "backup base",
     "backup logical",
     "backup cdc",
@@ -103,3 +106,11 @@ def test_commands_wait_before_they_ask_any_server(
         words = [*command.split(), "--config", f"{root}/pipeline.toml"]
         done = CliRunner().invoke(app, words)
     assert "another backup or retention is at work" in str(done.exception)
+
+
+def test_every_backup_takes_one_turn_and_not_two() -> None:
+    """A second one within the first would wait for it."""
+    for home in vars(backup.info.cls)["homes"].values():
+        command = getattr(import_module(home.module), home.name)
+        assert hasattr(command, "__wrapped__"), home
+        assert not hasattr(command.__wrapped__, "__wrapped__"), home
