@@ -183,6 +183,8 @@ def test_flags_and_places_of_slots() -> None:
     lost = slot(1, invalidation_reason="wal_removed")
     told = list(of_source(CONFIG, reading((lost,), 9), gone))
     assert [need.new_slot for need in told] == [True, True]
+    unborn = reading((slot(1, confirmed_flush_lsn=None),), 9)
+    assert "its creation did not end" in str(list(of_source(CONFIG, unborn, gone))[-1])
     for other in ({"database": "other"}, {"plugin": "test_decoding"}, {"slot_type": "physical"}):
         assert list(strangers(CONFIG, reading((slot(1, **other),), 9)))
     assert not list(strangers(CONFIG, reading((slot(1),), 9)))

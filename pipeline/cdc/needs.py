@@ -95,6 +95,9 @@ def of_source(config: PipelineConfig, now: Reading, wish: Wanted) -> Iterator[Ne
         yield Need(f"slot {config.cdc.slot!r} is not there", reread=True, new_slot=True)
     elif slot.lost:
         yield Need(f"slot {slot.name!r} is lost: {slot.lost}", reread=True, new_slot=True)
+    elif slot.confirmed_flush_lsn is None:
+        never = f"slot {slot.name!r} never came to a position: its creation did not end"
+        yield Need(never, reread=True, new_slot=True)
 
 
 def strangers(config: PipelineConfig, now: Reading) -> Iterator[str]:
