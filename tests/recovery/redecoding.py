@@ -146,8 +146,8 @@ class Life:
                 f"delete from goods where id = {one}",
                 f"insert into unpublished values ({one}, {text}) on conflict do nothing",
                 (
-                    f"insert into goods select {one} + 1000 * n, 'many', null, n, now() from"
-                    " generate_series(1, 300) n on conflict do nothing"
+                    f"insert into goods select {one} + {1000 * SESSIONS} * n, 'many', null, n,"
+                    " now() from generate_series(1, 300) n on conflict do nothing"
                 ),
                 f"delete from goods where id % {SESSIONS} = {number} and id > 1000",
             ]
