@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.postgres.history.tablefiles import Table
 from pipeline.postgres.logical import logical
 from pipeline.postgres.logical.catalogue import catalogue, differences, same
-from pipeline.postgres.logical.relations import family, foreign_keys
+from pipeline.postgres.logical.relations import family, family_if_there, foreign_keys
 from pipeline.repository.sets import Repository
 from tests.recovery.museum import connect, in_database
 from tests.recovery.orchard import Orchard
@@ -139,6 +139,7 @@ create schema "Other";
 create table "Other"."Bills of a Night" (n int);
 create table "Other".bills (n int);
 create table "Other"."Twice" (n int);
+create table "Other".gone (n int);
 create table "Twice" (n int);
 """
 
@@ -156,7 +157,7 @@ create table "Twice" (n int);
         ('"Receipts"', ("public", "Receipts")),
         ("receipts", ("public", "receipts")),
         ("Receipts", None),
-        ("Twice", None),
+        ("Twice", ("public", "Twice")),
         ("Other.Twice", ("Other", "Twice")),
     ],
 )
@@ -171,6 +172,7 @@ def test_a_table_is_known_by_its_plain_name_where_that_means_no_other(
         else:
             (found,) = family(connection, table)
             assert found.place == meant
+        assert family_if_there(connection, "gone") == []  # of public, where it was dropped
 
 
 @pytest.mark.parametrize(

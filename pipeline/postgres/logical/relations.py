@@ -21,12 +21,14 @@ _WITH_CHILDREN = """
       FROM family f JOIN pg_class c ON c.oid = f.oid JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' ORDER BY c.oid
 """
-# SQL folds what is not quoted, so the plain name of a table may mean another one to it
+# SQL folds what is not quoted, so the plain name of a table may mean another one to it. One that is
+# gone is not found in a schema that SQL would not look into
 _PLAIN = """
     SELECT format('%%I.%%I', n.nspname, c.relname), c.oid::bigint
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-       AND %(table)s IN (c.relname::text, n.nspname || '.' || c.relname) ORDER BY 1
+       AND (c.relname = %(table)s AND pg_table_is_visible(c.oid)
+            OR n.nspname || '.' || c.relname = %(table)s) ORDER BY 1
 """
 _COLUMNS = """
     SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
