@@ -11,8 +11,10 @@ import pytest
 
 from checks import rules
 from checks.bench import Bench
+from checks.cdc_backup import CdcBackup
 from checks.check import Outcome
 from checks.connectors import Connectors
+from checks.registry_subjects import Registry, SchemaBackup
 from checks.rules.wal_receiver import SILENT, receiver_streams
 from checks.subjects import SourceServer
 from fixtures.faults import server
@@ -21,7 +23,8 @@ from fixtures.scratch import FaultRefused, Material, S, Scratch
 from pipeline.postgres.wal.receiver_status import ReceiverStatus
 
 ROOT = Path(__file__).parents[1]
-OF_CONNECT = [check.id for check in rules.CATALOGUE if check.on is Connectors]
+ELSEWHERE = (Connectors, CdcBackup, Registry, SchemaBackup)
+OF_OTHERS = [check.id for check in rules.CATALOGUE if check.on in ELSEWHERE]
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +108,8 @@ def test_a_configured_pipeline_is_examined_where_it_is(
         "pytest",
         "checks/",
         "-k",
-        # this pipeline has neither
-        f"test_holds and not kafka and not {' and not '.join(OF_CONNECT)}",
+        # this pipeline is a database alone
+        f"test_holds and not kafka and not {' and not '.join(OF_OTHERS)}",
         "-n2",
         "--config",
         f"{config}",

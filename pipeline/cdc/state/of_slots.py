@@ -117,9 +117,15 @@ def _conflicting(slot: SeenSlot) -> bool:
     needs=_SLOT,
 )
 def being_created(at: Situation) -> Seen | None:
-    """confirmed_flush_lsn is null, and somebody holds the slot."""
-    waits = at.slot is not None and at.slot.pending
-    return Seen("its creation waits for open transactions to end") if waits else None
+    """confirmed_flush_lsn is null: somebody waits for it still, or its creation never ended."""
+    slot = at.slot
+    if slot is None or slot.slot_type != "logical" or slot.confirmed_flush_lsn is not None:
+        return None
+    if slot.pending:
+        return Seen("its creation waits for open transactions to end")
+    if slot.lost:
+        return None
+    return Seen("its creation never came to an end, and nobody waits for it: make it again")
 
 
 @state(
