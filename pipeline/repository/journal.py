@@ -128,7 +128,12 @@ class Journal:
     def unfinished(self, first: str, last: str) -> bool:
         """Whether it went past its step `first`, which only looks, and never came to `last`."""
         done = self.done()
-        return first in done and last not in done and self.last(_ABANDONED) is None
+        return first in done and last not in done and not self.abandoned
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether somebody said that nobody will go on with it."""
+        return self.last(_ABANDONED) is not None
 
 
 @contextlib.contextmanager

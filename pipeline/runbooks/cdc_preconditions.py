@@ -13,6 +13,7 @@ from pipeline.kafka.cluster.topics import cluster_id
 from pipeline.postgres.server.session import connect
 from pipeline.registry.client import RegistryClient
 from pipeline.repository.journal import Journal
+from pipeline.runbooks import held_connectors
 from pipeline.runbooks.cdc_asked import Way
 from pipeline.runbooks.cdc_evidence import Evidence
 from pipeline.runbooks.cdc_holder import lingering
@@ -68,6 +69,7 @@ def listed(seen: Evidence, unfinished: Iterable[Journal]) -> Sequence[Preconditi
             "What it mended looks sound, and tells no more that events are missing",
             "--way reread",
         ),
+        held_connectors.precondition(config, "cdc"),
         server(now),
         slot_of_others(config, now),
         Precondition("reader", stranger, "End it where it runs", "--terminate-pid with its number"),

@@ -16,7 +16,7 @@ from pipeline.kafka.cluster.topics import cluster_id
 from pipeline.postgres.replication.publications import Publication, find_publication
 from pipeline.postgres.server import session
 from pipeline.registry.client import RegistryClient
-from pipeline.runbooks import parts
+from pipeline.runbooks import held_connectors, parts
 from pipeline.runbooks.parts import Part
 from pipeline.runbooks.reconnect import published
 from pipeline.runbooks.runbook import Precondition
@@ -24,6 +24,8 @@ from pipeline.runbooks.runbook import Precondition
 Ask = Callable[[], Iterator[str]]
 _LATER = "Mend it; or recover without CDC now, and bring CDC back by --resume later"
 _WAIVER = "--without-cdc"
+_OF_THE_DATABASE = ("point-in-time", "full")
+"""Kinds of recoveries that bring the database back: each begins anew."""
 
 
 def publication(config: PipelineConfig, facts: Mapping[str, Any], label: str) -> Iterator[str]:
@@ -65,6 +67,11 @@ def listed(
             lambda: _uncaptured(config, facts(), without_topics),
             "Its rows would be missing in its topic: change the connector's lists",
             f"--without-topic with each table, or {_WAIVER}",
+        ),
+        (
+            *(Part.CONNECT, held_connectors.NAME),
+            lambda: held_connectors.held(config, *_OF_THE_DATABASE),
+            *(held_connectors.ADVICE, _WAIVER),
         ),
         (Part.KAFKA, Part.KAFKA, kafka, _LATER, _WAIVER),
     ]

@@ -27,7 +27,7 @@ from pipeline.repository.journal import Journal
 from pipeline.repository.kinds import CLUSTER, LATEST, chosen
 from pipeline.repository.sets import BackupSet, Repository
 from pipeline.repository.store import FolderStore
-from pipeline.runbooks import registry_verdict, registry_ways, reread
+from pipeline.runbooks import held_connectors, registry_verdict, registry_ways, reread
 from pipeline.runbooks.reconnect import not_stopped, problems, stopped
 from pipeline.runbooks.registry_asked import Asked, Way
 from pipeline.runbooks.runbook import Facts, Phase, Precondition, Runbook, Step
@@ -84,8 +84,11 @@ class RegistryRecovery(Runbook):
         return (
             Precondition("no-other-recovery", self._no_other, "Two would undo each other"),
             Precondition("way", self._way_is_open, "See `pipeline recover registry --help`"),
-            *((connectors,) if self.asked.cdc else ()),
+            *((connectors, self._held()) if self.asked.cdc else ()),
         )
+
+    def _held(self) -> Precondition:
+        return held_connectors.precondition(self.config, self.kind, waiver="--without-cdc")
 
     def _no_other(self) -> Iterator[str]:
         for journal in self.unfinished(self.config.repository.path):

@@ -8,6 +8,7 @@ from pipeline.kafka.replay import preflight
 from pipeline.postgres.server import session
 from pipeline.repository.journal import Journal
 from pipeline.repository.sets import BackupSet
+from pipeline.runbooks import held_connectors
 from pipeline.runbooks.reconnect import published
 from pipeline.runbooks.runbook import Precondition
 from pipeline.runbooks.topic_asked import Asked
@@ -70,6 +71,7 @@ def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
         lambda: unfit(config),
         "They write to these topics and must be stopped, then go on",
     )
+    yield held_connectors.precondition(config, "topics")
     yield Precondition("source", source, "Events behind the archive come from its rows")
 
 

@@ -15,6 +15,9 @@ from pipeline.runbooks.topic_asked import Asked
 TESTS = Path(__file__).parents[1]
 _HARMLESS = "kafka/test_topic_loss_harmless.py::"
 _HERE = "recovery/test_preconditions.py::"
+_HELD = (
+    "recovery/test_held_connectors.py::test_connectors_of_an_unfinished_recovery_are_left_stopped"
+)
 SEEN = {
     "point-in-time": {
         "readers": "recovery/test_readers.py::"
@@ -30,6 +33,7 @@ SEEN = {
         "test_a_publication_that_the_backup_does_not_know_is_refused",
         "connectors": f"{_HERE}test_a_connector_that_feeds_other_topics_is_told",
         "captured": f"{_HERE}test_a_published_table_that_no_connector_reads_is_told",
+        "held-connectors": _HELD,
         "kafka": f"{_HERE}test_brokers_that_answer_nothing_are_told",
         "registry": f"{_HERE}test_a_service_that_answers_something_else_is_told",
     },
@@ -41,6 +45,7 @@ SEEN = {
         "settings": f"{_HARMLESS}"
         "test_what_brokers_would_refuse_is_found_before_anything_is_removed",
         "connectors": f"{_HERE}test_a_connector_that_feeds_other_topics_is_told",
+        "held-connectors": _HELD,
         "source": f"{_HERE}test_topics_whose_source_publishes_nothing_are_told",
     },
     "tables": {
