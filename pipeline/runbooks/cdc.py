@@ -12,7 +12,6 @@ states in between are lost, and events of no row, as of an outbox: the plan name
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from functools import cached_property
 from typing import ClassVar
 
@@ -40,9 +39,7 @@ from pipeline.runbooks.cdc_holder import set_free
 from pipeline.runbooks.reconnect import not_stopped, problems
 from pipeline.runbooks.runbook import Facts, Phase, Precondition, Runbook, Step
 from pipeline.runbooks.slots import mend
-from pipeline.wait import wait_until
 
-SETTLES = timedelta(seconds=30)
 POLICY = "cleanup.policy"
 
 __all__ = ["Asked", "CdcRecovery", "Way", "new_recovery"]
@@ -216,15 +213,12 @@ class CdcRecovery(Runbook):
         return {"reread": True, "reconciliation": found.facts()}
 
     def verify(self) -> Facts:
-        """Ask slot, connectors, topics and gate; Debezium opens its slot twice when it starts."""
+        """Ask slot, connectors, topics and gate."""
         with connect(self.config.postgres, autocommit=True) as connection:
-
-            def wrong() -> str | None:
-                return "; ".join(problems(self.config, connection, self._evidence.left_out)) or None
-
-            wait_until("recovered", wrong, within=SETTLES)
-        if told := self.gate():
-            raise RestoreError("not recovered: " + "; ".join(told))
+            wrong = problems(self.config, connection, self._evidence.left_out)
+        wrong += self.gate()
+        if wrong:
+            raise RestoreError("not recovered: " + "; ".join(wrong))
         return {"problems": 0}
 
     @property

@@ -1,7 +1,9 @@
 """CDC around a recovery: which connectors, which publication, and what the gate asks of them."""
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -16,8 +18,11 @@ from pipeline.errors import ConfigError, ServerError
 from pipeline.postgres.replication.publications import Publication, find_publication
 from pipeline.postgres.replication.slots import Slot, find_slot
 from pipeline.registry.client import RegistryClient
+from pipeline.wait import wait_until
 
 Connection = psycopg.Connection[Any]
+SETTLES = timedelta(seconds=30)
+"""How long a slot may be without its reader behind a restart of its connector."""
 
 
 def roles(connect: ConnectClient, names: Iterable[str]) -> set[str]:
@@ -143,6 +148,13 @@ def problems(
     published table it never does, and `reconcile` has compared every key already.
     """
     told = []
+
+    def unread() -> str | None:
+        found = find_slot(connection, config.cdc.slot)
+        return None if found is not None and found.active else "it has no reader"
+
+    with suppress(ServerError):  # Debezium opens its slot twice when it starts
+        wait_until(f"slot {config.cdc.slot!r}", unread, within=SETTLES)
     slot = find_slot(connection, config.cdc.slot)
     if slot is None or not slot.active:
         told.append(f"slot {config.cdc.slot!r} has no reader")

@@ -178,6 +178,7 @@ def standing_for_brokers(world: World) -> Iterator[None]:
         f"{loss}.groups.take": lambda *_, **__: SimpleNamespace(label="offsets"),
         f"{loss}.topic_offsets.sources": lambda *_: (),
         f"{loss}.still_harmed": lambda *_: [],
+        f"{loss}.problems_of_services": lambda *_: [],
         f"{removal}.archive.take": world.take,
         f"{removal}.extents": world.extents,
         f"{removal}._delete": world.delete,

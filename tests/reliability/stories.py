@@ -20,6 +20,7 @@ from pipeline.repository.sets import BackupSet
 from pipeline.wait import wait_until
 from tests.recovery.history import SOON
 from tests.reliability.rounds import Pipeline, Story, whole_chains, whole_sets
+from tests.segments import segment_bytes
 
 NAMES = [f"0000000100000009000000{n:02X}" for n in range(8)]
 
@@ -77,8 +78,9 @@ class Push(Story):
         marker.make(str(self._archive))
         ballast = self.pipeline.source.data / "global/pg_control"
         for name in NAMES:
-            content = (name.encode() + ballast.read_bytes()) * 4096
-            (self.folder / name).write_bytes(content[:SEGMENT_SIZE])
+            records = (name.encode() + ballast.read_bytes()) * 4096
+            content = segment_bytes(name, 1, records[: SEGMENT_SIZE - 40], SEGMENT_SIZE)
+            (self.folder / name).write_bytes(content)
 
     @property
     def _archive(self) -> Path:

@@ -58,7 +58,8 @@ def test_no_room_for_a_segment(elsewhere: Pipeline, source: Source) -> None:
     """PostgreSQL keeps the segment and asks again: it must not hear 0."""
     segment = source.data / "pg_wal" / source.archive()
     folder = source.stack.folder / "scratch"
-    (kept := folder / segment.name).write_bytes(os.urandom(16 << 20))
+    header = segment.read_bytes()[: 8 << 10]
+    (kept := folder / segment.name).write_bytes(header + os.urandom((16 << 20) - len(header)))
     command = elsewhere.command("wal", "push", str(elsewhere.folder), str(kept))[:-2]
     limited = ["bash", "-c", f'ulimit -f {ROOM >> 10}; exec "$@"', "bash", *command]
     done = subprocess.run(
