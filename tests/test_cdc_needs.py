@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,7 +123,7 @@ published = st.builds(
         all_tables=every,
         publish=tuple(one for one in OPERATIONS if one in publish),
         via_root=True,
-        generated_columns=None,
+        generated_columns="none",
         schemas=(),
         tables=()
         if every
@@ -166,7 +167,7 @@ def test_a_table_that_was_dropped_since_is_not_asked_for() -> None:
         all_tables=False,
         publish=OPERATIONS,
         via_root=False,
-        generated_columns=None,
+        generated_columns="none",
         schemas=(),
         tables=(PublishedTable("public", "kept"), PublishedTable("public", "dropped")),
     )
@@ -188,3 +189,50 @@ def test_flags_and_places_of_slots() -> None:
     for other in ({"database": "other"}, {"plugin": "test_decoding"}, {"slot_type": "physical"}):
         assert list(strangers(CONFIG, reading((slot(1, **other),), 9)))
     assert not list(strangers(CONFIG, reading((slot(1),), 9)))
+
+
+def _published(*tables: PublishedTable, schemas: tuple[str, ...] = ()) -> Publication:
+    return Publication(
+        CONFIG.cdc.publication,
+        "owner",
+        all_tables=False,
+        publish=OPERATIONS,
+        via_root=False,
+        generated_columns="none",
+        schemas=schemas,
+        tables=tables,
+    )
+
+
+NARROW, WIDE = PublishedTable("public", "a", ("id",)), PublishedTable("public", "a")
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        (_published(NARROW), _published(schemas=("public",))),
+        (_published(schemas=("public",)), _published(NARROW)),
+        (_published(NARROW), _published(WIDE, schemas=("public",))),
+    ],
+)
+def test_a_list_of_columns_never_stands_beside_its_whole_schema(
+    then: Publication, now: Publication
+) -> None:
+    """The server refuses such a publication, and would do so with the connectors stopped."""
+    wish = wanted(CONFIG, reading((), 9, now), reading((), 9, then)).publication
+    assert wish is not None
+    assert wish.schemas == ("public",)
+    assert all(table.columns is None for table in wish.tables)
+    if now.schemas:
+        assert differences(wish, now) == []
+
+
+def test_a_set_of_an_older_version_asks_for_nothing_that_the_server_has_besides() -> None:
+    """Before PostgreSQL 18 no generated column was published, and no setting said so."""
+    now = _published(WIDE)
+    then = Publication.of(now.facts() | {"generated_columns": None})
+    wish = wanted(CONFIG, reading((slot(1),), 9, now), reading((), 9, then))
+    assert not list(of_source(CONFIG, reading((slot(1),), 9, now), wish))
+    gone = wanted(CONFIG, reading((), 9), reading((), 9, then)).publication
+    assert gone is not None
+    assert differences(gone, now) == []

@@ -46,7 +46,7 @@ PUBLICATIONS = st.builds(
     all_tables=st.booleans(),
     publish=st.lists(st.sampled_from(["insert", "update", "delete"]), unique=True).map(tuple),
     via_root=st.booleans(),
-    generated_columns=st.sampled_from([None, "none", "stored"]),
+    generated_columns=st.sampled_from(["none", "stored"]),
     schemas=st.lists(NAMES, unique=True).map(tuple),
     tables=st.lists(TABLES, unique_by=str).map(lambda t: tuple(sorted(t, key=str))),
 )

@@ -13,7 +13,7 @@ from pipeline.postgres.replication.publications import Publication
 from pipeline.postgres.replication.slots import Slot
 from pipeline.postgres.wal.lsn import Lsn
 
-PUBLICATION = Publication("shop", "postgres", True, ("insert",), False, None, (), ())
+PUBLICATION = Publication("shop", "postgres", True, ("insert",), False, "none", (), ())
 
 
 class Killed(BaseException):

@@ -155,18 +155,36 @@ def _at_least(then: Publication, found: Publication | None) -> Publication:
     """As it was, with what was published besides since."""
     if found is None:
         return then
-    published = {str(table): table for table in found.tables}
-    known, schemas = {str(table) for table in then.tables}, set(then.schemas)
     every = then.all_tables or found.all_tables
-    more = (table for table in found.tables if str(table) not in known)
+    schemas = (*then.schemas, *(s for s in found.schemas if s not in set(then.schemas)))
     return replace(
         then,
         all_tables=every,
         publish=tuple(one for one in OPERATIONS if one in {*then.publish, *found.publish}),
         owner=found.owner,
-        tables=() if every else (*(_wider(t, published.get(str(t))) for t in then.tables), *more),
-        schemas=() if every else (*then.schemas, *(s for s in found.schemas if s not in schemas)),
+        tables=() if every else tuple(_listed(then, found, schemas)),
+        schemas=() if every else schemas,
     )
+
+
+def _listed(
+    then: Publication, found: Publication, schemas: Collection[str]
+) -> Iterator[PublishedTable]:
+    """List tables; of a schema that is published whole those that stood beside it.
+
+    A server takes no list of columns beside the whole schema (CREATE PUBLICATION).
+    """
+    published = {str(table): table for table in found.tables}
+    known = {str(table) for table in then.tables}
+    for table in then.tables:
+        if table.schema not in schemas:
+            yield _wider(table, published.get(str(table)))
+        elif table.schema not in found.schemas and table.schema in then.schemas:
+            yield table
+    for table in found.tables:
+        beside = table.schema in found.schemas
+        if beside or (table.schema not in schemas and str(table) not in known):
+            yield table
 
 
 def _wider(then: PublishedTable, now: PublishedTable | None) -> PublishedTable:

@@ -22,7 +22,8 @@ _SCHEMAS = """
     SELECT n.nspname FROM pg_publication_namespace p JOIN pg_namespace n ON n.oid = p.pnnspid
     WHERE p.pnpubid = %s ORDER BY 1"""
 OPERATIONS = ("insert", "update", "delete", "truncate")
-_GENERATED = {"n": "none", "s": "stored"}
+_NO_COLUMNS = "none"
+_GENERATED = {"n": _NO_COLUMNS, "s": "stored"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class PublishedTable:
 class Publication:
     """A publication as its own CREATE statement would spell it.
 
-    `generated_columns` is None before PostgreSQL 18, where the server has no such setting.
+    `generated_columns` is 'none' also before PostgreSQL 18, which publishes none and has no such
+    setting.
     """
 
     name: str
@@ -50,7 +52,7 @@ class Publication:
     all_tables: bool
     publish: tuple[str, ...]
     via_root: bool
-    generated_columns: str | None
+    generated_columns: str
     schemas: tuple[str, ...]
     tables: tuple[PublishedTable, ...]
 
@@ -60,7 +62,8 @@ class Publication:
 
     @classmethod
     def of(cls, facts: dict[str, Any]) -> Self:
-        return TypeAdapter(cls).validate_python(facts)
+        told = facts | {"generated_columns": facts.get("generated_columns") or _NO_COLUMNS}
+        return TypeAdapter(cls).validate_python(told)
 
 
 def find_publication(connection: Connection, name: str) -> Publication | None:
@@ -80,7 +83,7 @@ def find_publication(connection: Connection, name: str) -> Publication | None:
         all_tables=row["puballtables"],
         publish=tuple(word for word in OPERATIONS if row[f"pub{word}"]),
         via_root=row["pubviaroot"],
-        generated_columns=_GENERATED.get(row.get("pubgencols", "")),
+        generated_columns=_GENERATED.get(row.get("pubgencols", ""), _NO_COLUMNS),
         schemas=tuple(schema for (schema,) in connection.execute(_SCHEMAS, [oid])),
         tables=tuple(
             PublishedTable(schema, table, columns and tuple(columns), rows)
@@ -184,7 +187,7 @@ def _create(publication: Publication) -> sql.Composed:
         sql.SQL("publish = {}").format(", ".join(publication.publish)),
         sql.SQL("publish_via_partition_root = {}").format(publication.via_root),
     ]
-    if publication.generated_columns is not None:
+    if publication.generated_columns != _NO_COLUMNS:
         chosen = sql.Identifier(publication.generated_columns)
         settings.append(sql.SQL("publish_generated_columns = {}").format(chosen))
     return sql.SQL("CREATE PUBLICATION {} {}WITH ({})").format(
