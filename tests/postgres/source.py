@@ -17,6 +17,7 @@ from pipeline.postgres.history.find import Findings, find
 from pipeline.postgres.server.server import LocalServer
 from pipeline.postgres.server.tools import Tools
 from pipeline.wait import wait_until
+from tests.quiet import QUIET
 
 SOON = timedelta(seconds=30)
 
@@ -48,8 +49,7 @@ class Source:
             "port": str(self._port),
             "unix_socket_directories": "",
             "wal_level": "logical",
-            "fsync": "off",
-            "autovacuum": "off",
+            **QUIET,
             "max_prepared_transactions": "2",
             "dynamic_shared_memory_type": "mmap",
             "archive_mode": "on",

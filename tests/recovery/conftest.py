@@ -13,6 +13,7 @@ from pipeline.config import PipelineConfig, PostgresConfig
 from pipeline.postgres.wal import archiving
 from pipeline.repository.sets import Repository
 from pipeline.repository.store import FolderStore
+from tests.quiet import QUIET
 from tests.recovery.history import History, Source, copied, lived
 from tests.recovery.museum import DATABASE, SCHEMA, connect, in_database
 from tests.recovery.orchard import Orchard
@@ -30,6 +31,8 @@ def artifacts() -> Artifacts:
 def history(artifacts: Artifacts) -> Iterator[History]:
     """A server that has archived what it lived through, and runs on idle."""
     with _launched(artifacts) as stack:
+        kept = "alter system set wal_keep_size = '1GB'"  # any test may ask for a checkpoint
+        Source(stack).run(kept, "select pg_reload_conf()")
         yield lived(Source(stack))
 
 
@@ -101,8 +104,6 @@ def _launched(artifacts: Artifacts) -> NativeStack:
 def _settings(config: PipelineConfig) -> Mapping[str, str]:
     return {
         **archiving.settings(config),
-        "archive_timeout": "0",  # a history that is told must not grow by itself
-        "autovacuum": "off",
-        "fsync": "off",  # servers are killed here, machines are not
+        **QUIET,
         "track_commit_timestamp": "on",
     }

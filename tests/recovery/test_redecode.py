@@ -28,6 +28,7 @@ from pipeline.repository.sets import Repository
 from pipeline.repository.store import FolderStore
 from pipeline.runbooks.redecoding import redecoded
 from pipeline.runbooks.side import SideServer
+from tests.quiet import QUIET
 from tests.recovery.history import Source
 from tests.recovery.redecoding import (
     CONTROL,
@@ -48,9 +49,7 @@ def stack(artifacts: Artifacts) -> Iterator[NativeStack]:
         components=[Component.POSTGRES],
         settings=lambda config: {
             **archiving.settings(config),
-            "archive_timeout": "0",
-            "autovacuum": "off",
-            "fsync": "off",
+            **QUIET,
             "max_prepared_transactions": "10",
         },
     ) as stack:

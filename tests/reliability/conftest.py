@@ -11,6 +11,7 @@ from fixtures.stacks.native import NativeStack
 from fixtures.stacks.protocol import Component
 from pipeline.config import PipelineConfig
 from pipeline.postgres.wal import archiving
+from tests.quiet import QUIET
 from tests.recovery.history import Source
 from tests.reliability.rounds import Pipeline
 
@@ -44,9 +45,7 @@ def configured(config: PipelineConfig, source: Source, name: str = "pipeline.tom
 def _settings(config: PipelineConfig) -> Mapping[str, str]:
     return {
         **archiving.settings(config),
-        "archive_timeout": "0",
-        "autovacuum": "off",
-        "fsync": "off",  # processes are killed here, machines are not
+        **QUIET,
         "wal_sender_timeout": "5s",
         "track_commit_timestamp": "on",
     }
