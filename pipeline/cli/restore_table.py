@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
-from pipeline.cli.resumable import finished, refuse_said_again, resumable
+from pipeline.cli.resumable import (
+    finished,
+    refuse_as_things_stand,
+    refuse_said_again,
+    resumable,
+)
 from pipeline.cli.shared import (
     DEFAULT,
     AcceptEnd,
@@ -51,6 +56,7 @@ def restore_table(
         bool, typer.Option("--topics/--no-topics", help="compare topics with tables at last")
     ] = True,
     without_topic: WithoutTopic = None,
+    plan: Annotated[bool, typer.Option("--plan", help="only say what would be done")] = False,
     resume: Annotated[str | None, typer.Option(help="name of an interrupted restore")] = None,
 ) -> None:
     """Bring tables back to a moment; all other tables stay open, and are not changed.
@@ -62,7 +68,8 @@ def restore_table(
     """
     loaded = configuration.load(config)
     if resume is not None:
-        refuse_said_again({"--table": table, "--to": to, "--from": label, "--without": without})
+        given = {"--table": table, "--to": to, "--from": label, "--without": without}
+        refuse_said_again(given | {"--plan": plan})
     if without and label is not None:
         raise ConfigError("--without: goes with --to only, where a base backup is chosen anew")
     journal = new_restore(loaded)
@@ -88,6 +95,11 @@ def restore_table(
         progress=say,
         label=label,
     )
+    if plan:
+        for line in recovery.lines():
+            say(line)
+        refuse_as_things_stand(recovery)
+        return
     flags = "" if topics else " --no-topics"
     with resumable(
         journal,

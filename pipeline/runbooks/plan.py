@@ -74,7 +74,7 @@ class Plan:
         yield f"expected end      {self.expected_end}"
         if self.shortfall:
             yield f"LOSS              {self.shortfall}"
-        yield f"replaces          the server with system identifier {self.system_identifier}"
+        yield f"of the server     with system identifier {self.system_identifier}"
 
     @property
     def ends_on(self) -> int:

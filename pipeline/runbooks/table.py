@@ -158,6 +158,21 @@ class TableRecovery(Runbook):
             )
         return plan.as_facts() | {"tables": list(self.tables)}
 
+    def lines(self) -> Iterator[str]:
+        """Say whence rows would come and what becomes of each table; WAL is handed over for it."""
+        facts = self.plan()
+        if self.target is None:
+            yield f"rows come from    {facts['label']}"
+        else:
+            yield from Plan.of_facts(facts).lines()
+        with self._connect() as live:
+            there = {name: family_if_there(live, name) for name in self.tables}
+        for name, family_now in there.items():
+            if not family_now:
+                yield f"{name} is gone: it is made again"
+            for one in family_now:
+                yield f"{one} gets the rows of the moment: what was written to it since is lost"
+
     def _plan_dump(self, system: str) -> Facts:
         """See that a logical backup is one of the whole database, and of the live server."""
         facts = self._dump.manifest.facts

@@ -330,7 +330,7 @@ def test_a_plan_tells_people_what_it_will_do_and_is_read_back_from_a_journal(
     lines = "\n".join(found.lines())
     for told in (found.target, found.backup, found.stop, found.expected_end):
         assert told in lines
-    assert f"replaces          the server with system identifier {found.system_identifier}" in lines
+    assert f"of the server     with system identifier {found.system_identifier}" in lines
     assert Plan.of_facts(found.as_facts()) == found
     earlier = found.as_facts()
     del earlier["passed_over"]

@@ -214,6 +214,13 @@ def test_the_command_takes_rows_from_a_logical_backup(
     before, definition = orchard.everything(), orchard.definition()
     orchard.run("drop table fruits", "update trees set notes = 'gone'")
     words = ["restore", "table", "--from", "latest", "--table", "trees", "--table", "fruits"]
+    planned = CliRunner().invoke(app, [*words, "--plan", *options])
+    assert planned.exit_code == 0, planned.output
+    assert "fruits is gone: it is made again" in planned.output
+    assert "public.trees gets the rows of the moment" in planned.output
+    assert (
+        orchard.run("select count(*) from trees where notes <> 'gone'") == orchard.run(STAGED) == 0
+    )
     told = CliRunner().invoke(app, [*words, *options])
     assert told.exit_code == 0, told.output
     assert "public.fruits: 0 deleted, 0 updated, 900 inserted" in told.output
