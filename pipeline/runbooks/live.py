@@ -22,12 +22,20 @@ from pipeline.wait import wait_until
 
 RECEIVED = timedelta(seconds=5)
 ARCHIVED = timedelta(seconds=60)
+_WRONG_PASSWORD = "password authentication failed"  # noqa: S105 - what a server says
+_AS_IT_WAS = (
+    "the restored server has passwords as they were at the target. Where they were changed since, "
+    "give postgres.password or password_file, and connectors, the earlier one, go on with "
+    "--resume, and change them again afterwards"
+)
 
 
 def answering(postgres: PostgresConfig, log: Path | None = None) -> psycopg.Connection[Any]:
     """Connect at the public address, as soon as the server takes connections.
 
     `log` is where the server says more, for who waits.
+
+    Raises RestoreError where the password is another one than at the target.
     """
     found: list[psycopg.Connection[Any]] = []
 
@@ -35,6 +43,8 @@ def answering(postgres: PostgresConfig, log: Path | None = None) -> psycopg.Conn
         try:
             found.append(connect_at_once(postgres, autocommit=True))
         except psycopg.OperationalError as error:
+            if _WRONG_PASSWORD in str(error):
+                raise RestoreError(f"{str(error).strip()}: {_AS_IT_WAS}") from error
             return str(error).strip()
         return None
 

@@ -79,6 +79,25 @@ def test_a_commit_that_waits_for_a_lost_standby_is_found_before_clients_are(
     assert source.run("create table t ()", "select 1") == 1
 
 
+def test_a_password_that_was_changed_since_the_target_is_said_and_given(source: Source) -> None:
+    """The restored server knows the earlier one alone; the operator gives it, and goes on."""
+    source.back_up("one")
+    kept = source.write("kept")
+    postgres, journal = source.config.postgres, new_recovery(source.config)
+    before = postgres.secret()
+    source.expect(kept.after)
+    source.run("alter role postgres password 'another'")
+    changed = {"password": SecretStr("another"), "password_file": None}
+    now = source.config.model_copy(update={"postgres": postgres.model_copy(update=changed)})
+    running = recovery(source, journal, f"lsn:{kept.after}")
+    running.config = now
+    with pytest.raises(RestoreError, match=r"as they were at the target.*--resume"):
+        running.run()
+    assert before is not None
+    recovery(source, journal, f"lsn:{kept.after}").run()
+    assert source.run("select string_agg(note, ',' order by id) from notes") == "kept"
+
+
 @pytest.mark.parametrize(("decision", "rows"), [("commit", "kept,prepared"), ("rollback", "kept")])
 def test_a_prepared_transaction_at_the_target_is_decided_by_the_operator(
     source: Source, decision: str, rows: str
