@@ -2,17 +2,23 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from pipeline.cdc.debezium import unfit
+from pipeline.cdc.connectors import ConnectClient
+from pipeline.cdc.debezium import own_connectors, unfit
+from pipeline.cdc.state import kept
 from pipeline.config import PipelineConfig
 from pipeline.kafka.replay import preflight
 from pipeline.postgres.server import session
 from pipeline.repository.journal import Journal
-from pipeline.repository.sets import BackupSet
-from pipeline.runbooks import held_connectors
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
+from pipeline.runbooks import held_connectors, parts
+from pipeline.runbooks.parts import Part
 from pipeline.runbooks.reconnect import published
 from pipeline.runbooks.runbook import Precondition
 from pipeline.runbooks.topic_asked import Asked
 from pipeline.runbooks.topic_extent import fed_by_cdc
+
+_PREFIX = "topic.prefix"
 
 
 def listed(
@@ -45,7 +51,14 @@ def listed(
                 yield f"{name}: {told}"
 
     fed = [name for name in asked.topics if fed_by_cdc(config, name)]
+    strangers = [name for name in asked.topics if name not in fed]
     return (
+        Precondition(
+            "prefix",
+            lambda: _fed_by_another_name(config, strangers),
+            "It would come back from its archive alone, without the events since: mend "
+            "cdc.topic_prefix",
+        ),
         Precondition(
             "no-other-recovery",
             no_other,
@@ -73,6 +86,27 @@ def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
     )
     yield held_connectors.precondition(config, "topics")
     yield Precondition("source", source, "Events behind the archive come from its rows")
+
+
+def _fed_by_another_name(config: PipelineConfig, topics: Sequence[str]) -> Iterator[str]:
+    """Tell which topics are this pipeline's by its connectors, and not by its configuration."""
+    for connector, prefix in _prefixes(config) if topics else ():
+        for topic in topics:
+            if prefix and topic.startswith(f"{prefix}."):
+                yield (
+                    f"{topic} is fed by connector {connector!r}, whose topic.prefix is {prefix!r}, "
+                    f"and cdc.topic_prefix is {config.cdc.topic_prefix!r}"
+                )
+
+
+def _prefixes(config: PipelineConfig) -> list[tuple[str, str]]:
+    """Give this pipeline's connectors and their prefixes; of the newest backup without Connect."""
+    if Part.CONNECT in parts.down(config):
+        known = kept.earlier(Repository(FolderStore(config.repository.path)))
+        return [(c.name, c.told(_PREFIX)) for c in known.connectors if c.own] if known else []
+    with ConnectClient(config.connect) as connect:
+        own = [name for name in own_connectors(config, connect) if name in connect.names()]
+        return [(name, connect.config(name).get(_PREFIX, "")) for name in own]
 
 
 def abandon(journal: Journal, progress: Callable[[str], None]) -> None:

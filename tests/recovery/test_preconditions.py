@@ -250,6 +250,25 @@ def test_brokers_that_answer_nothing_are_told(
     assert asked.brokers in told
 
 
+@pytest.mark.parametrize(
+    ("topic", "refused"), [("shop.public.notes", 1), ("shpo.public.notes", 0), ("others", 0)]
+)
+def test_topics_that_only_a_mistyped_prefix_makes_strangers_are_told(
+    asked: Asked, topic: str, refused: int
+) -> None:
+    """They would come back from the archive alone, without what came since."""
+    archive = cast("BackupSet", SimpleNamespace(manifest=SimpleNamespace(facts={"topics": {}})))
+    with worker({"inventory": CONNECTOR}) as url:
+        config = with_connectors(asked, url)
+        config = config.model_copy(
+            update={"cdc": config.cdc.model_copy(update={"topic_prefix": "shpo"})}
+        )
+        listed = topic_preconditions.listed(config, TopicsAsked([topic]), archive, ())
+        told = listed[0].problems()
+    assert len(told) == refused
+    assert all("whose topic.prefix is 'shop', and cdc.topic_prefix is 'shpo'" in t for t in told)
+
+
 def test_topics_whose_source_publishes_nothing_are_told(asked: Asked) -> None:
     """Events behind the archive come from rows, and recovered topics would stay behind them."""
     archive = cast("BackupSet", SimpleNamespace(manifest=SimpleNamespace(facts={"topics": {}})))

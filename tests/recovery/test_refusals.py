@@ -38,6 +38,7 @@ SEEN = {
         "registry": f"{_HERE}test_a_service_that_answers_something_else_is_told",
     },
     "topics": {
+        "prefix": f"{_HERE}test_topics_that_only_a_mistyped_prefix_makes_strangers_are_told",
         "no-other-recovery": f"{_HARMLESS}"
         "test_what_a_killed_recovery_kept_is_not_the_newest_archive",
         "replicas": f"{_HARMLESS}"
