@@ -26,9 +26,9 @@ _UNAVAILABLE = {502, 503, 504}
 class Rest:
     """One service; `url` is its address without a login, for messages."""
 
-    def __init__(self, place: RestConfig | str, patience: timedelta = PATIENCE) -> None:
+    def __init__(self, place: RestConfig | str, patience: timedelta | None = None) -> None:
         self._place = RestConfig(url=place) if isinstance(place, str) else place
-        self._patience = patience
+        self._patience = PATIENCE if patience is None else patience
         self.url = self._place.url.rstrip("/")
         try:
             self._http = httpx.Client(

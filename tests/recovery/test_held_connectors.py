@@ -1,9 +1,11 @@
 """Two recoveries of different kinds: what one has stopped, the other one does not start."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from pipeline import rest
 from pipeline.config import ConnectConfig, PipelineConfig, RepositoryConfig
 from pipeline.repository.journal import FOLDER, Journal
 from pipeline.runbooks import held_connectors
@@ -47,7 +49,10 @@ def test_a_recovery_that_ended_or_was_given_up_holds_nothing(tmp_path: Path, end
         assert told(config, "cdc") == []
 
 
-def test_what_an_unfinished_recovery_holds_is_unknown_without_its_workers(tmp_path: Path) -> None:
+def test_what_an_unfinished_recovery_holds_is_unknown_without_its_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "PATIENCE", timedelta(seconds=0.3))
     begun(tmp_path)
     gone = ConnectConfig(url="http://127.0.0.1:9")
     config = PipelineConfig(connect=gone, repository=RepositoryConfig(path=tmp_path))

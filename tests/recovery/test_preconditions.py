@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,7 +20,7 @@ from fixtures.stacks.ports import Ports
 from fixtures.stacks.protocol import Component
 from pipeline.config import PipelineConfig
 from pipeline.errors import RestoreError
-from pipeline.kafka.cluster import topics
+from pipeline.kafka.cluster import momentary, topics
 from pipeline.postgres.replay.targets import Target
 from pipeline.postgres.wal.lsn import Lsn, segment_name
 from pipeline.repository.sets import BackupSet
@@ -245,6 +246,7 @@ def test_brokers_that_answer_nothing_are_told(
     asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(topics, "SECONDS", 0.2)
+    monkeypatch.setattr(momentary, "PATIENCE", timedelta(seconds=0.3))
     (told,) = asked("kafka", asked.config("kafka", bootstrap_servers=asked.brokers))
     assert told.startswith("cannot be found out: ")
     assert asked.brokers in told
