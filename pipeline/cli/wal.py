@@ -10,7 +10,7 @@ import typer
 
 from pipeline import config as configuration
 from pipeline.cli.shared import DEFAULT, Config, say, to_write
-from pipeline.errors import BackupError
+from pipeline.errors import BackupError, ObjectMissing
 from pipeline.postgres.wal import receiver, wal_command
 from pipeline.postgres.wal.receiver_status import ReceiverStatus
 
@@ -64,7 +64,14 @@ def wal_status(
     as_json: Annotated[bool, typer.Option("--json", help="one object")] = False,
 ) -> None:
     """Say what the receiver last said of itself; fails when that is old, or when nothing flows."""
-    found = ReceiverStatus.read(configuration.load(config).repository.path)
+    path = configuration.load(config).repository.path
+    try:
+        found = ReceiverStatus.read(path)
+    except ObjectMissing:
+        raise BackupError(
+            f"no receiver has ever streamed into {path}: pipeline wal receive. Without one, what "
+            "the server has written since its last full segment is lost with it"
+        ) from None
     age = found.age().total_seconds()
     if as_json:
         say(json.dumps(found.facts() | {"age": age}))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from fixtures.stacks.protocol import Component
 from pipeline.errors import RestoreError
@@ -82,6 +83,16 @@ def test_configuration_elsewhere_comes_along_and_is_put_back_where_it_is_missing
     assert source.run("show config_file") == str(etc / "postgresql.conf")
     assert source.run("show work_mem") == "5MB"
     assert source.run("select string_agg(note, ',') from notes") == "kept"
+
+
+def test_what_a_role_lacks_to_read_the_configuration_is_what_it_is_told(source: Source) -> None:
+    source.run("create role plain login password 'plain'", "grant pg_read_all_settings to plain")
+    as_plain = {"user": "plain", "password": SecretStr("plain"), "password_file": None}
+    postgres = source.config.postgres.model_copy(update=as_plain)
+    told = configuration.read(postgres).not_read
+    assert "pg_file_settings" in told
+    source.run(*(grant for grants in told.values() for grant in grants.split("; ")))
+    assert configuration.read(postgres).not_read == {}
 
 
 def test_a_folder_without_any_configuration_is_not_opened(source: Source, tmp_path: Path) -> None:

@@ -173,6 +173,9 @@ def test_only_one_receiver_streams_into_a_repository(fresh: Source) -> None:
 
 def test_the_status_says_when_nobody_speaks_any_more(pipeline: Pipeline, fresh: Source) -> None:
     arguments = ["wal", "status", "--config", str(pipeline.configuration)]
+    never = CliRunner().invoke(app, arguments)
+    assert never.exit_code == 1
+    assert "no receiver has ever streamed into" in str(never.exception)
     with fresh.receiver():
         received(fresh)
         told = CliRunner().invoke(app, arguments)

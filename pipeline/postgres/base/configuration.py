@@ -31,10 +31,10 @@ _SETTINGS = """
      WHERE name = 'data_directory' OR name = ANY (%s) AND setting <> ''
 """
 # views of what the files say now; since PostgreSQL 16 they tell of rules that others include
-_SOURCES = ("SELECT sourcefile FROM pg_file_settings",)
+_SOURCES = (("pg_file_settings", "sourcefile", "pg_show_all_file_settings()"),)
 _SOURCES_SINCE_16 = (
-    "SELECT file_name FROM pg_hba_file_rules",
-    "SELECT file_name FROM pg_ident_file_mappings",
+    ("pg_hba_file_rules", "file_name", "pg_hba_file_rules()"),
+    ("pg_ident_file_mappings", "file_name", "pg_ident_file_mappings()"),
 )
 
 
@@ -82,11 +82,16 @@ def read(postgres: PostgresConfig) -> Configuration:
 def _read_from(connection: psycopg.Connection[Any], found: Configuration) -> Iterable[str]:
     """Every file that the server read its configuration from, so far as it tells us."""
     since_16 = connection.info.server_version >= 160000
-    for query in (*_SOURCES, *(_SOURCES_SINCE_16 if since_16 else ())):
+    for view, column, function in (*_SOURCES, *(_SOURCES_SINCE_16 if since_16 else ())):
         try:
-            rows = connection.execute(query.encode()).fetchall()
-        except psycopg.Error as error:  # not ours to see, or the file is not there
-            found.not_read[query.rpartition(" ")[2]] = str(error).strip()
+            rows = connection.execute(f"SELECT {column} FROM {view}".encode()).fetchall()
+        except psycopg.errors.InsufficientPrivilege:
+            found.not_read[view] = (
+                f'GRANT SELECT ON {view} TO "{connection.info.user}"; '
+                f'GRANT EXECUTE ON FUNCTION {function} TO "{connection.info.user}"'
+            )
+        except psycopg.Error as error:  # the file is not there, or no such view
+            found.not_read[view] = str(error).strip()
         else:
             yield from (row[0] for row in rows if row[0] is not None)
 
