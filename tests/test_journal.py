@@ -3,13 +3,14 @@
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.repository.journal import Journal
 from pipeline.runbooks import point_in_time, topic_loss
 
@@ -52,6 +53,28 @@ def test_a_step_that_was_done_twice_is_known_by_its_last_facts(journal: Journal)
     journal.write("plan", "done", stop="0/1")
     journal.write("plan", "done", stop="0/2")
     assert journal.done()["plan"]["stop"] == "0/2"
+
+
+def test_a_place_that_cannot_be_written_is_said_and_no_step_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "recoveries").write_text("no folder")
+    taken = dict[str, Any]()
+    journal = Journal.new(tmp_path, "point-in-time")
+    for begin in (journal.alone(), journal.only("point-in-time")):
+        with pytest.raises(StoreError, match=r"cannot write .*journal\.jsonl: "), begin:
+            taken["begun"] = begin
+    with pytest.raises(StoreError, match="No step is taken that is not written down"):
+        journal.run("fence", lambda: taken.setdefault("fence", {}))
+    assert taken == {}
+
+
+def test_what_ended_a_step_is_told_also_where_it_cannot_be_written(journal: Journal) -> None:
+    def full() -> dict[str, object]:
+        journal.path.unlink()
+        journal.path.mkdir()
+        raise ConfigError("no room")
+
+    with pytest.raises(ConfigError, match="no room"):
+        journal.run("fence", full)
 
 
 @given(cut=st.integers(1, 200), text=st.text())

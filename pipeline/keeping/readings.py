@@ -6,16 +6,18 @@ Any other damage makes the whole file worthless, because it could claim what nev
 everything is read again.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from pipeline.errors import StoreError
@@ -23,6 +25,7 @@ from pipeline.errors import StoreError
 FILE = "verified.jsonl"
 DAMAGED = "verified.jsonl.damaged"
 _FORMAT = "readings 1"
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,16 @@ class Reading:
 
 
 class Readings:
-    """The readings of a repository by key; `note` says why there are none, where that matters."""
+    """The readings of a repository by key; `note` says why there are none, where that matters.
+
+    They are `kept` unless the repository is read-only.
+    """
 
     def __init__(self, path: Path, stream: IO[bytes]) -> None:
         self._path, self._stream = path, stream
         self._seal, self._synced = "", 0.0
         self.note: str | None = None
+        self.kept = True
         self._by_key: dict[str, Reading] = {}
         self._load()
 
@@ -146,16 +153,25 @@ def _sealed(before: str, content: dict[str, Any]) -> tuple[str, bytes]:
 
 @contextmanager
 def open_readings(repository: Path) -> Iterator[Readings]:
-    """Open for one verification; StoreError where another runs, or nothing can be written."""
+    """Open for one verification; StoreError where another runs, or nothing can be written.
+
+    Whoever looks at a repository that is read-only to him goes on from a copy, which ends with it.
+    """
     path = repository / FILE
-    try:
-        stream = _locked(path)
-    except BlockingIOError:
-        raise StoreError(f"another verification of {repository} is running") from None
-    except OSError as error:
-        raise StoreError(f"cannot keep {path}: {error}") from error
-    with stream:
-        yield Readings(path, stream)
+    with ExitStack() as stack:
+        try:
+            stream = _locked(path)
+        except BlockingIOError:
+            raise StoreError(f"another verification of {repository} is running") from None
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise StoreError(f"cannot keep {path}: {error}") from error
+            copy = Path(stack.enter_context(TemporaryDirectory(prefix="pipeline-")), FILE)
+            copy.write_bytes(path.read_bytes() if path.exists() else b"")
+            path, stream = copy, _locked(copy)
+        found = Readings(path, stack.enter_context(stream))
+        found.kept = path.parent == repository
+        yield found
 
 
 def _locked(path: Path) -> IO[bytes]:

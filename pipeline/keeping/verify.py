@@ -63,6 +63,8 @@ def verify(
     """
     moment = now or datetime.now(UTC)
     with open_readings(root) as readings:
+        if not readings.kept:
+            progress(f"{root} cannot be written: what is read now is noted nowhere")
         found = survey(root, readings)
         due = found.subjects if full else list(_due(found, readings, share, moment))
         run = Verification(found, due, readings.note, damaged=list(found.damaged))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.errors import ConfigError, RecoveryRefused
+from pipeline.errors import ConfigError, RecoveryRefused, StoreError
 
 FILE = "journal.jsonl"
 FOLDER = "recoveries"
@@ -55,14 +55,14 @@ class Journal:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the recovery for this process; RecoveryRefused while another one has it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._made(self.folder)
         with held(self.folder / "lock", f"{self.recovery} is running already"):
             yield
 
     @contextlib.contextmanager
     def only(self, kind: str) -> Iterator[None]:
         """Hold all recoveries of a kind; RecoveryRefused while another process runs one."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self._made(self.folder.parent)
         refusal = f"another recovery of the kind {kind} is running already"
         with held(self.folder.parent / f"{kind}.lock", refusal):
             yield
@@ -75,13 +75,27 @@ class Journal:
         that are let in, and `sent`, before rows are committed. Of the first step it can be
         `refused`, or `asked`, with what the operator said; of a recovery as a whole `abandoned`.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._made(self.folder)
         line = {"utc": datetime.now(UTC).isoformat(), "step": step, "result": result, **facts}
-        with self.path.open("ab") as stream:
+        with self._writable(), self.path.open("ab") as stream:
             # the newline comes first too: a line that was cut short must not swallow this one
             stream.write(b"\n" + json.dumps(line, default=str).encode() + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
+
+    def _made(self, folder: Path) -> None:
+        with self._writable():
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        """Say of a repository that is full, or cannot be written, what stops for it."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"cannot write {self.path}: {error}. No step is taken that is not written down"
+            ) from error
 
     def run(self, step: str, act: Callable[[], dict[str, Any]], **about: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values
         """Carry out a step and return its facts; it is written down how it began and ended."""
@@ -89,7 +103,8 @@ class Journal:
         try:
             facts = act()
         except BaseException as error:
-            self.write(step, "failed", error=f"{type(error).__name__}: {error}")
+            with contextlib.suppress(StoreError):  # what ended the step is what must be told
+                self.write(step, "failed", error=f"{type(error).__name__}: {error}")
             raise
         self.write(step, "done", **facts)
         return facts

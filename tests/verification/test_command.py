@@ -1,5 +1,6 @@
 """`pipeline verify` ends in order or killed, and its exit code is the truth."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -7,11 +8,13 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 from random import Random
+from typing import IO
 
 import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.keeping import readings
 from pipeline.keeping.readings import FILE, open_readings
 from pipeline.keeping.verify import verify
 from pipeline.wait import wait_until
@@ -53,6 +56,26 @@ def test_a_kill_loses_only_the_object_that_was_being_read(kept: Kept) -> None:
         process.wait()
     large.unlink()
     assert sorted(read(verify(kept.root))) == kept.segments()
+
+
+def test_a_repository_that_is_read_only_is_verified_and_left_as_it_is(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An auditor's mount: what others noted counts, and what is read now is noted nowhere."""
+    verify(kept.root)
+    before = (kept.root / FILE).read_bytes()
+    locked = readings._locked
+
+    def read_only(path: Path) -> IO[bytes]:
+        if path.parent == kept.root:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return locked(path)
+
+    monkeypatch.setattr(readings, "_locked", read_only)
+    for options in ((), ("--full",)):
+        code, told = pipeline(kept, *options)
+        assert (code, "cannot be written: what is read now is noted" in told) == (0, True)
+    assert (kept.root / FILE).read_bytes() == before
 
 
 def test_what_cannot_be_read_is_not_verified_and_not_recorded(kept: Kept) -> None:
