@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fixtures import cache
+from fixtures.pinned_uv import pinned_uv
 from fixtures.stacks.versions import DEBIAN_15
-from tools import bootstrap
 
 BARMAN = "3.19.1"
 DEBIAN = ("pgbackrest", "rsync", "libpopt0", "libxxhash0", "libpq5")
@@ -91,7 +91,7 @@ def _found(program: str) -> str:
 
 
 def _install_barman(venv: Path) -> None:
-    uv = bootstrap.pinned_uv()
+    uv = pinned_uv()
     environment = os.environ | {"UV_CACHE_DIR": str(cache.folder() / "uv")}
     for words in (
         ("venv", "--allow-existing", "--python", "/usr/bin/python3", venv),
