@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,8 +22,23 @@ with Lab.launch():
 """
 
 
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a group as another kubelet of this machine makes them."""
+    group = down.hierarchies()[0] / "kubepods"
+    made = not group.exists()
+    group.mkdir(exist_ok=True)
+    with subprocess.Popen(["sleep", "600"]) as running:  # noqa: S607 - the machine's own
+        (group / "cgroup.procs").write_text(str(running.pid))
+        yield running
+        running.kill()
+        running.wait()
+        if made:
+            down._remove_group(group)
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["ended", "killed"])
-def test_nothing_is_left(*, killed: bool) -> None:
+def test_nothing_is_left(stranger: subprocess.Popen[bytes], *, killed: bool) -> None:
     folder, before = cache.folder() / "lab", _settings()
     with subprocess.Popen(
         [sys.executable, "-c", ONE],
@@ -42,6 +58,7 @@ def test_nothing_is_left(*, killed: bool) -> None:
 
     wait_until("the node is gone", lambda: _left(folder), within=timedelta(seconds=60))
     assert _settings() == before
+    assert stranger.poll() is None
 
 
 def _left(folder: Path) -> str | None:
