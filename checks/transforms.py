@@ -4,14 +4,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pipeline.cdc.names import KEEP_TOPICS
 from pipeline.errors import ConfigError
 
-HARMLESS = {
-    *("ExtractChangedRecordState", "HeaderToValue", "PartitionRouting", "ReselectColumns"),
-    *("DropHeaders", "HeaderFrom", "InsertHeader", "SetSchemaMetadata"),
-    *("Cast", "Flatten", "HoistField", "InsertField", "MaskField", "ReplaceField"),
-    "TimestampConverter",
-}
+HARMLESS = KEEP_TOPICS - {"Filter", "ValueToKey", "ExtractField", "ExtractNewRecordState"}
 """They change what is in a value; topic, key and number of the events stay as they are."""
 ROUTERS = {"ContentBasedRouter", "EventRouter", "TimestampRouter"}
 REGEX_ROUTERS = {

@@ -6,19 +6,22 @@ decoded, and the last change of each table must be an event. Debezium sends in o
 before it are there. Ask only once nobody moves either of them.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import psycopg
 
-from pipeline.cdc.names import topic_of
+from pipeline.cdc.include_lists import left_out
+from pipeline.cdc.names import renames, topic_of
 from pipeline.cdc.needs import Need
+from pipeline.cdc.routing import NONE_TOLD, source_of, table_of
 from pipeline.cdc.state.reading import Connector, Reading
-from pipeline.cdc.topics import sampled
+from pipeline.cdc.topics import records, sampled
 from pipeline.cdc.wire import Decoder, Undecodable
 from pipeline.config import PipelineConfig
-from pipeline.errors import ServerError
+from pipeline.errors import PipelineError
 from pipeline.postgres.replication.publications import as_list
 from pipeline.postgres.replication.slots import temporary_copy
 from pipeline.postgres.server.session import connect
@@ -26,11 +29,18 @@ from pipeline.postgres.wal.lsn import Lsn
 from pipeline.registry.client import RegistryClient
 
 TAIL = 200
-"""Records at a topic's end among which the last change is looked for: repeated ones and tombstones
-may follow it."""
+"""Records at a topic's end among which the last change is looked for before all are read."""
+OUTBOX, SIGNALS = "outbox", "signals"
+HEARTBEAT = {"ts_ms"}
+"""All that a record of a heartbeat's topic has."""
+UNKNOWN = "UNKNOWN whether its offset tells the truth"
+_KINDS = {"c": "I", "u": "U", "d": "D"}
+"""What pgoutput calls the operations that skipped.operations names."""
+Read = Callable[[str], Iterable[Any]]
+"""Gives records of a topic, or none where it does not exist."""
 
-# the relation's oid is what comes first in a message of a row (manual, 54.9); a transaction counts
-# where its commit record begins before the offset
+# a transaction counts where its commit record begins before the offset. A change's message begins
+# with the relation's oid, and one that told its name stands before (manual, 54.9)
 _LAST = """
     WITH changes AS (
         SELECT lsn, xid::text::bigint AS xid, chr(get_byte(data, 0)) AS kind, data, number
@@ -41,14 +51,16 @@ _LAST = """
         SELECT xid FROM changes
          WHERE kind = 'C' AND ('x' || encode(substring(data FROM 3 FOR 8), 'hex'))::bit(64)::bigint
                < ('x' || %(hex)s)::bit(64)::bigint
-    ), rows AS (
-        SELECT ('x' || encode(substring(data FROM 2 FOR 4), 'hex'))::bit(32)::int::oid AS relation,
-               lsn, xid, number FROM changes
-         WHERE kind IN ('I', 'U', 'D') AND xid IN (SELECT xid FROM claimed)
+    ), relations AS (
+        SELECT substring(data FROM 2 FOR 4) AS relation, data, number FROM changes WHERE kind = 'R'
+    ), last AS (
+        SELECT DISTINCT ON (relation) substring(data FROM 2 FOR 4) AS relation, lsn, xid, number
+          FROM changes WHERE kind = ANY(%(kinds)s) AND xid IN (SELECT xid FROM claimed)
+         ORDER BY relation, number DESC
     )
-    SELECT DISTINCT ON (relation) n.nspname || '.' || c.relname, lsn::text, xid
-      FROM rows JOIN pg_class c ON c.oid = relation JOIN pg_namespace n ON n.oid = c.relnamespace
-     ORDER BY relation, number DESC
+    SELECT (SELECT r.data FROM relations r WHERE r.relation = last.relation
+               AND r.number < last.number ORDER BY r.number DESC LIMIT 1), lsn::text, xid
+      FROM last ORDER BY number
 """
 
 
@@ -60,6 +72,9 @@ class Claim:
     lsn: Lsn
     xid: int
 
+    def __str__(self) -> str:
+        return f"the change of {self.table} at {self.lsn}, transaction {self.xid}"
+
 
 def unfounded(config: PipelineConfig, now: Reading, connector: Connector) -> Iterator[Need]:
     """Yield what an offset says was delivered and is in no topic, and what cannot be looked at."""
@@ -68,45 +83,106 @@ def unfounded(config: PipelineConfig, now: Reading, connector: Connector) -> Ite
         return
     if connector.lsn <= slot.confirmed_flush_lsn:
         return
-    prefix, name = connector.told("topic.prefix"), connector.name
+    own = (table for table in now.service_tables if table.connector == connector.name)
+    uses = {table.table: table.use for table in own}
+    ends = partial(sampled, config.kafka, count=TAIL)
+    reads: list[Read] = [ends, partial(records, config.kafka)]
     try:
         with connect(config.postgres, autocommit=True) as connection:
-            claims = list(_claims(connection, slot.name, connector.publication, connector.lsn))
-        for claim in claims:
-            topic = topic_of(prefix, claim.table)
-            if topic in connector.topics and not _there(config, topic, claim):
-                told = f"{name}: its offset {connector.lsn} says that all before it was delivered"
-                change = f"the change of {claim.table} at {claim.lsn}, transaction {claim.xid}"
-                yield Need(f"{told}, and {change} is not in {topic}", reread=True)
-    except (psycopg.Error, ServerError, Undecodable) as error:
+            claims = list(_claims(config, connection, connector))
+        with RegistryClient(config.registry) as registry:
+            decoder = Decoder(registry.schema_by_id)
+            look = Look(connector, config.cdc.topic_prefix, decoder, uses)
+            yield from look.needs(claims, reads)
+    except (psycopg.Error, PipelineError) as error:
         told = str(error).strip().splitlines()[0]
-        yield Need(f"{name}: UNKNOWN whether its offset tells the truth: {told}", reread=True)
+        yield Need(f"{connector.name}: {UNKNOWN}: {told}", reread=True)
 
 
 def _claims(
-    connection: psycopg.Connection[Any], slot: str, publication: str, offset: Lsn
+    config: PipelineConfig, connection: psycopg.Connection[Any], connector: Connector
 ) -> Iterator[Claim]:
     asked = {
-        "until": str(offset),
-        "hex": f"{int(offset):016x}",
-        "publication": as_list(publication),
+        "until": str(connector.lsn),
+        "hex": f"{int(connector.lsn or 0):016x}",
+        "publication": as_list(config.cdc.publication),
+        "kinds": claimable(connector),
     }
-    with temporary_copy(connection, slot) as copy:
+    with temporary_copy(connection, config.cdc.slot) as copy:
         rows = connection.execute(_LAST, asked | {"copy": copy}).fetchall()
-    for table, lsn, xid in rows:
-        yield Claim(table, Lsn.parse(lsn), xid)
+    for relation, lsn, xid in rows:
+        schema, name = relation[5:].split(b"\0")[:2]
+        yield Claim(f"{schema.decode()}.{name.decode()}", Lsn.parse(lsn), xid)
 
 
-def _there(config: PipelineConfig, topic: str, claim: Claim) -> bool:
-    with RegistryClient(config.registry) as registry:
-        decoder = Decoder(registry.schema_by_id)
-        for record in sampled(config.kafka, topic, TAIL):
-            value = record.value()
-            source = decoder.message(value).values.get("source") if value else None
-            if not value:
+def claimable(connector: Connector) -> list[str]:
+    """Name the kinds of changes, as pgoutput does, of which there must be an event."""
+    skipped = connector.told("skipped.operations").replace(" ", "").split(",")
+    if connector.told("skip.messages.without.change").lower() == "true":
+        skipped.append("u")
+    return [kind for operation, kind in _KINDS.items() if operation not in skipped]
+
+
+@dataclass
+class Look:
+    """What a connector's topics tell of claims. `blind` are topics whose events have no source."""
+
+    connector: Connector
+    prefix: str
+    decoder: Decoder
+    uses: Mapping[str, str] = field(default_factory=dict)
+    """Tables that the connector needs for itself, and for what."""
+    blind: set[str] = field(default_factory=set)
+
+    def needs(self, claims: Iterable[Claim], reads: Iterable[Read]) -> Iterator[Need]:
+        """Yield what is in no topic. All are read by each of `reads` until nothing is owed."""
+        owed = set[Claim]()
+        for claim in claims:
+            use = self.uses.get(claim.table)
+            if use == OUTBOX:  # no re-read would bring it back either
+                yield Need(
+                    f"{self._name}: {UNKNOWN}: {claim} is of an outbox, whose events name none"
+                )
+            elif use != SIGNALS and left_out(self.connector.config, claim.table) is None:
+                owed.add(claim)
+        for read in reads:
+            for topic in sorted({topic for claim in owed for topic in self._places(claim)}):
+                if topic not in self.blind:
+                    owed -= self._found(read(topic), topic, owed)
+        for claim in sorted(owed, key=lambda one: one.lsn):
+            yield Need(self._told(claim), reread=True)
+
+    @property
+    def _name(self) -> str:
+        return self.connector.name
+
+    def _places(self, claim: Claim) -> set[str]:
+        """Name topics in one of which the event must be; any, where they have other names."""
+        if renames(self.connector.config) is not None:
+            return set(self.connector.topics)
+        return {topic_of(self.prefix, claim.table)}
+
+    def _found(self, read: Iterable[Any], topic: str, owed: set[Claim]) -> set[Claim]:
+        found = set[Claim]()
+        for value in filter(None, (record.value() for record in read)):
+            try:
+                values = self.decoder.message(value).values
+            except Undecodable:  # whatever it is, it is not the event that is looked for
                 continue
-            if source is None:
-                raise ServerError(f"{topic} has events without their source: they name no change")
-            if (source.get("lsn"), source.get("txId")) == (int(claim.lsn), claim.xid):
-                return True
-    return False
+            if (source := source_of(values)) is None:
+                self.blind |= {topic} if values.keys() != HEARTBEAT else set()
+            elif source.get("lsn") is not None and source.get("txId") is not None:
+                found |= {Claim(table_of(source), Lsn(source["lsn"]), source["txId"])} & owed
+        return found
+
+    def _told(self, claim: Claim) -> str:
+        places = self._places(claim)
+        if blind := sorted(places & self.blind):
+            without = f"{blind[0]} has events without their source: they name no change"
+            return f"{self._name}: {UNKNOWN}: {without}"
+        if not places:
+            why = renames(self.connector.config)
+            return f"{self._name}: {UNKNOWN}: {why} names its topics, and {NONE_TOLD}"
+        told = f"its offset {self.connector.lsn} says that all before it was delivered"
+        where = f"in any of its {len(places)} topics" if len(places) > 1 else f"in {min(places)}"
+        return f"{self._name}: {told}, and {claim} is not {where}"

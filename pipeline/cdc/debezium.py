@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from pipeline.cdc.connectors import ConnectClient
+from pipeline.cdc.names import renames
 from pipeline.config import PipelineConfig
 
 CLASS = "PostgresConnector"
@@ -31,19 +32,18 @@ def unfit(config: PipelineConfig) -> Iterator[str]:
                 there = ", ".join(known) or "none"
                 yield f"connect.connectors names {name!r}, and {connect.url} has {there}"
                 continue
-            for setting, found, expected in _strays(config, connect.config(name)):
-                yield f"{name} has {setting}={found}, and [cdc] says {expected}"
+            yield from strays(config, name, connect.config(name))
 
 
-def _strays(config: PipelineConfig, told: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Yield by which settings a connector reads, or writes, elsewhere than is configured."""
-    expected = {"publication.name": config.cdc.publication}
-    if "transforms" not in told:  # which may give topics other names
+def strays(config: PipelineConfig, name: str, told: Mapping[str, str]) -> Iterator[str]:
+    """Say by which settings a connector reads, or writes, elsewhere than is configured."""
+    expected = {"publication.name": config.cdc.publication, "slot.name": config.cdc.slot}
+    if renames(told) is None:
         expected["topic.prefix"] = config.cdc.topic_prefix
     for setting, wanted in expected.items():
         found = (DEFAULTS | dict(told)).get(setting, wanted)
         if found != wanted and "${" not in found:  # which only the worker resolves
-            yield setting, found, wanted
+            yield f"{name} has {setting}={found}, and [cdc] says {wanted}"
 
 
 def idle(config: PipelineConfig) -> Iterator[str]:

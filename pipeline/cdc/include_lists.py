@@ -18,6 +18,14 @@ def left_out(told: Settings, table: str) -> str | None:
     return _refused(told, "schema", schema) or _refused(told, "table", table)
 
 
+def uncaptured(own: Mapping[str, Settings], table: str) -> str | None:
+    """Say of a published table that none of these connectors reads it, or None."""
+    lists = [left_out(told, table) for told in own.values()]
+    if not lists or not all(lists):
+        return None
+    return f"{table} is published, and {', '.join(own)} leaves it out by {lists[0]}"
+
+
 def column_left_out(told: Settings, column: str) -> str | None:
     """Which setting leaves a column, `schema.table.column`, out of every event."""
     return _refused(told, "column", column)

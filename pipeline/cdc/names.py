@@ -1,17 +1,38 @@
 """Names as Debezium makes them: of topics, and of what its messages hold."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _NOT_IN_A_TOPIC = re.compile(r"[^A-Za-z0-9._-]")
 _PART = re.compile(r'"((?:[^"]|"")+)"|[^".]+')
 _QUOTED = re.compile(rf"(?:{_PART.pattern})\.(?:{_PART.pattern})")
 _NOT_IN_AVRO = re.compile(r"[^A-Za-z0-9_]")
+NAMING = "SchemaTopicNamingStrategy"
+KEEP_TOPICS = {
+    *("ExtractNewRecordState", "ExtractChangedRecordState", "Filter", "HeaderToValue"),
+    *("PartitionRouting", "ReselectColumns", "TimezoneConverter", "DropHeaders", "HeaderFrom"),
+    *("InsertHeader", "SetSchemaMetadata", "Cast", "ExtractField", "Flatten", "HoistField"),
+    *("InsertField", "MaskField", "ReplaceField", "TimestampConverter", "ValueToKey"),
+}
+"""Transforms of Kafka and Debezium, without their package, that leave a record in its topic."""
 
 
 def topic_of(prefix: str, table: str) -> str:
     """Name the topic of `schema.table`: what Kafka has no place for in a name is an underscore."""
     return _units(_NOT_IN_A_TOPIC, f"{prefix}.{table}")
+
+
+def renames(told: Mapping[str, str]) -> str | None:
+    """Which setting may give topics other names than PREFIX.SCHEMA.TABLE, or None."""
+    if told.get("topic.naming.strategy", NAMING).rpartition(".")[2] != NAMING:
+        return "topic.naming.strategy"
+    if told.get("topic.delimiter", ".") != ".":
+        return "topic.delimiter"
+    for alias in filter(None, (each.strip() for each in told.get("transforms", "").split(","))):
+        kind = told.get(f"transforms.{alias}.type", "").rpartition(".")[2]
+        if kind.partition("$")[0] not in KEEP_TOPICS:
+            return f"transform {alias} ({kind})"
+    return None
 
 
 def unquoted(table: str) -> str:

@@ -36,7 +36,8 @@ from pipeline.cdc.keys import (
     keys_of_rows,
     plain,
 )
-from pipeline.cdc.names import topic_of, unquoted
+from pipeline.cdc.names import unquoted
+from pipeline.cdc.routing import Route, routes
 from pipeline.cdc.topics import Ends, LiveKeys, end_offsets, live_keys, write_tombstones
 from pipeline.cdc.wire import Decoder
 from pipeline.config import PipelineConfig
@@ -44,6 +45,7 @@ from pipeline.errors import ConfigError, ServerError
 from pipeline.postgres.server.session import connect
 from pipeline.registry.client import RegistryClient
 
+Routes = Mapping[str, Route]
 HEADER = "pipeline.reconciled"
 SECOND = timedelta(seconds=1)
 
@@ -118,7 +120,12 @@ class Reconciliation:
 
 def topic_ends(config: PipelineConfig, tables: Iterable[str]) -> dict[str, Ends]:
     """Where the tables' topics end now: take it before the connector is resumed."""
-    return {table: end_offsets(config.kafka, _topic(config, table)) for table in tables}
+    names = list(tables)
+    found = routes(config, names)
+    topics = {table: found[unquoted(table)].topic for table in names}
+    return {
+        table: end_offsets(config.kafka, topic) if topic else {} for table, topic in topics.items()
+    }
 
 
 def reconcile(
@@ -140,13 +147,14 @@ def reconcile(
     `left_out` names topics or tables that are not to be compared. NotRecognised before anything is
     written, if any other topic cannot be.
     """
-    wanted = _wanted(config, since, left_out)
     with (
         connect(config.postgres, autocommit=True) as connection,
         RegistryClient(config.registry) as registry,
     ):
-        sides = _Sides.of(config, connection, registry, lock_within, arriving)
-        found, troubles = {}, _shared(config, connection, wanted)
+        places = routes(config, {*since, *_published(connection)})
+        wanted = _wanted(places, since, left_out)
+        sides = _Sides.of(config, connection, registry, places, lock_within, arriving)
+        found, troubles = {}, _shared(places, wanted)
         for name in wanted:
             with sides.compared(name, since[name]) as (topic, compared):
                 found[name] = topic
@@ -166,7 +174,7 @@ def compared(config: PipelineConfig, connection: Connection, table: str) -> Comp
     Whoever writes meanwhile makes differences that are none; look at `trouble` first.
     """
     with RegistryClient(config.registry) as registry, connection.transaction():
-        sides = _Sides.of(config, connection, registry)
+        sides = _Sides.of(config, connection, registry, routes(config, [table]))
         return sides.look(keyed_table(connection, table), {})[1]
 
 
@@ -174,7 +182,8 @@ def topics_of(
     config: PipelineConfig, tables: Iterable[str], left_out: Collection[str] = ()
 ) -> list[str]:
     """Name the topics of these tables, without those that are left out by any of their names."""
-    return [_topic(config, table) for table in _wanted(config, tables, left_out)]
+    found = routes(config, names := list(tables))
+    return [found[unquoted(table)].known for table in _wanted(found, names, left_out)]
 
 
 class NotRecognised(ServerError):
@@ -188,20 +197,24 @@ class NotRecognised(ServerError):
         )
 
 
-def _wanted(config: PipelineConfig, tables: Iterable[str], left_out: Collection[str]) -> list[str]:
-    names = {table: {table, unquoted(table), _topic(config, table)} for table in tables}
+def _wanted(places: Routes, tables: Iterable[str], left_out: Collection[str]) -> list[str]:
+    names = {table: {table, unquoted(table), places[unquoted(table)].topic} for table in tables}
     if unknown := set(left_out) - set().union(*names.values()):
-        topics = ", ".join(_topic(config, table) for table in names) or "none"
+        topics = ", ".join(places[unquoted(table)].topic or table for table in names) or "none"
         raise ConfigError(f"no such topic to leave out: {sorted(unknown)}; there are: {topics}")
     return [table for table, known in names.items() if not known & set(left_out)]
 
 
-def _shared(config: PipelineConfig, connection: Connection, tables: Collection[str]) -> list[str]:
-    """Name topics of more tables than one: each table's keys would be ghosts to the others."""
+def _published(connection: Connection) -> list[str]:
     rows = connection.execute("SELECT schemaname || '.' || tablename FROM pg_publication_tables")
-    owners: dict[str, set[str]] = {_topic(config, table): set() for table in tables}
-    for table in {*map(unquoted, tables), *(name for (name,) in rows)}:
-        owners.get(_topic(config, table), set()).add(table)
+    return [name for (name,) in rows]
+
+
+def _shared(places: Routes, wanted: Iterable[str]) -> list[str]:
+    """Name topics of more tables than one: each table's keys would be ghosts to the others."""
+    owners = {places[unquoted(table)].known: set[str]() for table in wanted}
+    for route in places.values():
+        owners.get(route.topic or "", set()).add(route.table)
     return [
         f"{topic} has the events of {' and '.join(sorted(names))}"
         for topic, names in owners.items()
@@ -217,6 +230,7 @@ class _Sides:
     connection: Connection
     decoder: Decoder
     settings: Callable[[], Mapping[str, str]]
+    places: Routes
     lock_within: timedelta = timedelta(0)
     arriving: timedelta = timedelta(0)
 
@@ -226,13 +240,14 @@ class _Sides:
         config: PipelineConfig,
         connection: Connection,
         registry: RegistryClient,
+        places: Routes,
         *patience: timedelta,
     ) -> Self:
         """Have the session print what keys are compared by."""
         for setting, value in SETTINGS.items():
             connection.execute("SELECT set_config(%s, %s, false)", [setting, value])
         settings, decoder = cache(lambda: modes(config)), Decoder(registry.schema_by_id)
-        return cls(config, connection, decoder, settings, *patience)
+        return cls(config, connection, decoder, settings, places, *patience)
 
     @contextmanager
     def compared(self, name: str, since: Ends) -> Iterator[tuple[TopicReconciliation, Compared]]:
@@ -249,8 +264,9 @@ class _Sides:
 
     def look(self, table: KeyedTable, since: Ends) -> tuple[LiveKeys, Compared]:
         """Compare both sides as they are now."""
-        topic = topic_of(self.config.cdc.topic_prefix, str(table))
-        folded = live_keys(self.config.kafka, topic, self.decoder.is_event)
+        place = self.places[str(table)]
+        topic, is_event = place.known, place.is_event(self.decoder)
+        folded = live_keys(self.config.kafka, topic, is_event)
         read = KeyReader(self.decoder, table, topic, self.settings)
         return folded, compare(
             read, lambda layouts: keys_of_rows(self.connection, table, layouts), folded, since
@@ -295,7 +311,3 @@ def _lock(connection: Connection, table: KeyedTable, within: timedelta) -> None:
             f"{table} is being written to, after {within.total_seconds():g} s still: keep clients "
             "out until its topic is reconciled"
         ) from error
-
-
-def _topic(config: PipelineConfig, table: str) -> str:
-    return topic_of(config.cdc.topic_prefix, unquoted(table))

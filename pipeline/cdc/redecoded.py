@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from pipeline.cdc.names import topic_of
+from pipeline.cdc.routing import routes
 from pipeline.cdc.topics import end_offsets, records
 from pipeline.cdc.wire import Decoder, Undecodable
 from pipeline.config import PipelineConfig
@@ -79,8 +79,8 @@ class Owed:
         ServerError where a record cannot be read, or tells of no source: what is in such a topic
         nobody knows, and that is not the same as nothing.
         """
-        for table in self.tables:
-            topic = topic_of(config.cdc.topic_prefix, table)
+        for table, place in routes(config, self.tables).items():
+            topic = place.known
             if not end_offsets(config.kafka, topic):
                 yield f"{topic} does not exist: no event of {table} is anywhere"
                 continue

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.cdc import needs, remade
+from pipeline.cdc.include_lists import left_out
 from pipeline.cdc.needs import Need, Wanted
 from pipeline.cdc.state import kept
 from pipeline.cdc.state.classify import classify
@@ -13,6 +14,8 @@ from pipeline.cdc.state.reading import Connector, Reading
 from pipeline.cdc.state.states import REREAD, Gravity
 from pipeline.config import PipelineConfig
 from pipeline.errors import NoBackup
+from pipeline.postgres.replication.publications import changed_tables
+from pipeline.postgres.server.session import connect
 from pipeline.repository.kinds import LATEST, SYSTEM, chosen
 from pipeline.repository.sets import BackupSet, Repository
 from pipeline.runbooks.cdc_asked import Asked, Way
@@ -20,6 +23,7 @@ from pipeline.runbooks.runbook import Facts
 
 COMMANDS = {"signals", "outbox"}
 """Tables whose rows are no data: an event is no row of these."""
+BEATS = "heartbeats"
 COMPACT = "compact"
 NARROWED = "S33"
 """The state of a publication that is smaller than it was."""
@@ -86,10 +90,28 @@ class Evidence:
         return [self.config.postgres.dbname, *self.config.connect.connectors, *own]
 
     @property
+    def own(self) -> list[Connector]:
+        """Our connectors, those that are made again too."""
+        return [*(each for each in self.now.connectors if each.own), *self.back]
+
+    @cached_property
+    def tables(self) -> list[str]:
+        """Tables whose changes are published once the publication is mended."""
+        if self.wish.publication is None:
+            return []
+        with connect(self.config.postgres, autocommit=True) as connection:
+            return changed_tables(connection, self.wish.publication)
+
+    @property
     def left_out(self) -> list[str]:
         """Tables that are not compared: as the operator wants, and those that hold no data."""
-        own = [t.table for t in self.now.service_tables if t.published and t.use in COMMANDS]
-        return sorted({*self.asked.without_topics, *own})
+        names = {each.name: each.config for each in self.own}
+        told = [each for each in self.now.service_tables if each.connector in names]
+        no_data = {each.table for each in told if each.use in COMMANDS}
+        for each in told:  # the slot goes on by its changes, whether or not they are in a topic
+            if each.use == BEATS and left_out(names[each.connector], each.table):
+                no_data.add(each.table)
+        return sorted({*self.asked.without_topics, *no_data.intersection(self.tables)})
 
     def needs(self, now: Reading) -> list[Need]:
         """What is wrong by a reading, that of this run or a later one."""

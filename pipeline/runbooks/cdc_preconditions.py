@@ -13,7 +13,7 @@ from pipeline.kafka.cluster.topics import cluster_id
 from pipeline.postgres.server.session import connect
 from pipeline.registry.client import RegistryClient
 from pipeline.repository.journal import Journal
-from pipeline.runbooks import held_connectors
+from pipeline.runbooks import cdc_tables, held_connectors
 from pipeline.runbooks.cdc_asked import Way
 from pipeline.runbooks.cdc_evidence import Evidence
 from pipeline.runbooks.cdc_holder import lingering
@@ -80,6 +80,7 @@ def listed(seen: Evidence, unfinished: Iterable[Journal]) -> Sequence[Preconditi
         ),
         publication(config, seen.wish),
         room(config, now),
+        *cdc_tables.listed(seen),
         Precondition(
             "signal",
             lambda: _signal(now) if asked.way is Way.SIGNAL else (),

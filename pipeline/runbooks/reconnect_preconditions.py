@@ -9,7 +9,7 @@ import psycopg
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import own_connectors, unfit
 from pipeline.cdc.delivered import GLANCE
-from pipeline.cdc.include_lists import left_out
+from pipeline.cdc.include_lists import uncaptured
 from pipeline.cdc.names import topic_of, unquoted
 from pipeline.config import PipelineConfig
 from pipeline.kafka.cluster.topics import cluster_id
@@ -92,9 +92,8 @@ def _uncaptured(
         own = {one: connect.config(one) for one in own_connectors(config, connect) if one in known}
     for table in _published(config, facts):
         names = {table, unquoted(table), topic_of(config.cdc.topic_prefix, table)}
-        lists = [left_out(told, table) for told in own.values()]
-        if lists and all(lists) and not names & set(without):
-            yield f"{table} is published, and {', '.join(own)} leaves it out by {lists[0]}"
+        if (why := uncaptured(own, table)) and not names & set(without):
+            yield why
 
 
 def _published(config: PipelineConfig, facts: Mapping[str, Any]) -> list[str]:

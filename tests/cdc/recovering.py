@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from fixtures.stacks.native import NativeStack
 from pipeline.cdc.reconcile import compared
 from pipeline.cdc.state import kept
@@ -94,6 +96,17 @@ class Broken:
             finally:
                 process.kill()
 
+    def forget_topics(self) -> None:
+        """Have Connect forget which topics the connector has written to (KIP-558)."""
+        url = f"{self.source.connect.url}/connectors/{self.source.name}/topics"
+        httpx.put(f"{url}/reset").raise_for_status()
+
+        def told() -> str | None:
+            topics = self.source.connect.topics(self.source.name)
+            return f"Connect tells of {topics}" if topics else None
+
+        wait_until("topics forgotten", told, within=WITHIN)
+
     def stop(self) -> None:
         self.source.connect.stop(self.source.name)
         self.source.connect.wait_stopped(self.source.name)
@@ -106,10 +119,13 @@ class Broken:
 
 
 @contextmanager
-def broken(stack: NativeStack, folder: Path, **settings: str) -> Iterator[Broken]:
+def broken(stack: NativeStack, folder: Path, moved: str = "", **settings: str) -> Iterator[Broken]:
     """Capture a table of three rows, with a repository of its own that holds the state."""
-    rows = "SELECT g, 'first' FROM generate_series(1, 3) g"
-    with captured(stack, "broken", "id int PRIMARY KEY, note text", rows, settings=settings) as one:
+    rows, columns = (
+        "SELECT g, 'first' FROM generate_series(1, 3) g",
+        "id int PRIMARY KEY, note text",
+    )
+    with captured(stack, "broken", columns, rows, settings=settings, moved=moved) as one:
         marker.make(str(folder))
         place = one.config.repository.model_copy(update={"path": folder})
         source = replace(one, config=one.config.model_copy(update={"repository": place}))

@@ -36,6 +36,8 @@ class Source:
     connection: psycopg.Connection[Any]
     connect: ConnectClient
     suffix: str = ""
+    moved: str = ""
+    """What a transform puts before the names of topics."""
 
     @property
     def table(self) -> str:
@@ -47,7 +49,7 @@ class Source:
 
     @property
     def topic(self) -> str:
-        return topic_of(self.name, self.table)
+        return self.moved + topic_of(self.name, self.table)
 
     @property
     def publication(self) -> Publication:
@@ -85,6 +87,7 @@ def captured(
     *,
     suffix: str = "",
     settings: Mapping[str, str] | None = None,
+    moved: str = "",
 ) -> Iterator[Source]:
     """Make a table with its rows, capture it, wait for all of them; its topic stays behind."""
     name = f"{kind}_{next(_NUMBERS)}"
@@ -94,12 +97,13 @@ def captured(
         psycopg.connect(**config.postgres.conninfo(), autocommit=True) as connection,
         ConnectClient(config.connect) as connect,
     ):
-        source = Source(name, config, connection, connect, suffix)
+        source = Source(name, config, connection, connect, suffix, moved)
         source.run(f"CREATE TABLE {{}} ({columns})")
         source.run(f"INSERT INTO {{}} {rows}")
         source.run(f"CREATE PUBLICATION {name} FOR TABLE {{}}")
         create_slot(connection, name)
         asked = {**debezium_config(config, tables=[source.table]), **(settings or {})}
+        asked |= _moving(moved) if moved else {}
         connect.create(name, asked)
         connect.wait_running(name)
         wait_until(f"{name} streams", lambda: _snapshotting(source), within=WITHIN)
@@ -110,6 +114,15 @@ def captured(
         connect.delete(name)
         source.forget()
         source.run("DROP TABLE {}")
+
+
+def _moving(moved: str) -> dict[str, str]:
+    return {
+        "transforms": "moved",
+        "transforms.moved.type": "org.apache.kafka.connect.transforms.RegexRouter",
+        "transforms.moved.regex": "(.*)",
+        "transforms.moved.replacement": f"{moved}$1",
+    }
 
 
 def _snapshotting(source: Source) -> str | None:

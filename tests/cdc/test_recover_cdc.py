@@ -78,6 +78,12 @@ def offset_patched_ahead(cdc: Broken) -> None:
     cdc.patch(flushed(cdc.source.connection))
 
 
+def offset_patched_ahead_of_forgotten_topics(cdc: Broken) -> None:
+    """And Connect does not tell which topics it has written to: somebody reset that."""
+    offset_patched_ahead(cdc)
+    cdc.forget_topics()
+
+
 def offset_patched_behind(cdc: Broken) -> None:
     cdc.stop()
     [last] = cdc.source.connect.offsets(cdc.source.name)
@@ -115,6 +121,7 @@ def connector_deleted(cdc: Broken) -> None:
                 (slot_advanced, "its slot is ahead of its offset", True),
                 (offsets_deleted, "no offset is stored", True),
                 (offset_patched_ahead, "is not in broken_", True),
+                (offset_patched_ahead_of_forgotten_topics, "is not in broken_", True),
                 (offset_patched_behind, "its slot is ahead of its offset", True),
                 (offset_beyond_the_wal, "ahead of the server's WAL", True),
                 (publication_dropped, "is not there: no slot of before", True),
@@ -134,11 +141,37 @@ def test_it_is_named_mended_and_every_row_is_told(
     recovery = cdc.recovery(asked)
     recovery.run()
     assert told in "\n".join(cdc.said), cdc.said
-    if fault is not offset_patched_ahead:  # only who stopped the consumer can tell
+    if "is not in" not in told:  # only who stopped the consumer can tell
         assert told in "\n".join(planned), planned
     assert recovery.done["reconnect"]["reread"] is reread
     assert cdc.rows == rows
     cdc.recovered()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (slot_dropped, "is not there"),
+        (offset_patched_ahead, "is not in any of its "),
+        (offset_patched_ahead_of_forgotten_topics, "and Connect tells of none"),
+    ],
+)
+def test_topics_that_a_transform_has_named_are_found_by_what_their_events_say(
+    stack: NativeStack, tmp_path: Path, fault: Callable[[Broken], None], told: str
+) -> None:
+    """Ghosts are buried there as well; which topics these are must be told beforehand."""
+    with broken(stack, tmp_path / "repository", moved="all.") as cdc:
+        assert cdc.source.topic.startswith("all.")
+        fault(cdc)
+        if fault is offset_patched_ahead_of_forgotten_topics:
+            with pytest.raises(RecoveryRefused, match=f"topics: .* is UNKNOWN: .*{told}"):
+                cdc.recovery().run()
+            cdc.recovery(Asked(without_topics=[cdc.source.table])).run()
+            return
+        cdc.recovery().run()
+        assert told in "\n".join(cdc.said), cdc.said
+        cdc.recovered()
 
 
 @pytest.mark.slow

@@ -1,20 +1,29 @@
-"""No precondition of a recovery of PostgreSQL, tables or topics that was never seen to refuse."""
+"""No precondition of a recovery that was never seen to refuse."""
 
 import ast
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from pipeline.cdc.state.reading import Reading
 from pipeline.config import PipelineConfig, RepositoryConfig
-from pipeline.runbooks import postgres_preconditions, topic_preconditions
+from pipeline.runbooks import cdc_preconditions, postgres_preconditions, topic_preconditions
+from pipeline.runbooks.cdc_asked import Asked as CdcAsked
+from pipeline.runbooks.cdc_evidence import Evidence
+from pipeline.runbooks.registry_asked import Asked as RegistryAsked
+from pipeline.runbooks.registry_loss import RegistryRecovery, new_recovery
 from pipeline.runbooks.table import TableRecovery
 from pipeline.runbooks.topic_asked import Asked
 
 TESTS = Path(__file__).parents[1]
 _HARMLESS = "kafka/test_topic_loss_harmless.py::"
 _HERE = "recovery/test_preconditions.py::"
+_CDC = "recovery/test_cdc_preconditions.py::"
+_RECOVER = "cdc/test_recover_cdc.py::"
+_REGISTRY = "recovery/test_registry_preconditions.py::"
 _HELD = (
     "recovery/test_held_connectors.py::test_connectors_of_an_unfinished_recovery_are_left_stopped"
 )
@@ -53,6 +62,31 @@ SEEN = {
         "connectors": f"{_HERE}"
         "test_a_connector_that_passes_nothing_on_is_told_before_tables_are_restored",
     },
+    "cdc": {
+        "state": f"{_CDC}test_what_was_not_read_is_told_once",
+        "no-other-recovery": f"{_RECOVER}test_what_another_recovery_has_mended_does_not_pass_for_"
+        "sound",
+        "held-connectors": _HELD,
+        "server": f"{_CDC}test_a_standby_and_one_that_does_not_decode_are_told",
+        "slot": f"{_CDC}test_a_slot_of_others_is_told",
+        "reader": f"{_RECOVER}test_who_holds_the_slot_is_named_and_ended_only_by_its_number",
+        "connectors": f"{_CDC}test_a_connector_in_no_set_is_told",
+        "publication": f"{_CDC}test_a_publication_that_names_what_is_not_there_is_told",
+        "room": f"{_CDC}test_a_new_slot_must_have_a_place",
+        "settings": f"{_CDC}test_a_connector_that_reads_or_writes_elsewhere_is_told",
+        "left-out": f"{_CDC}test_a_name_to_be_left_out_that_nothing_has_is_told",
+        "captured": f"{_CDC}test_a_table_whose_rows_would_have_no_event_is_told",
+        "topics": f"{_CDC}test_topics_that_a_transform_names_and_nobody_tells_are_told",
+        "signal": f"{_CDC}test_rows_are_read_again_by_signal_only_where_signals_are_heard",
+        "kafka": f"{_CDC}test_brokers_and_a_registry_that_do_not_answer_are_told",
+        "registry": f"{_CDC}test_brokers_and_a_registry_that_do_not_answer_are_told",
+    },
+    "registry": {
+        "no-other-recovery": f"{_REGISTRY}test_an_unfinished_recovery_of_the_registry_is_told",
+        "way": f"{_REGISTRY}test_a_way_that_is_not_open_is_told",
+        "connectors": f"{_HERE}test_a_connector_that_feeds_other_topics_is_told",
+        "held-connectors": _HELD,
+    },
 }
 
 
@@ -63,10 +97,15 @@ def _listed() -> dict[str, list[str]]:
     )
     archive = cast("Any", SimpleNamespace(manifest=SimpleNamespace(facts={"topics": {}})))
     asked = Asked([f"{config.cdc.topic_prefix}.public.notes"])
+    seen = Evidence(config, nothing, CdcAsked(), lambda _: None)
+    seen.now, seen.backup = Reading(taken=datetime.now(UTC)), None
+    registry = RegistryRecovery(config, RegistryAsked(), new_recovery(config), "A")
     lists = {
         "point-in-time": postgres_preconditions.listed(config, nothing, cdc=True),
         "topics": topic_preconditions.listed(config, asked, archive, ()),
         "tables": TableRecovery.preconditions(nothing),
+        "cdc": cdc_preconditions.listed(seen, ()),
+        "registry": registry.preconditions(),
     }
     return {kind: [one.name for one in listed] for kind, listed in lists.items()}
 

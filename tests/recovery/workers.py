@@ -2,16 +2,19 @@
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Settings = Mapping[str, str]
+Topics = Mapping[str, Sequence[str]]
+"""Topics that connectors have written to, by connector; of one that is not named none are told."""
 
 
 class _Worker(ThreadingHTTPServer):
     connectors: Mapping[str, Settings]
+    topics: Topics
     state: str
     path: str
 
@@ -20,7 +23,7 @@ class _Answer(BaseHTTPRequestHandler):
     server: _Worker
 
     def do_GET(self) -> None:
-        _, *parts = self.path.split("/")
+        _, *parts = self.path.partition("?")[0].split("/")
         body: Any = self._asked(*parts[1:]) if parts[:1] == [self.server.path] else None
         content = json.dumps(body).encode()
         self.send_response(404 if body is None else 200)
@@ -33,6 +36,8 @@ class _Answer(BaseHTTPRequestHandler):
             return list(self.server.connectors)
         if name not in self.server.connectors:
             return None
+        if what == "topics":
+            return {name: {"topics": told}} if (told := self.server.topics.get(name)) else None
         if what == "status":
             state = {"state": self.server.state, "worker_id": "one"}
             return {"name": name, "connector": state, "tasks": [{"id": 0, **state}]}
@@ -43,11 +48,15 @@ class _Answer(BaseHTTPRequestHandler):
 
 @contextmanager
 def worker(
-    connectors: Mapping[str, Settings], state: str = "RUNNING", path: str = "connectors"
+    connectors: Mapping[str, Settings],
+    state: str = "RUNNING",
+    path: str = "connectors",
+    topics: Topics | None = None,
 ) -> Iterator[str]:
     """Answer at the URL that the block is given; nothing is found below another path."""
     with _Worker(("127.0.0.1", 0), _Answer) as serving:
         serving.connectors, serving.state, serving.path = connectors, state, path
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        serving.topics = topics or {}
+        threading.Thread(target=serving.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{serving.server_port}"
         serving.shutdown()

@@ -21,6 +21,24 @@ _TABLES = """
 _SCHEMAS = """
     SELECT n.nspname FROM pg_publication_namespace p JOIN pg_namespace n ON n.oid = p.pnnspid
     WHERE p.pnpubid = %s ORDER BY 1"""
+# a partitioned table stands for its leaves, or by publish_via_partition_root for them itself
+_CHANGED = """
+    WITH named AS (
+        SELECT c.oid, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+           AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+           AND (%(all)s OR n.nspname = ANY(%(schemas)s)
+                OR concat_ws('.', n.nspname, c.relname) = ANY(%(tables)s))
+    ), changed AS (
+        SELECT oid FROM named WHERE %(root)s AND NOT EXISTS (
+            SELECT FROM pg_partition_ancestors(named.oid) a JOIN named o ON o.oid = a.relid
+             WHERE o.oid <> named.oid)
+        UNION SELECT oid FROM named WHERE relkind = 'r' AND NOT %(root)s
+        UNION SELECT relid FROM named, pg_partition_tree(oid) WHERE isleaf AND NOT %(root)s
+    )
+    SELECT concat_ws('.', n.nspname, c.relname)
+      FROM changed JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace
+     ORDER BY 1"""
 OPERATIONS = ("insert", "update", "delete", "truncate")
 _NO_COLUMNS = "none"
 _GENERATED = {"n": _NO_COLUMNS, "s": "stored"}
@@ -90,6 +108,17 @@ def find_publication(connection: Connection, name: str) -> Publication | None:
             for schema, table, columns, rows in tables
         ),
     )
+
+
+def changed_tables(connection: Connection, publication: Publication) -> list[str]:
+    """Name the tables whose changes a publication has, or would have were it there."""
+    asked = {
+        "all": publication.all_tables,
+        "schemas": list(publication.schemas),
+        "tables": [str(table) for table in publication.tables],
+        "root": publication.via_root,
+    }
+    return [name for (name,) in connection.execute(_CHANGED, asked)]
 
 
 def differences(expected: Publication, found: Publication | None) -> list[str]:
