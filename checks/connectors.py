@@ -12,7 +12,7 @@ from psycopg import sql
 from checks.subjects import SourceServer
 from fixtures.server_state import server_state
 from pipeline.cdc.connectors import ConnectClient
-from pipeline.cdc.debezium import CLASS, DEFAULTS, own_connectors
+from pipeline.cdc.debezium import DEFAULTS, is_postgres, own_connectors
 from pipeline.cdc.state.read import read
 from pipeline.cdc.state.reading import Part, Reading, StoredOffset
 from pipeline.cdc.topics import end_offsets
@@ -30,7 +30,7 @@ def configurations(config: PipelineConfig) -> dict[str, dict[str, str]]:
     """Settings of every connector that reads a PostgreSQL, by name."""
     with ConnectClient(config.connect, GLANCE) as client:
         found = {name: client.config(name) for name in client.names()}
-    return {name: told for name, told in found.items() if told["connector.class"].endswith(CLASS)}
+    return {name: told for name, told in found.items() if is_postgres(told["connector.class"])}
 
 
 def _counted(config: PipelineConfig) -> dict[str, list[int]]:

@@ -294,7 +294,7 @@ def test_a_pair_is_resumable_only_when_nothing_is_lost_foreign_or_unknown(now: R
         ({"lsn": 9, "snapshot": "INITIAL"}, None),
         ({"lsn": 9, "snapshot": "INITIAL", "snapshot_completed": False}, None),
         ({"lsn": 9, "snapshot": "INITIAL", "snapshot_completed": True}, 9),
-        ({"lsn": "9"}, None),
+        ({"lsn": "9"}, 9),
         ({}, None),
     ],
 )

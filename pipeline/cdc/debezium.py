@@ -6,8 +6,9 @@ from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.names import renames
 from pipeline.config import PipelineConfig
 
-CLASS = "PostgresConnector"
-"""How Connect may be told the class: by its whole name, or by the last of it."""
+CLASSES = {"PostgresConnector", "Postgres"}
+"""How Connect may be told the class: by its whole name, the last of it, or without `Connector`
+(Plugins.newConnector of Kafka Connect)."""
 DEFAULTS = {"slot.name": "debezium", "publication.name": "dbz_publication"}
 
 
@@ -46,6 +47,16 @@ def strays(config: PipelineConfig, name: str, told: Mapping[str, str]) -> Iterat
             yield f"{name} has {setting}={found}, and [cdc] says {wanted}"
 
 
+def dropping(config: PipelineConfig) -> Iterator[str]:
+    """Tell which of this pipeline's connectors drops its slot, and what waits in it, at its end."""
+    with ConnectClient(config.connect) as connect:
+        known = connect.names()
+        for name in (name for name in own_connectors(config, connect) if name in known):
+            drops = connect.config(name).get("slot.drop.on.stop", "false").lower() == "true"
+            if drops and connect.status(name).tasks:
+                yield f"{name} has slot.drop.on.stop=true: to stop it drops what waits in its slot"
+
+
 def idle(config: PipelineConfig) -> Iterator[str]:
     """Tell which of this pipeline's connectors passes nothing on until somebody has it go on."""
     with ConnectClient(config.connect) as connect:
@@ -63,7 +74,7 @@ def other_connectors(config: PipelineConfig, connect: ConnectClient) -> dict[str
     own, told = set(own_connectors(config, connect)), {}
     for name in connect.names():
         settings = {**DEFAULTS, **connect.config(name)}
-        if name not in own and settings["connector.class"].endswith(CLASS):
+        if name not in own and is_postgres(settings["connector.class"]):
             where = f"{settings.get('database.hostname')}/{settings.get('database.dbname')}"
             told[name] = f"slot {settings['slot.name']!r} of {where}"
     return told
@@ -85,4 +96,9 @@ def reads(config: PipelineConfig, told: Mapping[str, str]) -> bool:
     told = {**DEFAULTS, **told}
     database = told.get("database.dbname", "${}")
     here = database == config.postgres.dbname or "${" in database  # which only the worker resolves
-    return told["connector.class"].endswith(CLASS) and told["slot.name"] == config.cdc.slot and here
+    return is_postgres(told["connector.class"]) and told["slot.name"] == config.cdc.slot and here
+
+
+def is_postgres(name: str) -> bool:
+    """Whether a class of connectors, however Connect is told it, is Debezium's for PostgreSQL."""
+    return name.rpartition(".")[2] in CLASSES

@@ -7,6 +7,8 @@ The lists are regular expressions, separated by commas, that match a whole name 
 import re
 from collections.abc import Mapping
 
+from pipeline.errors import ConfigError
+
 Settings = Mapping[str, str]
 
 
@@ -49,4 +51,9 @@ def _refused(told: Settings, what: str, name: str) -> str | None:
 
 def _listed(patterns: str, name: str) -> bool:
     each = (pattern.strip() for pattern in re.split(r"(?<!\\),", patterns))
-    return any(re.fullmatch(pattern, name, re.IGNORECASE) for pattern in each if pattern)
+    try:
+        return any(re.fullmatch(pattern, name, re.IGNORECASE) for pattern in each if pattern)
+    except re.error as error:  # Java knows some that Python does not
+        raise ConfigError(
+            f"whether {patterns!r} is meant for {name} is UNKNOWN: {error}"
+        ) from error

@@ -107,10 +107,12 @@ def strangers(config: PipelineConfig, now: Reading) -> Iterator[str]:
     if slot is not None and (slot.slot_type, slot.plugin, slot.database) != ours:
         told = f"{slot.slot_type}, {slot.plugin or 'no plugin'}, {slot.database or 'no database'}"
         yield f"slot {slot.name!r} is {told}, expected {', '.join(ours)}"
+    places = {each.place for each in now.connectors if each.own}
     readers = [
         each.name
         for each in now.connectors
-        if each.slot == config.cdc.slot and each.database == config.postgres.dbname
+        if (each.slot, each.database) == (config.cdc.slot, config.postgres.dbname)
+        and (each.own or each.place in places)
     ]
     if len(readers) > 1:
         yield f"slot {config.cdc.slot!r} is read by {' and '.join(readers)}"
@@ -119,12 +121,21 @@ def strangers(config: PipelineConfig, now: Reading) -> Iterator[str]:
 def of_offset(config: PipelineConfig, now: Reading, connector: Connector) -> Iterator[Need]:
     """What is wrong with what is stored for a connector, once nobody moves it any more."""
     name, slot, server = connector.name, now.slot(config.cdc.slot), now.server
+    if (why := connector.unsure) is not None:
+        yield Need(f"{name}: UNKNOWN which offset is its own: {why}", reread=True)
+        return
     if not connector.mine:
         prefix = connector.told("topic.prefix")
         yield Need(f"{name}: no offset is stored under {prefix!r}", reread=True)
         return
     if (offset := connector.lsn) is None:
-        yield Need(f"{name}: its snapshot did not come to its end", reread=True)
+        snapshot = any(one.snapshotting for one in connector.mine)
+        none = f"its offset names no LSN: {connector.mine[0].offset}"
+        why = "its snapshot did not come to its end" if snapshot else none
+        yield Need(f"{name}: {why}", reread=True)
+    elif any(one.textual for one in connector.mine):
+        told = connector.mine[0].offset
+        yield Need(f"{name}: its offset has text for numbers, and would fail: {told}", reread=True)
     elif server is None or offset > server.flush_lsn:
         end = server and server.flush_lsn
         yield Need(f"{name}: its offset {offset} is ahead of the server's WAL, {end}", reread=True)

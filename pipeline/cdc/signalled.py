@@ -16,6 +16,7 @@ from uuid import uuid4
 from psycopg import sql
 
 from pipeline.cdc.connectors import ConnectClient, ConnectorOffset
+from pipeline.cdc.debezium import DEFAULTS
 from pipeline.cdc.names import unquoted
 from pipeline.errors import ServerError
 from pipeline.postgres.replication.advance import flushed
@@ -31,7 +32,7 @@ _UNDER_WAY = "incremental_snapshot"
 
 def read_again(client: ConnectClient, connection: Connection, name: str, slot: str) -> None:
     """Have a STOPPED connector go on at its slot, and read every row beside the stream."""
-    settings = client.config(name)
+    settings = DEFAULTS | client.config(name)
     patch(client, name, settings["topic.prefix"], _begins(connection, slot))
     client.resume(name)
     client.wait_running(name)

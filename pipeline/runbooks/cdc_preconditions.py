@@ -98,7 +98,10 @@ def server(now: Reading) -> Precondition:
 
 def slot_of_others(config: PipelineConfig, now: Reading) -> Precondition:
     """What has the name of our slot is ours, and ours alone."""
-    advice = "It is not ours to touch: rename ours by cdc.slot, or remove the other reader"
+    advice = (
+        "It is not ours to touch: rename ours by cdc.slot, or remove the other reader; one of "
+        "another server with the same names is none once ours are named by connect.connectors"
+    )
     return Precondition("slot", lambda: needs.strangers(config, now), advice)
 
 
@@ -117,6 +120,8 @@ def room(config: PipelineConfig, now: Reading) -> Precondition:
 def _signal(now: Reading) -> Iterator[str]:
     """Each connector hears of a table, and may write to it."""
     for each in (each for each in now.connectors if each.own):
+        if "${" in (prefix := each.told("topic.prefix")):
+            yield f"connector {each.name!r} has topic.prefix {prefix}: no offset can be set by it"
         told = [t for t in now.service_tables if (t.connector, t.use) == (each.name, "signals")]
         if not told:
             yield f"connector {each.name!r} has no table for signals"

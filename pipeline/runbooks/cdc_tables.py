@@ -14,9 +14,11 @@ from pipeline.cdc.routing import Route, routes
 from pipeline.cdc.state.reading import Part
 from pipeline.runbooks.cdc_asked import Way
 from pipeline.runbooks.cdc_evidence import Evidence
+from pipeline.runbooks.held_connectors import slot_kept
 from pipeline.runbooks.runbook import Precondition
 
 WAIVER = "--without-topic with each table"
+REREAD = "--way reread"
 
 
 def listed(seen: Evidence) -> Sequence[Precondition]:
@@ -34,6 +36,13 @@ def listed(seen: Evidence) -> Sequence[Precondition]:
             lambda: _stray(seen),
             "Its events would not be found: set the connector right, or [cdc]",
         ),
+        Precondition(
+            "offset",
+            lambda: _unsure(seen),
+            "Mend [cdc] topic_prefix, or PATCH the stale one to null while it is STOPPED",
+            REREAD,
+        ),
+        *(() if seen.asked.way is Way.REREAD else [slot_kept(seen.config, waiver=REREAD)]),
         Precondition(
             "left-out",
             lambda: _unknown(seen, places()) if seen.asked.without_topics else (),
@@ -58,6 +67,12 @@ def listed(seen: Evidence) -> Sequence[Precondition]:
 def _stray(seen: Evidence) -> Iterator[str]:
     for each in seen.own:
         yield from strays(seen.config, each.name, each.config)
+
+
+def _unsure(seen: Evidence) -> Iterator[str]:
+    for each in seen.own if seen.asked.way is not Way.REREAD else ():
+        if (why := each.unsure) is not None:
+            yield f"{each.name}: which offset is its own is UNKNOWN: {why}"
 
 
 def _unknown(seen: Evidence, places: Mapping[str, Route]) -> Iterator[str]:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cdc.connectors import ConnectClient
+from pipeline.cdc.debezium import dropping
 from pipeline.config import PipelineConfig
 from pipeline.repository.journal import Journal
 from pipeline.runbooks.runbook import Precondition
 
 NAME = "held-connectors"
+KEPT = "slot-kept"
 FENCE, RECONNECT = "fence", "reconnect"
 """Steps of every runbook that stops connectors: behind the second they go on."""
 STOPPED = "STOPPED"
@@ -23,6 +25,12 @@ ADVICE = "Go on with it by --resume; where nobody will, start its connectors by 
 def precondition(config: PipelineConfig, *kinds: str, waiver: str = "") -> Precondition:
     """Ask it for a recovery of one of these `kinds`; others of them are its own matter."""
     return Precondition(NAME, lambda: held(config, *kinds), ADVICE, waiver)
+
+
+def slot_kept(config: PipelineConfig, *, waiver: str = "") -> Precondition:
+    """Ask that those that are stopped, to go on where they stood, find their slot again."""
+    advice = "Set it to false once all is delivered, and restart the connector"
+    return Precondition(KEPT, lambda: dropping(config), advice, waiver)
 
 
 def held(config: PipelineConfig, *kinds: str) -> Iterator[str]:

@@ -84,11 +84,13 @@ class RegistryRecovery(Runbook):
         return (
             Precondition("no-other-recovery", self._no_other, "Two would undo each other"),
             Precondition("way", self._way_is_open, "See `pipeline recover registry --help`"),
-            *((connectors, self._held()) if self.asked.cdc else ()),
+            *((connectors, *self._stopped()) if self.asked.cdc else ()),
         )
 
-    def _held(self) -> Precondition:
-        return held_connectors.precondition(self.config, self.kind, waiver="--without-cdc")
+    def _stopped(self) -> Iterator[Precondition]:
+        without = "--without-cdc"
+        yield held_connectors.precondition(self.config, self.kind, waiver=without)
+        yield held_connectors.slot_kept(self.config, waiver=without)
 
     def _no_other(self) -> Iterator[str]:
         for journal in self.unfinished(self.config.repository.path):

@@ -85,6 +85,7 @@ def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
         "They write to these topics and must be stopped, then go on",
     )
     yield held_connectors.precondition(config, "topics")
+    yield held_connectors.slot_kept(config)
     yield Precondition("source", source, "Events behind the archive come from its rows")
 
 

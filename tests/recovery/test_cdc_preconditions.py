@@ -15,7 +15,14 @@ import pytest
 from fixtures import cdc_states
 from fixtures.cdc_states import CONNECTOR, OTHER, PUBLICATION, SLOT
 from fixtures.stacks.native import NativeStack
-from pipeline.cdc.state.reading import Part, Reading, SeenSlot, ServiceTable, Unread
+from pipeline.cdc.state.reading import (
+    Part,
+    Reading,
+    SeenSlot,
+    ServiceTable,
+    StoredOffset,
+    Unread,
+)
 from pipeline.kafka.cluster import momentary
 from pipeline.kafka.cluster import topics as brokers
 from pipeline.postgres.replication.publications import changed_tables, find_publication
@@ -85,7 +92,7 @@ def recovering(
         yield seen
 
 
-TABLES = ("settings", "left-out", "captured", "topics")
+TABLES = ("settings", "offset", "slot-kept", "left-out", "captured", "topics")
 _SERVER = ("server", "slot", "connectors", "publication", "room", "state")
 
 
@@ -210,6 +217,37 @@ def test_a_connector_that_is_gone_tells_of_no_topics_either(server: Source) -> N
         found = seen("topics")
     assert len(found) == 2
     assert "RegexRouter) of shop names topics, and Connect has it no more" in found[0]
+
+
+def test_an_offset_that_nobody_can_tell_for_the_connectors_own_is_told(server: Source) -> None:
+    """Where its prefix is a reference, and the one that is configured has none."""
+    two = [StoredOffset(partition={"server": one}, offset={"lsn": 7}) for one in ("old", "new")]
+
+    def referring(now: Reading) -> Reading:
+        told = now.connectors[0].config | {"topic.prefix": "${file:/a:b}"}
+        return cdc_states.connector(now, config=told, offsets=tuple(two), prefix="shop")
+
+    with recovering(server, change=referring) as seen:
+        (found,) = seen("offset")
+    assert "offsets are stored for 'old' and 'new'" in found
+    with recovering(server, change=referring, way=Way.REREAD) as seen:
+        assert seen("offset") == []
+
+
+def test_a_connector_that_drops_its_slot_when_it_is_stopped_is_told(server: Source) -> None:
+    """To stop it would lose what it has not delivered; of one that has no task all is lost."""
+    settings = {"slot.drop.on.stop": "true"}
+    with recovering(server, settings=settings) as seen:
+        (found,) = seen("slot-kept")
+    assert found.startswith("shop has slot.drop.on.stop=true")
+    with recovering(server, settings=settings, way=Way.REREAD) as seen:
+        assert "slot-kept" not in {one.name for one in cdc_preconditions.listed(seen, ())}
+
+
+def test_a_list_that_only_java_understands_is_unknown(server: Source) -> None:
+    with recovering(server, settings={"table.include.list": r"public\.\p{Lower}+"}) as seen:
+        (found,) = seen("captured")
+    assert found.startswith("cannot be found out: whether")
 
 
 def test_what_was_not_read_is_told_once(server: Source) -> None:

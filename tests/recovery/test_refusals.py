@@ -27,6 +27,7 @@ _REGISTRY = "recovery/test_registry_preconditions.py::"
 _HELD = (
     "recovery/test_held_connectors.py::test_connectors_of_an_unfinished_recovery_are_left_stopped"
 )
+_KEPT = f"{_CDC}test_a_connector_that_drops_its_slot_when_it_is_stopped_is_told"
 SEEN = {
     "point-in-time": {
         "readers": "recovery/test_readers.py::"
@@ -56,6 +57,7 @@ SEEN = {
         "test_what_brokers_would_refuse_is_found_before_anything_is_removed",
         "connectors": f"{_HERE}test_a_connector_that_feeds_other_topics_is_told",
         "held-connectors": _HELD,
+        "slot-kept": _KEPT,
         "source": f"{_HERE}test_topics_whose_source_publishes_nothing_are_told",
     },
     "tables": {
@@ -73,6 +75,8 @@ SEEN = {
         "connectors": f"{_CDC}test_a_connector_in_no_set_is_told",
         "publication": f"{_CDC}test_a_publication_that_names_what_is_not_there_is_told",
         "room": f"{_CDC}test_a_new_slot_must_have_a_place",
+        "offset": f"{_CDC}test_an_offset_that_nobody_can_tell_for_the_connectors_own_is_told",
+        "slot-kept": _KEPT,
         "settings": f"{_CDC}test_a_connector_that_reads_or_writes_elsewhere_is_told",
         "left-out": f"{_CDC}test_a_name_to_be_left_out_that_nothing_has_is_told",
         "captured": f"{_CDC}test_a_table_whose_rows_would_have_no_event_is_told",
@@ -86,6 +90,7 @@ SEEN = {
         "way": f"{_REGISTRY}test_a_way_that_is_not_open_is_told",
         "connectors": f"{_HERE}test_a_connector_that_feeds_other_topics_is_told",
         "held-connectors": _HELD,
+        "slot-kept": _KEPT,
     },
 }
 

@@ -74,9 +74,13 @@ class Classification:
 
     @cached_property
     def unknown(self) -> bool:
-        """Whether something could not be looked for, or nothing was there to be looked at."""
-        looked = any(verdict.about is About.CONNECTOR for verdict in self.verdicts)
-        return not looked or any(verdict.unknown for verdict in self.verdicts)
+        """Whether something could not be looked for, or nothing of ours was there to look at."""
+        return not self.looked or any(verdict.unknown for verdict in self.verdicts)
+
+    @property
+    def looked(self) -> bool:
+        """Whether a connector of this pipeline is among them."""
+        return any(one.about is About.CONNECTOR and one.own for one in self.verdicts)
 
 
 def classify(

@@ -2,6 +2,7 @@
 
 import re
 
+from pipeline.cdc.debezium import is_postgres
 from pipeline.cdc.state.reading import Part, TopicRead
 from pipeline.cdc.state.states import (
     KNOWN_BETTER,
@@ -34,7 +35,7 @@ _WITH_SHARED_ENDS = 17_00_00
 )
 def another_key(at: Situation) -> Seen | None:
     """Offsets are stored, and none under the connector's topic.prefix."""
-    if not at.own.offsets or at.own.mine:
+    if not at.own.offsets or at.offset is not None:
         return None
     keys = ", ".join(str(one.partition.get("server")) for one in at.own.offsets)
     return Seen(f"stored for {keys}, its topic.prefix is {at.own.told('topic.prefix')}")
@@ -100,8 +101,9 @@ def incremental(at: Situation) -> Seen | None:
 def old_debezium(at: Situation) -> Seen | None:
     """/connector-plugins tells a version before 3.7, and the server is PostgreSQL 17 or later."""
     plugins = at.now.worker.plugins if at.now.worker else {}
-    wanted = at.own.told("connector.class").rpartition(".")[2]
-    version = next((v for name, v in plugins.items() if name.endswith(wanted)), None)
+    wanted = at.own.told("connector.class")
+    short = (version for name, version in plugins.items() if is_postgres(name))
+    version = plugins.get(wanted) or next(short, None)
     numbers = re.match(r"(\d+)\.(\d+)", version or "")
     if numbers is None:
         raise CannotTell(f"the version of {wanted} is {version}")

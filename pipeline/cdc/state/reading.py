@@ -183,6 +183,25 @@ class SubscriptionRead(Read):
     enabled: bool
 
 
+_POSITIONS = ("lsn_commit", "lsn_proc", "lsn")
+_ENDED = ("snapshot_completed", "last_snapshot_record")
+
+
+def _is_true(told: Any) -> bool:  # noqa: ANN401 - JSON, or text in it
+    return bool(told) and str(told).lower() != "false"
+
+
+def _number(told: Any) -> Lsn | None:  # noqa: ANN401 - JSON, or text in it
+    if isinstance(told, int) and not isinstance(told, bool):
+        return Lsn(told)
+    if isinstance(told, str) and told.isdecimal():
+        return Lsn(int(told))
+    try:
+        return Lsn.parse(told)
+    except (TypeError, ValueError):
+        return None
+
+
 class StoredOffset(Read):
     """What Connect stores for one source partition of a connector."""
 
@@ -196,12 +215,19 @@ class StoredOffset(Read):
         `lsn` may point into the next one. None of an unfinished snapshot, or without an LSN.
         """
         told = self.offset
-        position = told.get("lsn_commit") or told.get("lsn_proc") or told.get("lsn")
-        return Lsn(position) if isinstance(position, int) and not self.snapshotting else None
+        position = next((told[one] for one in _POSITIONS if told.get(one)), None)
+        return None if self.snapshotting else _number(position)
 
     @property
     def snapshotting(self) -> bool:
-        return bool(self.offset.get("snapshot")) and not self.offset.get("snapshot_completed")
+        """Whether a snapshot is under way; older versions tell of its last record instead."""
+        ended = any(_is_true(self.offset.get(one)) for one in _ENDED)
+        return _is_true(self.offset.get("snapshot")) and not ended
+
+    @property
+    def textual(self) -> bool:
+        """Whether a position is text, as somebody may have patched it: Debezium takes numbers."""
+        return any(isinstance(self.offset.get(one), str) for one in _POSITIONS)
 
 
 class Task(Read):
@@ -231,6 +257,8 @@ class Connector(Read):
     """Topics that it has written to, as Connect saw it."""
     history: tuple[str, int] | None = None
     """System identifier and timeline that its offset was stored on; None where nobody knows."""
+    prefix: str = ""
+    """What [cdc] says that its topics begin with."""
 
     def told(self, setting: str) -> str:
         """One of its settings; the names of slot and publication have defaults of Debezium's."""
@@ -257,7 +285,21 @@ class Connector(Read):
     def mine(self) -> tuple[StoredOffset, ...]:
         """What is stored under its present topic prefix: Debezium looks for no other key."""
         prefix = self.told("topic.prefix")
+        if "${" in prefix:  # which only the worker resolves
+            if len(self.offsets) == 1 and not self.prefix:
+                return self.offsets
+            prefix = self.prefix
         return tuple(one for one in self.offsets if one.partition.get("server") == prefix)
+
+    @property
+    def unsure(self) -> str | None:
+        """Why nobody can tell which of the stored offsets is its own, or None."""
+        prefix = self.told("topic.prefix")
+        if "${" not in prefix or self.mine or not self.offsets:
+            return None
+        stored = " and ".join(repr(one.partition.get("server")) for one in self.offsets)
+        known = f", [cdc] says {self.prefix!r}" if self.prefix else ""
+        return f"topic.prefix is {prefix}{known}, and offsets are stored for {stored}"
 
     @property
     def lsn(self) -> Lsn | None:

@@ -84,6 +84,8 @@ class Situation:
 
     @property
     def offset(self) -> StoredOffset | None:
+        if (why := self.own.unsure) is not None:
+            raise CannotTell(why)
         return next(iter(self.own.mine), None)
 
     @property

@@ -13,8 +13,11 @@ def lines(found: Classification) -> Iterator[str]:
         yield from _paragraph(verdict)
     for name in found.elsewhere:
         yield f"{name} reads another server, and is not judged"
-    if not any(verdict.about is About.CONNECTOR for verdict in found.verdicts):
-        yield "UNKNOWN: no connector reads this server"
+    if not found.looked:
+        yield (
+            "UNKNOWN: no connector is this pipeline's: name it by connect.connectors, or its slot "
+            "by cdc.slot"
+        )
 
 
 def _paragraph(verdict: Verdict) -> Iterator[str]:

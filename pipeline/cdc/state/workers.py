@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pipeline.cdc.connectors import ConnectClient, Described
-from pipeline.cdc.debezium import CLASS, reads
+from pipeline.cdc.debezium import is_postgres, reads
+from pipeline.cdc.names import renames
 from pipeline.cdc.state.reading import (
     OF_CONNECT,
     Connector,
@@ -39,7 +40,7 @@ class Workers:
             self.unread += [Unread(part=part, why=str(error)) for part in OF_CONNECT]
             return
         for name, told in found.items():
-            if told.config.get("connector.class", "").endswith(CLASS):
+            if is_postgres(told.config.get("connector.class", "")):
                 self.connectors.append(self._connector(name, told))
             else:
                 self.others.append(name)
@@ -54,9 +55,11 @@ class Workers:
         topics = self._ask(Part.TOPICS, name, lambda: self._client.topics(name))
         config, digests = masked(name, told.config)
         named = self._config.connect.connectors
+        own = name in named if named else reads(self._config, told.config)
         return Connector(
             name=name,
-            own=name in named if named else reads(self._config, told.config),
+            own=own,
+            prefix=self._config.cdc.topic_prefix if own and renames(config) is None else "",
             config=config,
             digests=digests,
             state=told.status.state,
@@ -76,7 +79,7 @@ class Workers:
         return Worker(
             version=told.get("version", ""),
             cluster_id=told.get("kafka_cluster_id", ""),
-            plugins={name: version for name, version in plugins.items() if name.endswith(CLASS)},
+            plugins={name: version for name, version in plugins.items() if is_postgres(name)},
         )
 
     def _ask(self, part: Part, name: str | None, ask: Callable[[], T]) -> T | None:
