@@ -53,7 +53,9 @@ class Source:
             "max_prepared_transactions": "2",
             "dynamic_shared_memory_type": "mmap",
             "archive_mode": "on",
-            "archive_command": f"test ! -f {self.archive}/%f && cp %p {self.archive}/%f",
+            # a segment has its name only once it is whole
+            "archive_command": f"test ! -f {self.archive}/%f && cp %p {self.archive}.%f"
+            f" && mv {self.archive}.%f {self.archive}/%f",
         }
         self.server.start(settings)
         wait_until("connection", self._unready, within=SOON)
