@@ -4,7 +4,7 @@ its ids archived records carry. A topic without the schemas of its records is by
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -115,13 +115,13 @@ def live(config: PipelineConfig, patience: timedelta = PATIENCE) -> tuple[Invent
 
 def known(config: PipelineConfig) -> Known | None:
     """What the newest backup of a sound registry tells; None where there is none."""
-    newest = _sound(Repository(FolderStore(config.repository.path)))
+    newest = sound(Repository(FolderStore(config.repository.path)))
     if newest is None:
         return None
     return Known(newest.label, inventory_of(newest), newest.manifest.facts.get("carried", {}))
 
 
-def _sound(repository: Repository) -> BackupSet | None:
+def sound(repository: Repository) -> BackupSet | None:
     """The newest set, unless the registry had lost something by then: the one that knew it.
 
     What is lost does not become right by being backed up.
@@ -133,6 +133,15 @@ def _sound(repository: Repository) -> BackupSet | None:
         except NoBackup:  # retention let it go, and this one has stood for it since
             break
     return newest
+
+
+def lacking(backup: BackupSet, later: BackupSet) -> Iterator[str]:
+    """Name the ids that records carried when `later` was taken, and the set does not know."""
+    known = inventory_of(backup).by_id
+    for topic, ids in later.manifest.facts.get("carried", {}).items():
+        if gone := ", ".join(str(number) for number in ids if number not in known):
+            told = f"{later.label} knows them, {backup.label} does not"
+            yield f"records of {topic} have ids {gone}: {told}"
 
 
 def inventory_of(backup: BackupSet) -> Inventory:
@@ -179,7 +188,7 @@ def end_of(config: PipelineConfig, storage: Topic | None) -> int | None:
 
 def _held_against(repository: Repository, inventory: Inventory, *, accept: bool) -> dict[str, Any]:
     """Note which schemas the last sound set knew, and the registry has lost or changed."""
-    before = _sound(repository)
+    before = sound(repository)
     if before is None:
         return {}
     told = list(schemas_changed(inventory_of(before), inventory))

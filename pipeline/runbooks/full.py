@@ -68,6 +68,12 @@ class FullRecovery(PointInTimeRecovery):
             Precondition(
                 "topics", self._archive_sound, "Another set may be whole: `pipeline list`"
             ),
+            Precondition(
+                "schemas",
+                self._schemas_known,
+                "No set of the registry knows all. Each part comes back by itself: `pipeline "
+                "recover postgres`, `recover topics`, `recover registry`",
+            ),
             Precondition("empty", self._not_empty, _STOP_THEM),
             Precondition("replicas", self._replicas, "Start more brokers, or --replication"),
         )
@@ -86,6 +92,11 @@ class FullRecovery(PointInTimeRecovery):
 
     def plan_of_topics(self) -> Iterator[str]:
         """Say which topics would be made, and about how long that takes."""
+        if self.registry is not None:
+            yield f"registry          {self.registry.label}"
+        if (later := self._passed_over()) is not None:
+            lost = ", ".join(later.manifest.facts.get("differs", ()))
+            yield f"  PASSED OVER     {later.label}: the registry had lost or changed {lost}"
         plans = list[replay_wish.Plan]()
         for of in self.evidence:
             told = of.archive.manifest.facts
@@ -205,15 +216,15 @@ class FullRecovery(PointInTimeRecovery):
 
     @property
     def registry(self) -> BackupSet | None:
-        """The set of the registry that holds its storage topic; None where there was none."""
+        """The set of the registry that holds its storage topic; None where there was none.
+
+        The newest, unless the registry had lost something by then.
+        """
         begun = self.done.get(self.first, {})
         if "schemas" in begun:
             return self._sets.get(begun["schemas"]) if begun["schemas"] else None
-        try:
-            found = newest(self._sets, SCHEMAS.name)
-        except NoBackup:
-            return None
-        return found if found.manifest.facts.get("storage") else None
+        found = schemas.sound(self._sets)
+        return found if found is not None and found.manifest.facts.get("storage") else None
 
     @property
     def offsets(self) -> BackupSet | None:
@@ -233,6 +244,18 @@ class FullRecovery(PointInTimeRecovery):
             for seen in proof.walk(backup, schemas.BESIDE):
                 if seen.problem:
                     yield f"{backup.label} is damaged: {seen.subject}: {seen.problem}"
+
+    def _schemas_known(self) -> Iterator[str]:
+        """What records carry is known to the set that is taken, where that is not the newest."""
+        if (later := self._passed_over()) is not None and self.registry is not None:
+            yield from schemas.lacking(self.registry, later)
+
+    def _passed_over(self) -> BackupSet | None:
+        """The newest set of the registry, where another one is taken."""
+        if self.registry is None:
+            return None
+        found = newest(self._sets, SCHEMAS.name)
+        return found if found.label != self.registry.label else None
 
     def _not_empty(self) -> Iterator[str]:
         """Topics that are there already are not replaced, and who would make them is not up."""

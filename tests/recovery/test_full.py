@@ -1,12 +1,18 @@
 """The recovery of everything is made of the steps of the others, in the order of dependencies."""
 
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.cdc.schemas import REGISTRY
 from pipeline.config import PipelineConfig, PostgresConfig, RepositoryConfig
 from pipeline.errors import NoBackup
 from pipeline.postgres.replay.targets import Target
+from pipeline.registry.schemas import Inventory, RegisteredSchema, as_json
+from pipeline.repository.sets import BackupSet, Repository
+from pipeline.repository.store import FolderStore
 from pipeline.runbooks.full import NO_OFFSETS, FullRecovery, new_recovery
 from pipeline.runbooks.point_in_time import PointInTimeRecovery
 from tests.sets import committed, topics
@@ -61,6 +67,47 @@ def test_the_registrys_own_topic_comes_from_its_newest_backup(config: PipelineCo
     )
     found = {of.archive.label: list(of.topics) for of in recovery(config).evidence}
     assert found == {archive.label: ["clicks"], registry.label: ["journal"]}
+
+
+def with_registry(config: PipelineConfig, age: timedelta, **facts: Any) -> BackupSet:  # noqa: ANN401 - as manifests have them
+    """A set of a registry that knows the id 7 alone."""
+    known = RegisteredSchema("orders-value", 1, 7, '"string"', "AVRO")
+    repository = Repository(FolderStore(config.repository.path))
+    own = {"storage": "journal", "scope": None, **facts}
+    backup = committed(config.repository.path, "schemas", age, topics(journal="2") | own)
+    told = as_json(Inventory("READWRITE", "NONE", {}, (known,), highest=7))
+    entry = repository.store.put(backup.prefix + REGISTRY, [told])
+    manifest = backup.manifest.model_copy(update={"objects": (*backup.manifest.objects, entry)})
+    path = config.repository.path / backup.prefix / "manifest.json"
+    path.write_bytes(manifest.sealed())
+    return repository.get(backup.label)
+
+
+@pytest.mark.parametrize(("carried", "refused"), [([7], []), ([7, 9], ["clicks have ids 9: "])])
+def test_the_registry_comes_from_before_it_had_lost_something(
+    config: PipelineConfig, carried: list[int], refused: list[str]
+) -> None:
+    """What was lost is not made right by a backup of the loss; what records need must be known."""
+    facts = topics(clicks="1", journal="2") | {"decided": "2026-03-01T02:03:04+00:00"}
+    committed(config.repository.path, "topics", facts=facts)
+    sound = with_registry(config, timedelta(hours=2))
+    later = with_registry(
+        config,
+        timedelta(hours=1),
+        differs={"orders-value": "gone"},
+        differs_from=sound.label,
+        carried={"clicks": carried},
+    )
+    running = recovery(config)
+    assert running.registry is not None
+    assert running.registry.label == sound.label
+    told = {one.name: one for one in running.of_topics()}["schemas"].problems()
+    assert len(told) == len(refused)
+    assert all(part in line for part, line in zip(refused, told, strict=True))
+    plan = running.plan_of_topics()
+    assert next(plan) == f"registry          {sound.label}"
+    lost = "the registry had lost or changed orders-value"
+    assert next(plan) == f"  PASSED OVER     {later.label}: {lost}"
 
 
 def test_without_an_archive_of_topics_nothing_is_begun(config: PipelineConfig) -> None:
