@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.stacks.kubernetes import image, names
+from fixtures.stacks import docker_archive
+from fixtures.stacks.kubernetes import names
 from fixtures.stacks.kubernetes.forward import Forward
 
 KNOWN = {"postgres.data.svc.cluster.local": "10.214.3.7"}
@@ -43,7 +44,7 @@ def test_an_image_is_of_root_readable_for_all_and_the_same_each_time(tmp_path: P
     (root / "bin" / "program").write_text("#!")
     (root / "bin" / "program").chmod(0o700)
     for name in ("one.tar", "other.tar"):
-        image.write("localhost/x:1", [root], {"User": "10001"}, tmp_path / name)
+        docker_archive.write("localhost/x:1", [root], {"User": "10001"}, tmp_path / name)
     with tarfile.open(tmp_path / "one.tar") as archive:
         (manifest,) = json.loads(archive.extractfile("manifest.json").read())  # type: ignore[union-attr] # a file
         layer = archive.extractfile(manifest["Layers"][0])
