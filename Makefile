@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the servers of one part are load enough
 .PHONY: help packages setup drill test $(PARTS) lint checks drills nightly older slice \
-	playground lab test-kubernetes image bench report lock clean
+	playground lab test-kubernetes test-containers image bench report lock clean
 
 help: ## what there is to do
 	@echo 'Recovery drills: does everything that was acknowledged come back, and how fast?'
@@ -38,7 +38,8 @@ test: lint setup ## everything that must be green before a commit: about 20 minu
 	$(MAKE) --no-print-directory --keep-going $(PARTS)
 
 plain: # what starts no stack, or PostgreSQL alone; two at a time
-	$(PYTEST) tests/ -n 2 --dist worksteal -m 'not stack and not kubernetes $(SLOW)' $(REPORT)-plain.xml
+	$(PYTEST) tests/ -n 2 --dist worksteal \
+		-m 'not stack and not kubernetes and not containers $(SLOW)' $(REPORT)-plain.xml
 
 proofs: # every check on intact material, and on each fault
 	$(PYTEST) checks/ -n 2 -m 'not drill $(SLOW)' $(REPORT)-proofs.xml
@@ -85,6 +86,11 @@ lab: setup ## a Kubernetes of one node until Ctrl-C, as root; the first time bui
 test-kubernetes: setup ## the manifests of deploy/ on that node, as root; 4 minutes once it is built
 	@$(PY) -m fixtures.stacks.kubernetes.build
 	$(PYTEST) tests/kubernetes -m kubernetes $(REPORT)-kubernetes.xml
+
+test-containers: setup ## the stack in containers of an image built here; Docker or root; 6 minutes
+	$(PYTEST) tests/stack/test_conformance.py tests/stack/test_engine.py \
+		drills/test_control.py::test_control drills/test_pitr.py::test_pitr_table_dropped \
+		--stack containers --stand-in $(REPORT)-containers.xml
 
 image: setup ## the image of pipeline, without a registry: reports/recovery-drills.tar
 	@$(PY) -m fixtures.stacks.kubernetes.image reports/recovery-drills.tar

@@ -1,17 +1,13 @@
-"""The stacks that the conformance suite runs on: another kind joins by one more factory."""
+"""The stack that the conformance suite runs on: the kind that the command line names."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from fixtures.stacks import training
 from fixtures.stacks.artifacts import Artifacts
-from fixtures.stacks.native import NativeStack
+from fixtures.stacks.plugin import chosen
 from fixtures.stacks.protocol import Stack
-
-
-def native(artifacts: Artifacts) -> Stack:
-    return NativeStack.launch(artifacts=artifacts)
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +15,8 @@ def artifacts() -> Artifacts:
     return training.prepared()
 
 
-@pytest.fixture(scope="package", params=[native], ids=["native"])
-def stack(request: pytest.FixtureRequest, artifacts: Artifacts) -> Iterator[Stack]:
-    """Shadow the drills' fixture: the same stack, started by each factory in turn."""
-    factory: Callable[[Artifacts], Stack] = request.param
-    with factory(artifacts) as started:
+@pytest.fixture(scope="package")
+def stack(pytestconfig: pytest.Config) -> Iterator[Stack]:
+    """Shadow the drills' fixture: the same stack, without an archive."""
+    with chosen(pytestconfig) as (kind, held), kind.launch(artifacts=held) as started:
         yield started

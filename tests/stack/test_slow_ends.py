@@ -1,5 +1,6 @@
 """A server that ends late or not at all: every child is collected, and the person is told."""
 
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -46,7 +47,8 @@ class StandIn(JavaServer):
 
     @property
     def collected(self) -> bool:
-        return self._process is not None and self._process.returncode is not None
+        process = self._process
+        return isinstance(process, subprocess.Popen) and process.returncode is not None
 
 
 @pytest.fixture
