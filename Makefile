@@ -13,7 +13,7 @@ SLOW := and not slow
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the servers of one part are load enough
-.PHONY: help packages setup drill test $(PARTS) lint checks drills nightly older slice \
+.PHONY: help packages setup drill test $(PARTS) lint lint-workflows checks drills nightly older slice \
 	playground lab test-kubernetes test-containers image bench report lock clean
 
 help: ## what there is to do
@@ -56,6 +56,9 @@ lint: packages ## style, types, direction of dependencies, lock
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 	$(PYTHON) -m tools.bootstrap uv lock --check
+
+lint-workflows: packages ## the workflow of GitHub Actions, by actionlint; needs Go
+	@$(PY) -m tools.lint_workflows
 
 checks: setup ## prove every check: green on intact backups, red for every fault
 	rm -rf $(RESULTS)
