@@ -1,10 +1,11 @@
 """Drills: slot, publication, connector or offsets are in trouble while clients write."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
-from fixtures.cdc_drill import CdcDrill, opened
+from fixtures.cdc_drill import CdcDrill, opened, use_outbox
 from fixtures.drill import Drill
 from fixtures.faults import cdc
 from fixtures.faults.outages import Outage
@@ -42,6 +43,25 @@ def test_cdc_slot_dropped(story: CdcDrill) -> None:
         events = story.verify()
     assert story.reread is True
     assert (events.phantom, events.lost > 0) == (0, True)
+    story.finish()
+
+
+def test_cdc_slot_dropped_archive_at_hand(story: CdcDrill) -> None:
+    """After an operator dropped the slot, base backup and archive at hand, no event is lost.
+
+    The stretch that no slot held is decoded again, and Debezium tells what is in no topic: deletes,
+    states in between, and rows of an outbox that no table holds any more, each once, as a control
+    slot says that was never dropped.
+    """
+    story.add_outbox()
+    story.write(acknowledged=500)
+    story.drill.back_up()
+    begin(story)
+    with story.outage(partial(cdc.drop_slot_of_worker, meanwhile=use_outbox)):
+        story.recover()
+        events = story.verify()
+    assert story.reread is False
+    assert (events.lost, events.duplicated, events.phantom, events.read_again) == (0, 0, 0, 0)
     story.finish()
 
 

@@ -186,6 +186,11 @@ class ScratchConfig(Section):
     """Room on this machine for trial restores."""
 
     path: Path
+    address: str | None = Field(
+        None,
+        description="of this machine, as workers of Kafka Connect reach it: a side server listens "
+        "there for `recover cdc`; default: only where they are on this machine",
+    )
 
 
 DAY = timedelta(days=1)

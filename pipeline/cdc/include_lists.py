@@ -33,6 +33,11 @@ def column_left_out(told: Settings, column: str) -> str | None:
     return _refused(told, "column", column)
 
 
+def message_left_out(told: Settings, prefix: str) -> str | None:
+    """Which setting keeps a connector from messages of pg_logical_emit_message()."""
+    return _refused(told, "message.prefix", prefix)
+
+
 def rows_left_out(told: Settings, table: str) -> str | None:
     """Which setting keeps rows of a table from the snapshot that a recovery begins with."""
     included = told.get("snapshot.include.collection.list")

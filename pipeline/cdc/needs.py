@@ -22,11 +22,16 @@ from pipeline.postgres.replication.slots import PLUGIN
 
 @dataclass(frozen=True)
 class Need:
-    """Something that is wrong. A new slot begins behind the old one, so it means a re-read too."""
+    """Something that is wrong. A new slot begins behind the old one, so it means a re-read too.
+
+    Of a `gap` all that may be missing lies between the stored offset and where the slot begins, so
+    it can be decoded again instead.
+    """
 
     what: str
     reread: bool = False
     new_slot: bool = False
+    gap: bool = False
 
     def __str__(self) -> str:
         return self.what
@@ -92,12 +97,13 @@ def of_source(config: PipelineConfig, now: Reading, wish: Wanted) -> Iterator[Ne
             yield Need(f"publication {name!r}: {told}", reread=True)
     slot = now.slot(config.cdc.slot)
     if slot is None:
-        yield Need(f"slot {config.cdc.slot!r} is not there", reread=True, new_slot=True)
+        yield Need(f"slot {config.cdc.slot!r} is not there", reread=True, new_slot=True, gap=True)
     elif slot.lost:
-        yield Need(f"slot {slot.name!r} is lost: {slot.lost}", reread=True, new_slot=True)
+        lost = f"slot {slot.name!r} is lost: {slot.lost}"
+        yield Need(lost, reread=True, new_slot=True, gap=True)
     elif slot.confirmed_flush_lsn is None:
         never = f"slot {slot.name!r} never came to a position: its creation did not end"
-        yield Need(never, reread=True, new_slot=True)
+        yield Need(never, reread=True, new_slot=True, gap=True)
 
 
 def strangers(config: PipelineConfig, now: Reading) -> Iterator[str]:
@@ -145,6 +151,7 @@ def of_offset(config: PipelineConfig, now: Reading, connector: Connector) -> Ite
             f"{name}: its slot is ahead of its offset: what was published from {gap} is skipped in "
             "silence",
             reread=True,
+            gap=True,
         )
     if connector.history is not None and server and connector.history != server.history:
         yield Need(f"{name}: its offset is of another history of the server", reread=True)

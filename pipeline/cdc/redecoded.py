@@ -2,12 +2,12 @@
 
 Debezium names in each event's `source` the record that it is of, by its position and transaction.
 Rows of one COPY share both, so their keys are told apart as well. A change of the key is two
-events, a delete and a create.
+events, a delete and a create. What pg_logical_emit_message() wrote is in a topic of its own.
 """
 
 import json
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
@@ -19,9 +19,11 @@ from pipeline.errors import ServerError
 from pipeline.postgres.wal.lsn import Lsn
 from pipeline.registry.client import RegistryClient
 
-Place = tuple[str, int, int]
+Place = tuple[str, int, int | None]
 """Table, position of the record and transaction: what a change and its event have in common."""
-_EVENTS = {"insert": ["c"], "update": ["u"], "delete": ["d"]}
+MESSAGES = "."
+"""What stands for the table of a message, as its event has neither schema nor table."""
+_EVENTS = {"insert": ["c"], "update": ["u"], "delete": ["d"], "truncate": ["t"], "message": ["m"]}
 _NEW_KEY = ["d", "c"]
 
 
@@ -39,7 +41,7 @@ def not_in_topics(
             for told in owed.look(config, Decoder(registry.schema_by_id)):
                 tell(f"  {told}")
         if owed.uncompared:
-            tell(f"  NOT compared: {owed.uncompared:,} truncations and messages")
+            tell(f"  NOT compared: {owed.uncompared:,} truncations")
         yield from owed.missing()
 
 
@@ -50,19 +52,24 @@ class Owed:
         # it ends with this object, and is read once more
         self._kept = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._seen: dict[Place, dict[str, set[Any]]] = {}
+        self.repeated = Counter[str]()
+        """Events that a topic has more than once, by topic, as the last look found them."""
         self.uncompared = 0
-        """Truncations and messages: a connector skips the one by default, the other has no table.
+        """Truncations of several tables as one: a connector tells of each, and by default of none.
         """
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._kept.close()
 
     def hold(self, facts: Mapping[str, Any]) -> None:
         """Take in one decoded change."""
-        if facts["op"] not in _EVENTS:
+        if "tables" in facts:
             self.uncompared += 1
             return
         self._seen.setdefault(_place(facts), defaultdict(set))
@@ -73,16 +80,25 @@ class Owed:
         """Tables of which a change is held."""
         return sorted({table for table, _, _ in self._seen})
 
+    def _topics(self, config: PipelineConfig) -> Iterator[str]:
+        """Name where each table's events are, and the messages."""
+        tables = self.tables
+        for place in routes(config, (table for table in tables if table != MESSAGES)).values():
+            yield place.known
+        if MESSAGES in tables:
+            yield f"{config.cdc.topic_prefix}.message"
+
     def look(self, config: PipelineConfig, decoder: Decoder) -> Iterator[str]:
         """Read the topic of each table to its end, and yield what people must know of them.
 
         ServerError where a record cannot be read, or tells of no source: what is in such a topic
-        nobody knows, and that is not the same as nothing.
+        nobody knows, and that is not the same as nothing. What an earlier look found is forgotten.
         """
-        for table, place in routes(config, self.tables).items():
-            topic = place.known
+        self.repeated.clear()
+        self._seen = {place: defaultdict(set) for place in self._seen}
+        for topic in self._topics(config):
             if not end_offsets(config.kafka, topic):
-                yield f"{topic} does not exist: no event of {table} is anywhere"
+                yield f"{topic} does not exist: no event of it is anywhere"
                 continue
             found = 0
             for record in records(config.kafka, topic):
@@ -104,19 +120,26 @@ class Owed:
             )
         table = f"{source['schema']}.{source['table']}"
         lsn, xid = source.get("lsn"), source.get("txId")
-        events = None if lsn is None or xid is None else self._seen.get((table, lsn, xid))
+        events = None if lsn is None else self._seen.get((table, lsn, xid))
         if events is None:
             return False
         # without a key nothing but its place tells an event from its repetition
         key = record.key() or (record.partition(), record.offset())
-        before = len(events[values["op"]])
+        if key in events[values["op"]]:
+            self.repeated[record.topic()] += 1
+            return False
         events[values["op"]].add(key)
-        return len(events[values["op"]]) > before
+        return True
 
     def missing(self) -> Iterator[dict[str, Any]]:
-        """Give every change, in the order of commits, whose events are not all in a topic.
+        """Give every change, in the order of commits, whose events are not all in a topic."""
+        return (facts for facts, there in self.judged() if not there)
 
-        Of a COPY of which some rows are missing the last ones are named, as many as there are.
+    def judged(self) -> Iterator[tuple[dict[str, Any], bool]]:
+        """Give every change, in the order of commits, and whether its events are in a topic.
+
+        Of a COPY of which some rows are missing the last ones are named, as many as there are. Once
+        for each look.
         """
         self._kept.seek(0)
         for line in self._kept:
@@ -126,12 +149,10 @@ class Owed:
             if facts["op"] == "update" and facts["old"] is not None:
                 ways.append(_NEW_KEY)
             way = next((way for way in ways if all(events[op] for op in way)), None)
-            if way is None:
-                yield facts
-                continue
-            for op in way:
+            for op in way or ():
                 events[op].pop()
+            yield facts, way is not None
 
 
 def _place(facts: Mapping[str, Any]) -> Place:
-    return facts["table"], Lsn.parse(facts["at"]), facts["xid"]
+    return facts.get("table", MESSAGES), Lsn.parse(facts["at"]), facts["xid"]

@@ -21,8 +21,9 @@ def recover_cdc(
     way: Annotated[
         Way,
         typer.Option(
-            help="needed: go on where all is sound, else read every row again; reread: the latter "
-            "in any case; signal: as needed, in chunks beside the stream"
+            help="needed: go on where all is sound, else decode what is missing again from base "
+            "backup and archive, or read every row again; redecode: never the latter; reread: the "
+            "latter in any case; signal: as needed, in chunks beside the stream"
         ),
     ] = Way.NEEDED,
     source: Annotated[

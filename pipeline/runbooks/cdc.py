@@ -6,37 +6,43 @@ once more, now that nothing moves; mend publication and slot; then go on where a
 read every row again and bury what has no row. Clients write all the while.
 
 What is promised: behind the recovery each topic tells the last state of every row, and nothing
-that has no row. Where it went on, every event is there, once or again. Where rows were read again,
+that has no row. Where it went on, or the lost stretch was decoded again, every event is there, once
+or again. Where rows were read again,
 states in between are lost, and events of no row, as of an outbox: the plan names the stretch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
+import psycopg
+
 from pipeline.cdc import claimed, needs, remade, signalled
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import other_connectors, own_connectors
-from pipeline.cdc.needs import Wanted
+from pipeline.cdc.needs import Need, Wanted
 from pipeline.cdc.resnapshot import resnapshot, stop_connectors
 from pipeline.cdc.state.read import read
-from pipeline.cdc.state.reading import Connector
+from pipeline.cdc.state.reading import Connector, Reading
 from pipeline.config import PipelineConfig
-from pipeline.errors import RecoveryRefused, RestoreError
+from pipeline.errors import PipelineError, RecoveryRefused, RestoreError
 from pipeline.kafka.cluster.topics import describe
 from pipeline.kafka.replay.target_topic import configure
 from pipeline.postgres.replication.publications import differences, find_publication
 from pipeline.postgres.replication.slots import find_slot
 from pipeline.postgres.server.session import connect
+from pipeline.postgres.wal.lsn import Lsn
 from pipeline.repository.journal import Journal
 from pipeline.repository.sets import Repository
 from pipeline.repository.store import FolderStore
-from pipeline.runbooks import cdc_preconditions, reread
+from pipeline.runbooks import cdc_preconditions, redelivery, reread
 from pipeline.runbooks.cdc_asked import Asked, Way
 from pipeline.runbooks.cdc_evidence import COMPACT, Evidence
 from pipeline.runbooks.cdc_holder import set_free
 from pipeline.runbooks.reconnect import not_stopped, problems
+from pipeline.runbooks.redelivery import Redelivery
 from pipeline.runbooks.runbook import Facts, Phase, Precondition, Runbook, Step
 from pipeline.runbooks.slots import mend
 
@@ -95,6 +101,7 @@ class CdcRecovery(Runbook):
             Step("connectors", Phase.RESTORE, self.connectors, self._made, until="reconnect"),
             Step("judge", Phase.PREPARE, self.judge),
             Step("source", Phase.RESTORE, self.source, self._prepared, until="reconnect"),
+            Step("redecode", Phase.REPLAY, self.redecode, self._ends_there, until="reconnect"),
             Step("reconnect", Phase.RECONNECT, self.reconnect),
             Step("verify", Phase.VERIFY, self.verify),
         )
@@ -170,10 +177,12 @@ class CdcRecovery(Runbook):
         again = any(need.reread for need in found) or self.asked.way is Way.REREAD
         own = [each for each in now.connectors if each.own]
         gap = needs.stretch(self.config, now, own) if again else None
+        exact = again and self._exactly(now, found)
         if again:
-            self.progress(f"  every row is read again; states in between are lost {gap}")
+            self.progress(f"  events may be in no topic {gap}")
         return {
             "reread": again,
+            "redecode": exact,
             "new_slot": any(need.new_slot for need in found),
             "needs": [str(need) for need in found],
             "lost_between": gap,
@@ -196,9 +205,51 @@ class CdcRecovery(Runbook):
         told = differences(wish.publication, found) if wish.publication else []
         return "; ".join(told) or None
 
+    def _exactly(self, now: Reading, found: Sequence[Need]) -> bool:
+        """Whether the lost stretch is decoded again; says why not, and refuses where it must be."""
+        if self.asked.way not in {Way.NEEDED, Way.REDECODE}:
+            return False
+        told = list(redelivery.obstacles(self.config, now, found))
+        if told and self.asked.way is Way.REDECODE:
+            raise RestoreError(f"{'; '.join(told)}: what is left is --way reread")
+        for each in told:
+            self.progress(f"  the stretch is not decoded again: {each}")
+        return not told
+
+    def redecode(self) -> Facts:
+        """Have the events of the lost stretch told, each once; where it cannot be, say why."""
+        if not self.done["judge"].get("redecode") or self.asked.way is Way.REREAD:
+            return {"to": None}
+        each, end = redelivery.reader(self.config, read(self.config)), self._begins()
+        if each is None or end is None:
+            raise RestoreError(f"slot {self.config.cdc.slot!r} or its connector is gone")
+        with closing(Redelivery(self.config, each.name, end, self.progress)) as owed:
+            try:
+                return {"connector": each.name, **owed.prove(), **owed.tell()}
+            except (PipelineError, psycopg.Error) as error:
+                if owed.began or self.asked.way is Way.REDECODE:
+                    raise
+                self.progress(f"  every row is read again instead: {error}")
+                return {"to": None, "why": str(error)}
+
+    def _ends_there(self, facts: Facts) -> str | None:
+        """A slot that somebody made again begins elsewhere."""
+        begins = self._begins()
+        if facts["to"] in {None, str(begins)}:
+            return None
+        return f"slot {self.config.cdc.slot!r} begins at {begins}, and not at {facts['to']}"
+
+    def _begins(self) -> Lsn | None:
+        with connect(self.config.postgres, autocommit=True) as connection:
+            slot = find_slot(connection, self.config.cdc.slot)
+        return slot.confirmed_flush_lsn if slot is not None else None
+
     def reconnect(self) -> Facts:
-        """Go on where all is sound, else read every row again and bury what has no row."""
-        if not self.done["judge"]["reread"]:
+        """Go on where nothing is missing, else read every row again and bury what has no row."""
+        told = self.done["redecode"]
+        if told["to"] is not None:
+            redelivery.hand_over(self.config, told["connector"], Lsn.parse(told["to"]))
+        if told["to"] is not None or not self.done["judge"]["reread"]:
             reread.go_on(self.config)
             return {"reread": False}
         with ConnectClient(self.config.connect) as client:  # an earlier run may have resumed them

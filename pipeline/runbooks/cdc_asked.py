@@ -10,7 +10,9 @@ class Way(StrEnum):
     """How events come back that may be in no topic."""
 
     NEEDED = "needed"
-    """Go on where all is sound, else read every row again."""
+    """Go on where all is sound; else decode what is missing again, or read every row again."""
+    REDECODE = "redecode"
+    """As needed, but rows are never read again."""
     REREAD = "reread"
     """Read every row again, whatever positions say."""
     SIGNAL = "signal"

@@ -18,6 +18,7 @@ from pipeline.postgres.replication.publications import changed_tables
 from pipeline.postgres.server.session import connect
 from pipeline.repository.kinds import LATEST, SYSTEM, chosen
 from pipeline.repository.sets import BackupSet, Repository
+from pipeline.runbooks import redelivery
 from pipeline.runbooks.cdc_asked import Asked, Way
 from pipeline.runbooks.runbook import Facts
 
@@ -146,7 +147,14 @@ class Evidence:
             for task in (task for task in each.tasks if task.state == "FAILED"):
                 told = f"{each.name}: task {task.id} is {task.state} {task.cause}"
                 yield f"{told}: it is restarted"
-        if any(need.reread for need in found) or self.asked.way is Way.REREAD:
+        again = any(need.reread for need in found) or self.asked.way is Way.REREAD
+        if again and self.asked.way in {Way.NEEDED, Way.REDECODE}:
+            obstacles = list(redelivery.obstacles(self.config, self.now, found))
+            yield from (f"the stretch cannot be decoded again: {each}" for each in obstacles)
+            if not obstacles:
+                gap = needs.stretch(self.config, self.now, own)
+                yield f"by redecode: every event is told {gap}; where it cannot be decoded, by"
+        if again:
             yield (
                 "by re-read: each topic gets the last state of every row, and a tombstone where a "
                 "row is gone; states in between, and events of no row (an outbox), are lost "

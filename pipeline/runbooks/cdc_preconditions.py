@@ -13,7 +13,7 @@ from pipeline.kafka.cluster.topics import cluster_id
 from pipeline.postgres.server.session import connect
 from pipeline.registry.client import RegistryClient
 from pipeline.repository.journal import Journal
-from pipeline.runbooks import cdc_tables, held_connectors
+from pipeline.runbooks import cdc_tables, held_connectors, redelivery
 from pipeline.runbooks.cdc_asked import Way
 from pipeline.runbooks.cdc_evidence import Evidence
 from pipeline.runbooks.cdc_holder import lingering
@@ -86,9 +86,21 @@ def listed(seen: Evidence, unfinished: Iterable[Journal]) -> Sequence[Preconditi
             lambda: _signal(now) if asked.way is Way.SIGNAL else (),
             "Name one by signal.data.collection, publish it and grant it; or leave --way signal",
         ),
+        Precondition(
+            "redecode",
+            lambda: _exactly(seen) if asked.way is Way.REDECODE else (),
+            "Where it cannot be mended, what is left is to leave --way redecode",
+        ),
         Precondition("kafka", kafka, "Start it: topics are compared with their tables"),
         Precondition("registry", registry, "Start it; or registry.url = '' where there is none"),
     )
+
+
+def _exactly(seen: Evidence) -> Iterator[str]:
+    """What is missing can be decoded again."""
+    found = seen.needs(seen.now)
+    if any(need.reread for need in found):
+        yield from redelivery.obstacles(seen.config, seen.now, found)
 
 
 def server(now: Reading) -> Precondition:

@@ -1,24 +1,25 @@
 """A stretch of the archive decoded again: the changes that a slot would have sent, had it lived."""
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import ObjectMissing, TargetUnreachable
+from pipeline.errors import ObjectMissing, PipelineError, TargetUnreachable
 from pipeline.postgres.base.base_backup import KIND
 from pipeline.postgres.history.waldump import Ending, Reading, commit_order
-from pipeline.postgres.redecode.decoding import Decoding
+from pipeline.postgres.redecode.decoding import Decoding, Door
 from pipeline.postgres.redecode.pgoutput import Event
 from pipeline.postgres.redecode.stretch import Stretch, TooYoung, survey
 from pipeline.postgres.server.tools import Tools
-from pipeline.postgres.wal.lsn import Lsn
+from pipeline.postgres.wal.lsn import Lsn, parse_segment, segment_name, segment_start
 from pipeline.postgres.wal.receiver import ExpectedEnd
 from pipeline.postgres.wal.segments import MergedWal, reading_view
+from pipeline.postgres.wal.timelines import timeline_at
 from pipeline.repository.sets import BackupSet, Repository
 from pipeline.repository.store import FolderStore
 from pipeline.runbooks.plan import unusable
-from pipeline.runbooks.side import SideServer, alone
+from pipeline.runbooks.side import SideServer, alone, scratch
 
 _SINCE = 160000  # server_version_num: logical decoding on a standby
 
@@ -57,6 +58,59 @@ def redecoded(
     Raises TargetUnreachable where no base backup and no WAL lead there, CataloguesPruned where the
     primary removed what decoding needs.
     """
+    with _prepared(config, start, end, progress, without) as decoding:
+        yield decoding.events()
+
+
+@contextmanager
+def opened(
+    config: PipelineConfig, start: Lsn, end: Lsn, progress: Callable[[str], None], door: Door
+) -> Iterator[Iterator[Lsn]]:
+    """Have somebody else read the same stretch through a door, from one position to the next."""
+    with _prepared(config, start, end, progress) as decoding:
+        decoding.door = door
+        with closing(decoding.steps()) as steps:
+            yield steps
+
+
+def obstacles(config: PipelineConfig, start: Lsn) -> Iterator[str]:
+    """Say, by manifests and names of files alone, why commits from `start` on cannot be decoded.
+
+    What was written last need not be archived yet. Where none is named a survey may still find one.
+    """
+    repository, refusals = Repository(FolderStore(config.repository.path)), list[str]()
+    try:
+        scratch(config)
+        for label in reversed(repository.labels(KIND)):
+            if told := unusable(repository, label, ()) or _unfit(repository.get(label), start):
+                refusals.append(f"{label}: {told}")
+                continue
+            backup = repository.get(label)
+            with _wal_of(config, backup) as wal:
+                yield from _holes(wal, Lsn.parse(backup.manifest.facts["start_lsn"]))
+            return
+    except (PipelineError, OSError) as error:
+        refusals.append(str(error))
+    yield "; ".join(refusals) or f"{config.repository.path} holds no base backup"
+
+
+def _holes(wal: MergedWal, start: Lsn) -> Iterator[str]:
+    size = wal.segment_size
+    held = {parse_segment(name, size).start for name in wal.segments}
+    for at in range(segment_start(start, size), max(held, default=Lsn(0)), size):
+        if at not in held:
+            timeline = timeline_at(wal.spans, Lsn(at))
+            yield f"segment {segment_name(timeline, Lsn(at), size)} is missing"
+
+
+@contextmanager
+def _prepared(
+    config: PipelineConfig,
+    start: Lsn,
+    end: Lsn,
+    progress: Callable[[str], None],
+    without: Collection[str] = (),
+) -> Iterator[Decoding]:
     with alone(config), _surveyed(config, start, end, without) as (plan, wal):
         for line in plan.lines():
             progress(line)
@@ -71,7 +125,7 @@ def redecoded(
                 stretch=plan.stretch,
                 work=side.folder / "feed",
                 progress=progress,
-            ).events()
+            )
         finally:
             side.forget()
 

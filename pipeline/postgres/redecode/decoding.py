@@ -5,8 +5,8 @@ record until the slot was read to there and confirmed: replay removes catalogue 
 needed on the primary, and invalidates a slot that still does.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,9 +32,26 @@ _SETTINGS = {
 }
 
 
+@dataclass(frozen=True)
+class Door:
+    """Where one role comes in over TCP, by its password, and nobody else."""
+
+    address: str
+    port: int
+    user: str
+
+    def rules(self, dbname: str) -> str:
+        """Give the pg_hba.conf that lets it in; `md5` is SCRAM where the password is kept so."""
+        database, user = (f'"{name}"'.replace('"', '""')[1:-1] for name in (dbname, self.user))
+        return f"local all all trust\nhost {database} {user} all md5\n"
+
+
 @dataclass
 class Decoding:
-    """One stretch on one side server, whose folder holds a base backup that nobody started yet."""
+    """One stretch on one side server, whose folder holds a base backup that nobody started yet.
+
+    Through the `door` somebody else may read the slot.
+    """
 
     server: LocalServer
     postgres: PostgresConfig
@@ -43,6 +60,7 @@ class Decoding:
     stretch: Stretch
     work: Path
     progress: Callable[[str], None]
+    door: Door | None = None
 
     def events(self) -> Iterator[Event]:
         """Give the changes of each transaction in the order of commits, and then its end.
@@ -50,6 +68,27 @@ class Decoding:
         A transaction without an end is none: RestoreError came instead of it. Nothing of more than
         one change is held here, whatever a transaction holds.
         """
+        with self._standing() as side:
+            for step in self._halts(side):
+                for event in side.read(step):
+                    if self.stretch.holds(place(event)):
+                        yield event
+
+    def steps(self) -> Generator[Lsn]:
+        """Halt where all before each position can be read by who comes through the door.
+
+        What is left unread when the next one is asked for is passed over.
+        """
+        with self._standing() as side:
+            for step in self._halts(side):
+                yield step
+                side.wait_free()
+                for _ in side.read(step):
+                    pass
+
+    @contextmanager
+    def _standing(self) -> Iterator[Standby]:
+        """Run the server, with a slot that has begun."""
         feed = Feed(self.work, self.wal, self.server.tools, self.stretch.base)
         feed.give_history(self.server.data)
         self._as_standby()
@@ -58,9 +97,9 @@ class Decoding:
             private_server(
                 self.server,
                 user=self.postgres.user,
-                port=self.postgres.port,
+                port=self.door.port if self.door else self.postgres.port,
                 dbname=self.postgres.dbname,
-                settings=settings,
+                settings=settings | self._opened(),
             ) as connect,
             closing(Standby(self.server, connect, feed, self.publication)) as side,
         ):
@@ -68,15 +107,21 @@ class Decoding:
             self.progress(f"  replayed to {self.stretch.before}, making a slot there")
             begins = side.make_slot(self.stretch)
             self.progress(f"  decoding from {begins}, {len(self.stretch.steps)} steps")
-            yield from self._stepped(side)
+            yield side
 
-    def _stepped(self, side: Standby) -> Iterator[Event]:
+    def _halts(self, side: Standby) -> Iterator[Lsn]:
         for number, step in enumerate(self.stretch.steps, start=1):
             side.replay(step, self.wal.segment_size)
-            for event in side.read(step):
-                if self.stretch.holds(place(event)):
-                    yield event
+            yield step
             self.progress(f"  decoded to {step}, step {number} of {len(self.stretch.steps)}")
+
+    def _opened(self) -> dict[str, str]:
+        if self.door is None:
+            return {}
+        rules = self.server.data.parent / "pg_hba.conf"
+        rules.write_text(self.door.rules(self.postgres.dbname))
+        self.server.tools.own(rules)
+        return {"hba_file": str(rules), "listen_addresses": self.door.address}
 
     def _as_standby(self) -> None:
         standby, recovery = SIGNALS

@@ -84,6 +84,15 @@ class Standby:
         except (RestoreError, psycopg.Error) as error:
             raise self._explained(error) from error
 
+    def wait_free(self) -> None:
+        """Return once nobody reads the slot any more: a server notices late that a reader left."""
+
+        def read() -> str | None:
+            slot = find_slot(self._sql(), SLOT)
+            return "somebody reads it" if slot is not None and slot.active else None
+
+        wait_until(f"slot {SLOT} of the side server to be free", read, within=STALLED)
+
     def _walsender(self) -> psycopg.Connection[Any]:
         info = self._sql().info
         place = PostgresConfig(host=info.host, port=info.port, dbname=info.dbname, user=info.user)
