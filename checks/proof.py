@@ -88,6 +88,8 @@ def _misses(damage: Damage, reasons: dict[str, list[str]]) -> str | None:
     """What a red check does not say of the damage: the damaged thing, or the reason."""
     if damage.subject not in reasons:
         return f"{damage.what} in {damage.subject!r}, but it named {list(reasons)}"
+    if not damage.says:
+        return f"{damage.what} in {damage.subject!r}, and the fault does not say by which reason"
     told = reasons[damage.subject]
     if not any(damage.says in reason for reason in told):
         return f"{damage.what} in {damage.subject!r}, expected {damage.says!r}, but it said {told}"

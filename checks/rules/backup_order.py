@@ -51,7 +51,7 @@ def later_set_dated_before(scratch: Scratch[BackupRepository], rng: Random) -> D
     beyond = Lsn.parse(newest.manifest.facts["end_lsn"]) + rng.randrange(1, 1 << 30)
     earlier = newest.manifest.started - timedelta(minutes=rng.randrange(1, 9999))
     _dated(scratch, earlier, str(beyond))
-    return Damage(newest.label, "a later set sorts before it")
+    return Damage(newest.label, "a later set sorts before it", says="which sorts before it")
 
 
 @sets_in_order.detects
@@ -59,4 +59,6 @@ def older_set_dated_after(scratch: Scratch[BackupRepository], rng: Random) -> Da
     """The clock was ahead while an older backup was taken, and nobody noticed for a while."""
     later = datetime.now(UTC) + timedelta(seconds=rng.randrange(1, 99))
     misdated = _dated(scratch, later, "0/28")
-    return Damage(misdated.label, "it ends before the one that sorts before it")
+    return Damage(
+        misdated.label, "it ends before the one that sorts before it", says="which sorts before it"
+    )

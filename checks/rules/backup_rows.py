@@ -97,7 +97,7 @@ def _fewer_rows(scratch: Scratch[BackupRepository], backup: BackupSet, kept: flo
     changed = {**known, "tables": tables}
     facts = {**facts, FACT: changed} if FACT in facts else changed
     backups.reseal(scratch, backup, facts=facts)
-    return Damage("shop.orders", f"{label} had more rows of it")
+    return Damage("shop.orders", f"{label} had more rows of it", says=f" rows in {label}, ")
 
 
 @rows_kept.detects

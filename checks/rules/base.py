@@ -278,7 +278,8 @@ def control_file_left_out(scratch: Scratch[BaseBackup], _rng: Random) -> Damage:
 @control_data_agrees.detects
 def backup_of_another_server(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """The manifest names one server, the files come from another."""
-    return backups.change_fact(scratch, "system_identifier", str(rng.randrange(1 << 62)))
+    other = str(rng.randrange(1 << 62))
+    return backups.change_fact(scratch, "system_identifier", other).told_as(f"expected {other}")
 
 
 @control_data_agrees.detects

@@ -86,7 +86,7 @@ def parent_of_another_server(scratch: Scratch[BaseBackup], rng: Random) -> Damag
         backup=full,
     )
     subject = named(full.label, "system_identifier")
-    return Damage(subject, f"its control file is that of server {other}")
+    return Damage(subject, f"its control file is that of server {other}", says=f"found {other}")
 
 
 @server_manifest_is_its_own.detects_in_a_chain
@@ -100,7 +100,11 @@ def list_of_another_parent(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
             span["End-LSN"] = str(Lsn(Lsn.parse(span["End-LSN"]) - earlier))
 
     backups.change_server_list(scratch, stale, full)
-    return Damage(named(full.label, "End-LSN"), "its list of files is that of an earlier backup")
+    return Damage(
+        named(full.label, "End-LSN"),
+        "its list of files is that of an earlier backup",
+        says=", found ",
+    )
 
 
 @version_and_sizes.detects_in_a_chain
@@ -111,7 +115,7 @@ def parent_of_another_major_version(scratch: Scratch[BaseBackup], rng: Random) -
     content = f"{other}\n".encode()
     return change_file(
         scratch, VERSION, lambda _: content, f"it says {other}", forged=True, backup=full
-    )
+    ).told_as(f"found {other}")
 
 
 @own_wal_complete.detects_in_a_chain

@@ -47,14 +47,18 @@ def _rules(content: bytes) -> list[bytes]:
 @configuration_comes_along.detects
 def access_rules_left_out(scratch: Scratch[BaseBackup], _rng: Random) -> Damage:
     """Somebody moved the rules away, and the running server did not care."""
-    return change_file(scratch, RULES, lambda _: None, "they were left out", forged=True)
+    return change_file(scratch, RULES, lambda _: None, "they were left out", forged=True).told_as(
+        "not in the backup"
+    )
 
 
 @configuration_comes_along.detects
 def access_rules_emptied(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """A template that was filled with nothing: comments, and no rule."""
     lines = b"# managed, do not edit\n\n" * rng.randrange(1, 5)
-    return change_file(scratch, RULES, lambda _: lines, "they hold comments only", forged=True)
+    return change_file(
+        scratch, RULES, lambda _: lines, "they hold comments only", forged=True
+    ).told_as("it holds no rule")
 
 
 @configuration_comes_along.detects
@@ -64,7 +68,7 @@ def configuration_elsewhere(scratch: Scratch[BaseBackup], rng: Random) -> Damage
     facts = scratch.copy.facts[configuration.FACT]
     places = {**facts["places"], "config_file": place}
     backups.change_fact(scratch, configuration.FACT, {**facts, "places": places})
-    return Damage(place, "it is not in the set")
+    return Damage(place, "it is not in the set", says="not in the backup")
 
 
 @check(
@@ -120,4 +124,8 @@ def _placed(scratch: Scratch[BaseBackup], rng: Random, place: str) -> Damage:
     oid = str(rng.randrange(16_384, 99_999))
     stated = {"oid": oid, "name": "fast", "location": place}
     backups.change_fact(scratch, tablespaces.FACT, [stated])
-    return Damage(oid, f"the manifest says that it belongs to {place}")
+    return Damage(
+        oid,
+        f"the manifest says that it belongs to {place}",
+        says=f"the manifest says {place}, the backup's own",
+    )

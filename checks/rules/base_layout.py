@@ -71,7 +71,7 @@ def list_of_the_backup_before(scratch: Scratch[BaseBackup], rng: Random) -> Dama
                 span[end] = str(Lsn(Lsn.parse(span[end]) - earlier))
 
     backups.change_server_list(scratch, stale)
-    return Damage("End-LSN", "the list of files is that of an earlier backup")
+    return Damage("End-LSN", "the list of files is that of an earlier backup", says=", found ")
 
 
 @server_manifest_is_its_own.detects
@@ -79,7 +79,9 @@ def list_of_another_server(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """Two servers back up into one place."""
     other = rng.randrange(1 << 62)
     backups.change_server_list(scratch, lambda listed: listed.update({"System-Identifier": other}))
-    return Damage("System-Identifier", f"the list of files names server {other}")
+    return Damage(
+        "System-Identifier", f"the list of files names server {other}", says=f"found {other}"
+    )
 
 
 @check(
@@ -108,7 +110,7 @@ def files_of_another_major_version(scratch: Scratch[BaseBackup], rng: Random) ->
     """An upgrade that stopped half way: the folder says one version, the server was another."""
     other = scratch.copy.facts["server_version_num"] // 10_000 - rng.randrange(1, 5)
     change_file(scratch, VERSION, lambda _: f"{other}\n".encode(), forged=True)
-    return Damage(VERSION, f"it says {other}")
+    return Damage(VERSION, f"it says {other}", says=f"found {other}")
 
 
 @version_and_sizes.detects
@@ -116,7 +118,9 @@ def programs_of_another_major_version(scratch: Scratch[BaseBackup], rng: Random)
     """This machine was upgraded, and the backup was not."""
     number = scratch.copy.facts["server_version_num"] - rng.randrange(1, 5) * 10_000
     backups.change_fact(scratch, "server_version_num", number)
-    return Damage("postgres.bin", f"the backup is of {number}")
+    return Damage(
+        "postgres.bin", f"the backup is of {number}", says=f"expected {number // 10_000}, found"
+    )
 
 
 @version_and_sizes.detects
@@ -139,7 +143,9 @@ def built_with_other_pages(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
 def written_in_the_other_byte_order(scratch: Scratch[BaseBackup], _rng: Random) -> Damage:
     """Copied from a machine of another architecture."""
     change_file(scratch, CONTROL, control.with_other_byte_order, forged=True)
-    return Damage("Database block size", "the control file has its bytes in the other order")
+    return Damage(
+        "Database block size", "the control file has its bytes in the other order", says=", found "
+    )
 
 
 @control_data_agrees.detects
@@ -149,7 +155,7 @@ def built_with_other_segments(scratch: Scratch[BaseBackup], rng: Random) -> Dama
     other = size << rng.randrange(1, 5)
     change = partial(control.with_wal_segment_size, old=size, new=other)
     change_file(scratch, CONTROL, change, forged=True)
-    return Damage("wal_segment_size", f"the control file says {other}")
+    return Damage("wal_segment_size", f"the control file says {other}", says=f"found {other}")
 
 
 @check(

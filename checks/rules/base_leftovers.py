@@ -54,10 +54,14 @@ def _add(scratch: Scratch[Any], name: str, content: bytes) -> Damage:
 def slot_copied_along(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """A backup by a copy of the data folder: the slot in it holds WAL from then on."""
     name = rng.choice([scratch.config.cdc.slot, "standby_1"])
-    return _add(scratch, f"{_SLOTS}/{name}/state", rng.randbytes(200))
+    return _add(scratch, f"{_SLOTS}/{name}/state", rng.randbytes(200)).told_as(
+        "it is a replication slot"
+    )
 
 
 @nothing_of_a_running_server.detects
 def pid_file_copied_along(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """A snapshot of a volume under a running server."""
-    return _add(scratch, "postmaster.pid", f"{rng.randrange(2, 30_000)}\n".encode())
+    return _add(scratch, "postmaster.pid", f"{rng.randrange(2, 30_000)}\n".encode()).told_as(
+        "of a server that runs"
+    )

@@ -10,7 +10,7 @@ from checks.subjects import SourceServer
 from fixtures.faults import server
 from fixtures.material import SOON
 from fixtures.scratch import Damage, Scratch
-from fixtures.stacks.versions import since
+from fixtures.stacks.versions import major, since
 from pipeline.postgres.replication.slots import PLUGIN, find_slot
 from pipeline.wait import wait_until
 
@@ -64,7 +64,8 @@ def slot_lost_its_wal(scratch: Scratch[SourceServer], _rng: Random) -> Damage:
         return None if row["wal_status"] == "lost" else f"wal_status {row['wal_status']}"
 
     wait_until(f"loss of {name}", kept, within=SOON)
-    return Damage(name, "its WAL was removed")
+    told = "invalidated: wal_removed" if major() >= 17 else "its WAL is gone"
+    return Damage(name, "its WAL was removed", says=told)
 
 
 @slot_can_deliver.detects

@@ -202,9 +202,11 @@ def _untold(connector: Connector) -> str | None:
 @backup_positions.detects
 def position_missing(scratch: Scratch[CdcBackup], rng: Random) -> Damage:
     """A column that the backup's role could not see."""
-    field = rng.choice(("restart_lsn", "confirmed_flush_lsn"))
+    field, untold = rng.choice(
+        [("restart_lsn", "its WAL is gone"), ("confirmed_flush_lsn", "what it has confirmed")]
+    )
     edited(scratch, lambda told: told["slots"][0].update({field: None}))
-    return Damage(scratch.config.cdc.slot, f"its {field} is null")
+    return Damage(scratch.config.cdc.slot, f"its {field} is null", says=untold)
 
 
 @backup_positions.detects

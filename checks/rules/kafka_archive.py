@@ -66,7 +66,7 @@ def segments_swapped(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """Names and contents that a copy mixed up; their sizes may be equal."""
     index = Forgery.of(scratch, PLAIN, rng.randrange(2)).index
     one, other = rng.sample([segment.key for segment in index.segments], 2)
-    return files.swap(scratch, one, other)
+    return files.swap(scratch, one, other).told_as(", found ")
 
 
 @check(

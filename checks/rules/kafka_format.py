@@ -147,7 +147,7 @@ def leaderless_partition(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """A broker was down that night; the run ended with 1, and nobody looked."""
     backup, name = newest(scratch), rng.choice([PLAIN, TRANSACTIONAL])
     reseal(scratch, backup, facts=backup.manifest.facts | {"incomplete": {name: "[0] no leader"}})
-    return Damage(name, "one partition had no leader")
+    return Damage(name, "one partition had no leader", says="no leader")
 
 
 @archive_complete.detects
@@ -156,7 +156,7 @@ def deleted_while_it_was_read(scratch: Scratch[TopicArchive], rng: Random) -> Da
     backup, name = newest(scratch), f"gone-{rng.randrange(1_000)}"
     facts = backup.manifest.facts | {"incomplete": {name: "it is not there"}}
     reseal(scratch, backup, facts=facts)
-    return Damage(name, "it is in no list")
+    return Damage(name, "it is in no list", says="it is not there")
 
 
 @check(

@@ -84,7 +84,7 @@ def coordinator_did_not_answer(scratch: Scratch[OffsetsBackup], rng: Random) -> 
     backup, name = newest(scratch, groups.KIND), f"group-{rng.randrange(1_000)}"
     facts = backup.manifest.facts | {"incomplete": {name: "its coordinator did not answer"}}
     reseal(scratch, backup, facts=facts)
-    return Damage(name, "it could not be read")
+    return Damage(name, "it could not be read", says="its coordinator did not answer")
 
 
 @check(

@@ -58,7 +58,7 @@ def topic_went(scratch: Scratch[KafkaBackups], rng: Random) -> Damage:
     facts = deepcopy(backup.manifest.facts)
     del facts["topics"][topic]
     reseal(scratch, backup, facts=facts)
-    return Damage(topic, "it is not in the newest archive")
+    return Damage(topic, "it is not in the newest archive", says=" is gone in ")
 
 
 @sets_hold_what_was_held.detects
@@ -66,7 +66,7 @@ def topic_made_anew(scratch: Scratch[KafkaBackups], rng: Random) -> Damage:
     """Its producers made the topic again, and the job archived the few records of that life."""
     topic = _topic(scratch, rng)
     _topic_changed(scratch, topic, topic_id="00000000-0000-0000-0000-000000000001")
-    return Damage(topic, "its life in the newest archive is another")
+    return Damage(topic, "its life in the newest archive is another", says=" was made anew in ")
 
 
 @sets_hold_what_was_held.detects
@@ -76,7 +76,7 @@ def topic_emptied(scratch: Scratch[KafkaBackups], _rng: Random) -> Damage:
     for told in partitions.values():
         told["records"] = 0
     _topic_changed(scratch, PLAIN, partitions=partitions)
-    return Damage(PLAIN, "the newest archive holds no record of it")
+    return Damage(PLAIN, "the newest archive holds no record of it", says=" is empty in ")
 
 
 @sets_hold_what_was_held.detects
@@ -88,7 +88,11 @@ def group_went(scratch: Scratch[KafkaBackups], rng: Random) -> Damage:
     topic = rng.choice(facts["groups"][name]["topics"])
     facts["groups"][name]["topics"].remove(topic)
     again(scratch, backup, backup.manifest.finished + timedelta(seconds=1), facts=facts)
-    return Damage(f"{name} in {topic}", "the newest backup of groups lacks these offsets")
+    return Damage(
+        f"{name} in {topic}",
+        "the newest backup of groups lacks these offsets",
+        says=" has no offsets in ",
+    )
 
 
 @check(
@@ -124,7 +128,7 @@ def clock_was_ahead(scratch: Scratch[KafkaBackups], rng: Random) -> Damage:
     """An older archive is dated after the newest one."""
     first, later = _first(scratch), newest(scratch).manifest.finished
     misdated = again(scratch, first, later + timedelta(seconds=rng.randrange(1, 99)))
-    return Damage(misdated.label, f"{first.label} was dated after the newest")
+    return Damage(misdated.label, f"{first.label} was dated after the newest", says=" before")
 
 
 @sets_in_order.detects
@@ -133,7 +137,7 @@ def clock_was_behind(scratch: Scratch[KafkaBackups], rng: Random) -> Damage:
     first, last = _first(scratch), newest(scratch)
     again(scratch, last, first.manifest.started - timedelta(hours=rng.randrange(1, 99)))
     files.drop(scratch, last.prefix + MANIFEST)
-    return Damage(first.label, f"{last.label} was dated before it")
+    return Damage(first.label, f"{last.label} was dated before it", says=" before")
 
 
 def _first(scratch: Scratch[KafkaBackups]) -> BackupSet:

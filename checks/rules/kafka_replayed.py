@@ -96,7 +96,7 @@ def record_missing(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
         gone = held.pop(rng.randrange(len(held)))
         return gone.offset, held
 
-    return rewritten(scratch, PLAIN, drop, "one record was left out")
+    return rewritten(scratch, PLAIN, drop, "one record was left out").told_as("missing: ")
 
 
 @records_equal.detects
@@ -110,7 +110,7 @@ def record_twice(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
         pushed.insert(number + 1, copy)
         return copy.offset, pushed
 
-    return rewritten(scratch, PLAIN, double, "one record is there twice")
+    return rewritten(scratch, PLAIN, double, "one record is there twice").told_as("archived was ")
 
 
 @records_equal.detects
@@ -125,7 +125,9 @@ def two_swapped(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
         changed = [places.get(each.offset, each)._replace(offset=each.offset) for each in held]
         return one.offset, changed
 
-    return rewritten(scratch, COMPACTED, swap, "two records changed places")
+    return rewritten(scratch, COMPACTED, swap, "two records changed places").told_as(
+        "archived was "
+    )
 
 
 @records_equal.detects
@@ -141,28 +143,36 @@ def in_the_wrong_partition(scratch: Scratch[ReplayedTopic], rng: Random) -> Dama
         return held
 
     kafka_live.rewrite(scratch, name, exchange)
-    return Damage(f"{name}[0]@{at}", "its record is in partition 1, and that one's here")
+    return Damage(
+        f"{name}[0]@{at}", "its record is in partition 1, and that one's here", says="archived was "
+    )
 
 
 @records_equal.detects
 def headers_dropped(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
     """A client that does not know headers."""
     change = _headers(lambda of: of._replace(headers=()))
-    return rewritten(scratch, PLAIN, _one(rng, change), "its headers are gone")
+    return rewritten(scratch, PLAIN, _one(rng, change), "its headers are gone").told_as(
+        "another headers"
+    )
 
 
 @records_equal.detects
 def headers_reordered(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
     """A client that keeps them in a map."""
     change = _headers(lambda of: of._replace(headers=of.headers[::-1]))
-    return rewritten(scratch, PLAIN, _one(rng, change), "its headers are in another order")
+    return rewritten(scratch, PLAIN, _one(rng, change), "its headers are in another order").told_as(
+        "another headers"
+    )
 
 
 @records_equal.detects
 def header_named_twice_collapsed(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
     """A client that keeps one header of a name."""
     change = _headers(lambda of: of._replace(headers=tuple(dict(of.headers).items())))
-    return rewritten(scratch, PLAIN, _one(rng, change), "one header of two of a name is left")
+    return rewritten(
+        scratch, PLAIN, _one(rng, change), "one header of two of a name is left"
+    ).told_as("another headers")
 
 
 @records_equal.detects
@@ -171,14 +181,18 @@ def null_header_emptied(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
     change = _headers(
         lambda of: of._replace(headers=tuple((name, held or b"") for name, held in of.headers))
     )
-    return rewritten(scratch, PLAIN, _one(rng, change), "its null header is empty")
+    return rewritten(scratch, PLAIN, _one(rng, change), "its null header is empty").told_as(
+        "another headers"
+    )
 
 
 @records_equal.detects
 def time_of_the_replay(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
     """The producer's own clock stamped a record anew."""
     change = _one(rng, lambda record: record._replace(timestamp=NOW_MS))
-    return rewritten(scratch, PLAIN, change, "its time is that of the replay")
+    return rewritten(scratch, PLAIN, change, "its time is that of the replay").told_as(
+        "its time is "
+    )
 
 
 @records_equal.detects
@@ -186,7 +200,9 @@ def time_off_by_a_millisecond(scratch: Scratch[ReplayedTopic], rng: Random) -> D
     """Rounded on its way through another type."""
     by = rng.choice((-1, 1))
     change = _one(rng, lambda record: record._replace(timestamp=record.timestamp + by))
-    return rewritten(scratch, TRANSACTIONAL, change, "its time moved by a millisecond")
+    return rewritten(scratch, TRANSACTIONAL, change, "its time moved by a millisecond").told_as(
+        "its time is "
+    )
 
 
 @records_equal.detects
@@ -199,7 +215,9 @@ def aborted_records_leaked(scratch: Scratch[ReplayedTopic], _rng: Random) -> Dam
     def leak(held: list[Record]) -> tuple[int, list[Record]]:
         return leaked[0].offset, sorted([*held, *leaked])
 
-    return rewritten(scratch, TRANSACTIONAL, leak, "records of an aborted transaction are live")
+    return rewritten(
+        scratch, TRANSACTIONAL, leak, "records of an aborted transaction are live"
+    ).told_as("not from the archive: ")
 
 
 def _aborted(partition: ComparedPartition) -> Iterator[Record]:

@@ -45,20 +45,24 @@ def _state(then: bytes | None, now: bytes | None) -> str | None:
 @folds_equal.detects
 def tombstone_dropped(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
     """A sink that does not write records without a value."""
-    return _last_of_a_key(scratch, rng, "its tombstone was left out", deleted=True)
+    return _last_of_a_key(scratch, rng, "its tombstone was left out", deleted=True).told_as(
+        "resurrected: "
+    )
 
 
 @folds_equal.detects
 def tombstone_became_empty(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
     """An empty value is one, and no deletion."""
     what = "its tombstone has an empty value"
-    return _last_of_a_key(scratch, rng, what, deleted=True, becomes=b"")
+    return _last_of_a_key(scratch, rng, what, deleted=True, becomes=b"").told_as("resurrected: ")
 
 
 @folds_equal.detects
 def older_value_wins(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
     """The newest record of a key was lost, and the one before stands."""
-    return _last_of_a_key(scratch, rng, "its newest record was left out", deleted=False)
+    return _last_of_a_key(scratch, rng, "its newest record was left out", deleted=False).told_as(
+        "stale: "
+    )
 
 
 def _last_of_a_key(
@@ -128,7 +132,9 @@ def retention_ate_the_oldest(scratch: Scratch[ReplayedTopic], rng: Random) -> Da
     name = replayed_name(scratch, PLAIN)
     until = rng.randrange(1, 15)
     kafka_live.delete_below(scratch, kafka_live.topic(scratch, name).places[0], until)
-    return Damage(f"{name}[0]", f"records below {until} were deleted")
+    return Damage(
+        f"{name}[0]", f"records below {until} were deleted", says=f"its log starts at {until}"
+    )
 
 
 @range_kept.detects
@@ -137,7 +143,7 @@ def end_is_missing(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
     name = replayed_name(scratch, PLAIN)
     old = kafka_live.topic(scratch, name)
     kafka_live.recreate(scratch, old, len(old.partitions))
-    return Damage(f"{name}[0]", f"it is empty ({rng.random():.3f})")
+    return Damage(f"{name}[0]", f"it is empty ({rng.random():.3f})", says="it ends at 0")
 
 
 @check(
@@ -167,7 +173,7 @@ def retention_still_held(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage
     """Somebody meant to come back to it, and the disk fills up."""
     name, key = replayed_name(scratch, PLAIN), rng.choice(sorted(RETENTION))
     kafka_live.alter(scratch, name, {key: "-1"})
-    return Damage(f"{name}: {key}", "it is -1")
+    return Damage(f"{name}: {key}", "it is -1", says="it is -1")
 
 
 @given_back.detects
@@ -175,4 +181,6 @@ def compaction_not_given_back(scratch: Scratch[ReplayedTopic], rng: Random) -> D
     """It was held as a topic that deletes, so that no cleaner runs."""
     name = replayed_name(scratch, COMPACTED)
     kafka_live.alter(scratch, name, {"cleanup.policy": "delete"})
-    return Damage(f"{name}: cleanup.policy", f"it is delete ({rng.random():.3f})")
+    return Damage(
+        f"{name}: cleanup.policy", f"it is delete ({rng.random():.3f})", says="it is delete"
+    )

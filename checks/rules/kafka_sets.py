@@ -74,7 +74,7 @@ def only_some_topics_since(scratch: Scratch[KafkaBackups], rng: Random) -> Damag
     topics = dict([rng.choice([*part.manifest.facts["topics"].items()])])
     facts = part.manifest.facts | {"scope": next(iter(topics)), "topics": topics}
     again(scratch, part, datetime.now(UTC), facts=facts)
-    return damage
+    return damage.told_as(" old, planned are at most")
 
 
 @backups_recent.detects
@@ -122,7 +122,9 @@ def record_forged_with_its_lists(scratch: Scratch[KafkaBackups], rng: Random) ->
     records[0] = records[0]._replace(timestamp=records[0].timestamp + 1)
     forged = forgery.rewrite(number, records)
     forged.seal()
-    return Damage(forged.index.segments[number].key, "one record has another time")
+    return Damage(
+        forged.index.segments[number].key, "one record has another time", says=" bytes, sha256 "
+    )
 
 
 @sets_agree.detects

@@ -53,13 +53,13 @@ def objects_match(dump: LogicalBackup) -> Iterator[Observation]:
 @objects_match.detects
 def dump_bit_flipped(scratch: Scratch[LogicalBackup], rng: Random) -> Damage:
     """Bit rot in storage."""
-    return files.flip_bit(scratch, _dump(scratch), rng)
+    return files.flip_bit(scratch, _dump(scratch), rng).told_as(", found (")
 
 
 @objects_match.detects
 def dump_cut(scratch: Scratch[LogicalBackup], rng: Random) -> Damage:
     """A copy that ended early: `pg_restore --list` says that all is well."""
-    return files.truncate(scratch, _dump(scratch), rng)
+    return files.truncate(scratch, _dump(scratch), rng).told_as(", found (")
 
 
 @objects_match.detects
@@ -260,7 +260,9 @@ def clock_was_wrong(scratch: Scratch[BackupRepository], rng: Random) -> Damage:
     later = timedelta(days=rng.randrange(1, 60))
     times = {name: getattr(backup.manifest, name) + later for name in ("started", "finished")}
     backups.reseal(scratch, backup, **times)
-    return Damage(logical.KIND, f"its newest set is {later} ahead")
+    return Damage(
+        logical.KIND, f"its newest set is {later} ahead", says="from now: a clock is wrong"
+    )
 
 
 @whole_database_is_recent.detects

@@ -75,7 +75,7 @@ def large_objects_left_out(scratch: Scratch[LogicalRestore], rng: Random) -> Dam
     make = "select lo_from_bytea(0, decode(repeat('7f', {}), 'hex')) from generate_series(1, 3)"
     sources.logical_backup_after(scratch, sql.SQL(make).format(rng.randrange(1, 9_000)))
     dumps.taken_otherwise(scratch, "--no-blobs")
-    return Damage("large objects", "the dump has none of three")
+    return Damage("large objects", "the dump has none of three", says="expected 3 of")
 
 
 @restores_every_row.detects
@@ -135,7 +135,9 @@ def grants_and_owners_left_out(scratch: Scratch[LogicalRestore], rng: Random) ->
         sources.execute(scratch, grant)
         sources.back_up_logical(scratch)
     dumps.taken_otherwise(scratch, "--no-privileges")
-    return Damage(f"relation shop.{table}", "the dump does not grant what was granted")
+    return Damage(
+        f"relation shop.{table}", "the dump does not grant what was granted", says="expected "
+    )
 
 
 @restores_the_catalogue.detects

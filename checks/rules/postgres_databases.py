@@ -33,7 +33,9 @@ def unique_index_marked_invalid(scratch: Scratch[SourceServer], _rng: Random) ->
         scratch,
         "update pg_index set indisvalid = false where indexrelid = 'shop.customers_pkey'::regclass",
     )
-    return Damage("shop.customers_pkey", "it was marked invalid")
+    return Damage(
+        "shop.customers_pkey", "it was marked invalid", says="does not keep its keys unique"
+    )
 
 
 @indexes_usable.detects
@@ -50,7 +52,7 @@ def concurrent_build_that_failed(scratch: Scratch[SourceServer], rng: Random) ->
     try:
         sources.execute_in(scratch, "beside", "create unique index concurrently one on keys (key)")
     except psycopg.errors.UniqueViolation:
-        return Damage("beside: public.one", f"its build failed at {key}")
+        return Damage("beside: public.one", f"its build failed at {key}", says="it is invalid")
     raise RuntimeError("a unique index was built on keys that are there twice")
 
 
@@ -78,7 +80,11 @@ def database_of_another_library(scratch: Scratch[SourceServer], rng: Random) -> 
             version
         ),
     )
-    return Damage("beside: database beside", f"it sorted by version {version}")
+    return Damage(
+        "beside: database beside",
+        f"it sorted by version {version}",
+        says=f"it sorted as version {version}",
+    )
 
 
 @collations_as_sorted.detects
@@ -94,4 +100,8 @@ def collation_that_makes_ranges(scratch: Scratch[SourceServer], rng: Random) -> 
             version
         ),
     )
-    return Damage("collation shop.words", f"it sorted by version {version}")
+    return Damage(
+        "collation shop.words",
+        f"it sorted by version {version}",
+        says=f"it sorted as version {version}",
+    )

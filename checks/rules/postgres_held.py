@@ -72,7 +72,11 @@ def _abandoned(scratch: Scratch[SourceServer], rng: Random) -> str:
 @no_slot_forgotten.detects
 def slot_of_a_standby_that_is_gone(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     """A standby was taken down, and its slot was left to the primary."""
-    return Damage(_abandoned(scratch, rng), "nobody reads it while WAL is written")
+    return Damage(
+        _abandoned(scratch, rng),
+        "nobody reads it while WAL is written",
+        says="nobody reads it, and it holds",
+    )
 
 
 @no_slot_forgotten.detects
@@ -90,7 +94,7 @@ def slot_that_lost_its_wal(scratch: Scratch[SourceServer], rng: Random) -> Damag
         return None if row["wal_status"] == "lost" else f"wal_status {row['wal_status']}"
 
     wait_until(f"loss of {name}", kept, within=SOON)
-    return Damage(name, "its WAL was removed")
+    return Damage(name, "its WAL was removed", says="nobody can read it any more")
 
 
 @no_slot_forgotten.detects
@@ -162,11 +166,11 @@ def _prepared_long_ago(scratch: Scratch[Any], ago: timedelta, database: str | No
 def coordinator_that_died(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     """Its log was lost with it, and nobody knows how the transaction was to end."""
     gid = _prepared_long_ago(scratch, timedelta(days=rng.randrange(2, 9)), None)
-    return Damage(gid, "it was prepared days ago")
+    return Damage(gid, "it was prepared days ago", says=" in database postgres, open since ")
 
 
 @no_prepared_transaction_forgotten.detects
 def prepared_in_another_database(scratch: Scratch[SourceServer], rng: Random) -> Damage:
     """Of an application beside; it holds back all of the server the same."""
     gid = _prepared_long_ago(scratch, timedelta(days=rng.randrange(2, 9)), "template1")
-    return Damage(gid, "it was prepared days ago")
+    return Damage(gid, "it was prepared days ago", says=" in database template1, open since ")

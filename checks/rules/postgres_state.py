@@ -79,7 +79,7 @@ def unlogged_table_in_another_database(scratch: Scratch[SourceServer], rng: Rand
     server.execute(scratch, "create database beside")
     make = sql.SQL("create unlogged table {} (id bigint)").format(sql.Identifier(name))
     sources.execute_in(scratch, "beside", make)
-    return Damage(f"beside: public.{name}", "it was made unlogged")
+    return Damage(f"beside: public.{name}", "it was made unlogged", says="it is unlogged")
 
 
 @check(

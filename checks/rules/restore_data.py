@@ -215,4 +215,4 @@ def sequence_that_no_column_owns_set_back(scratch: Scratch[TrialRestore], rng: R
         "insert into shop.invoice select from generate_series(1, 200)",
         sql.SQL("select setval('shop.invoices', {})").format(number),
     )
-    return Damage("shop.invoices", f"it was set back to {number}")
+    return Damage("shop.invoices", f"it was set back to {number}", says="it would give")

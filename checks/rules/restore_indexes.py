@@ -56,7 +56,7 @@ def _raced(scratch: Scratch[TrialRestore], create: LiteralString, insert: sql.Co
     name = "shop.raced"
     off, on = (sql.SQL(_READY).format(ready, name) for ready in (False, True))
     sources.base_backup_after(scratch, create, off, insert, on)
-    return Damage(name, "an insert went past it")
+    return Damage(name, "an insert went past it", says="it does not find 1 of")
 
 
 def _customer(rng: Random) -> sql.Composed:
@@ -95,7 +95,7 @@ def array_that_a_gin_index_never_saw(scratch: Scratch[TrialRestore], rng: Random
             sql.SQL(_READY).format(True, "raced"),
         )
         sources.back_up_base(scratch)
-    return Damage("beside: public.raced", "an insert went past it")
+    return Damage("beside: public.raced", "an insert went past it", says="it does not find 1 of")
 
 
 @other_indexes_complete.detects
@@ -140,7 +140,7 @@ def unique_index_marked_invalid(scratch: Scratch[TrialRestore], _rng: Random) ->
         "create unique index by_name on shop.customers (name)",
         invalid.replace("by_name", "shop.by_name").encode(),
     )
-    return Damage("shop.by_name", "it was marked invalid")
+    return Damage("shop.by_name", "it was marked invalid", says="does not keep its keys unique")
 
 
 @indexes_usable.detects
@@ -152,4 +152,4 @@ def concurrent_build_that_failed(scratch: Scratch[TrialRestore], _rng: Random) -
             sources.execute(scratch, build)
         except psycopg.errors.UniqueViolation:
             sources.back_up_base(scratch)
-    return Damage("shop.by_customer", "its build failed")
+    return Damage("shop.by_customer", "its build failed", says="it is invalid")

@@ -48,7 +48,7 @@ def _zeroed(rng: Random) -> Callable[[bytearray], None]:
 def page_zeroed_that_an_index_knows(scratch: Scratch[TrialRestore], rng: Random) -> Damage:
     """The file system gave zeros back; nothing refers to the rows, and all checksums are right."""
     sources.base_backup_of_changed_file(scratch, "shop.orders", _zeroed(rng))
-    return Damage("shop.orders", "one of its pages is zero")
+    return Damage("shop.orders", "one of its pages is zero", says="has rows in it")
 
 
 @no_page_vanished.detects
@@ -61,4 +61,6 @@ def page_zeroed_that_vacuum_knows(scratch: Scratch[TrialRestore], rng: Random) -
         "create table shop.seen as select * from shop.orders",
         "vacuum shop.seen",
     )
-    return Damage("shop.seen", "one of its pages is zero")
+    return Damage(
+        "shop.seen", "one of its pages is zero", says="the visibility map knows rows in it"
+    )

@@ -52,7 +52,11 @@ def state_of_prepared_transactions_left_out(scratch: Scratch[TrialRestore], rng:
         lambda name, kept: None if name.removeprefix("./").startswith("pg_twophase/") else kept,
         forged=True,
     )
-    return Damage(gid, "its file was left out, all lists agree")
+    return Damage(
+        gid,
+        "its file was left out, all lists agree",
+        says="was prepared when the backup was taken, and is not here",
+    )
 
 
 @prepared_transactions_kept.detects
@@ -60,7 +64,11 @@ def files_of_a_moment_before(scratch: Scratch[TrialRestore], rng: Random) -> Dam
     """The backup is one of before it was prepared, under the manifest of a later one."""
     gid = f"order {rng.randrange(100)}"
     backups.change_fact(scratch, PREPARED, {gid: rng.randrange(700, 900)})
-    return Damage(gid, "the source had it, the backup has not")
+    return Damage(
+        gid,
+        "the source had it, the backup has not",
+        says="was prepared when the backup was taken, and is not here",
+    )
 
 
 @check(
@@ -81,7 +89,11 @@ def version_that_is_not_installed(scratch: Scratch[TrialRestore], rng: Random) -
     version = f"{rng.randrange(20, 90)}.0"
     change = "update pg_extension set extversion = {} where extname = 'plpgsql'"
     sources.base_backup_after(scratch, sql.SQL(change).format(version))
-    return Damage("extension plpgsql", f"the source had version {version}")
+    return Damage(
+        "extension plpgsql",
+        f"the source had version {version}",
+        says=f"its version {version} is not installed here",
+    )
 
 
 @extensions_at_hand.detects
@@ -93,4 +105,8 @@ def version_of_another_database(scratch: Scratch[TrialRestore], rng: Random) -> 
         sources.execute(scratch, "create database beside")
         sources.execute_in(scratch, "beside", sql.SQL(change).format(version))
         sources.back_up_base(scratch)
-    return Damage("beside: extension plpgsql", f"the source had version {version}")
+    return Damage(
+        "beside: extension plpgsql",
+        f"the source had version {version}",
+        says=f"its version {version} is not installed here",
+    )

@@ -230,7 +230,7 @@ def segment_emptied(scratch: Scratch[WalArchive], rng: Random) -> Damage:
     """A file that was made, and never written."""
     key = _segment(scratch, rng)
     scratch.path(key).write_bytes(b"")
-    return Damage(Path(key).name, "it is empty")
+    return Damage(Path(key).name, "it is empty", says="readable up to ")
 
 
 @page_headers.detects
