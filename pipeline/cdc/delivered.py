@@ -8,7 +8,7 @@ offset only when the brokers hold every record up to it: if it names the last pu
 was delivered.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -46,7 +46,9 @@ _LAST = """
             WITH ORDINALITY AS peeked (lsn, xid, data, number)
     ), told AS (SELECT * FROM changes WHERE kind NOT IN ('B', 'C', 'R', 'Y', 'O'))
     SELECT lsn::text, xid, kind IN ('I', 'D') OR kind = 'U' AND get_byte(data, 5) = ascii('N'),
-           (SELECT count(*) FROM told other WHERE (other.lsn, other.xid) = (told.lsn, told.xid))
+           (SELECT count(*) FROM told other WHERE (other.lsn, other.xid) = (told.lsn, told.xid)),
+           (SELECT encode(substring(c.data FROM 3 FOR 8), 'hex') FROM changes c
+             WHERE c.kind = 'C' AND c.xid = told.xid)
     FROM told ORDER BY number DESC LIMIT 1
 """
 
@@ -60,6 +62,17 @@ class Change:
     whole: bool
     """Whether an offset that names it says that all of it was sent."""
     events: int
+    committed: int | None
+    """Where its transaction's commit record is; a message may be of none."""
+
+    def is_behind(self, offset: Mapping[str, Any]) -> bool:
+        """Whether an offset says that this change was sent."""
+        ended = offset.get("lsn_commit")
+        if isinstance(ended, int) and self.committed is not None and ended >= self.committed:
+            return True
+        at = (offset.get("lsn_proc"), offset.get("txId"))
+        events = offset.get("lsn_events_processed", 0)
+        return self.whole and at == (int(self.lsn), self.xid) and events >= self.events
 
 
 @dataclass(frozen=True)
@@ -70,8 +83,11 @@ class Unconfirmed:
     last: Change | None
 
     def stored(self, config: PipelineConfig) -> bool:
-        """Whether Connect has stored the offset of the last change; False where it cannot tell."""
-        if self.last is None or not self.last.whole:
+        """Whether Connect has stored an offset behind the last change; False where it cannot tell.
+
+        That of its transaction's end, or of a later one, is behind it.
+        """
+        if self.last is None:
             return False
         try:
             with ConnectClient(config.connect, GLANCE) as client:
@@ -80,11 +96,7 @@ class Unconfirmed:
         except ServerError:
             return False
         last = self.last
-        return any(
-            (one.get("lsn_proc"), one.get("txId")) == (int(last.lsn), last.xid)
-            and one.get("lsn_events_processed", 0) >= last.events
-            for one in offsets
-        )
+        return any(last.is_behind(one) for one in offsets)
 
 
 def delivery(
@@ -141,5 +153,9 @@ def _decoded(
         row = connection.execute(_LAST, asked | {"copy": copy}).fetchone()
     if found is None or found.confirmed_flush_lsn is None:
         return None
-    last = None if row is None else Change(Lsn.parse(row[0]), *row[1:])
+    if row is None:
+        return Unconfirmed(found.confirmed_flush_lsn, None)
+    lsn, xid, whole, events, ended = row
+    committed = None if ended is None else int(ended, 16)
+    last = Change(Lsn.parse(lsn), xid, whole, events, committed)
     return Unconfirmed(found.confirmed_flush_lsn, last)

@@ -42,6 +42,8 @@ class Shape:
     name: str = ""
     scale: int | None = None
     items: "Shape | None" = None
+    fields: tuple[tuple[str, "Shape"], ...] = ()
+    """Of a struct: that of a row, in an envelope."""
 
     def __str__(self) -> str:
         return f"{self.type} {self.name}".rstrip()

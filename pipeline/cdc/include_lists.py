@@ -38,6 +38,13 @@ def message_left_out(told: Settings, prefix: str) -> str | None:
     return _refused(told, "message.prefix", prefix)
 
 
+def column_altered(told: Settings, column: str) -> str | None:
+    """Which setting writes another value than that of a column, `schema.table.column`."""
+    kinds = ("column.mask.", "column.truncate.")
+    names = (name for name in told if name.startswith(kinds) and _listed(told[name], column))
+    return next(names, None)
+
+
 def rows_left_out(told: Settings, table: str) -> str | None:
     """Which setting keeps rows of a table from the snapshot that a recovery begins with."""
     included = told.get("snapshot.include.collection.list")

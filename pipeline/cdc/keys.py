@@ -7,6 +7,7 @@ message.key.columns names. A row is found by exactly what a key tells of it.
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -78,6 +79,19 @@ class KeyedTable:
     def identifier(self) -> sql.Identifier:
         return sql.Identifier(self.schema, self.name)
 
+    @cached_property
+    def _by_field(self) -> dict[str, list[Column]]:
+        found: dict[str, list[Column]] = {}
+        for column in self.columns:
+            for name in dict.fromkeys(field_names(column.name)):
+                found.setdefault(name, []).append(column)
+        return found
+
+    def named(self, field: str) -> list[Column]:
+        """Return the columns that a field may be: the one of that very name, else by adjustment."""
+        found = self._by_field.get(field, [])
+        return [one for one in found if one.name == field] or found
+
 
 def keyed_table(connection: Connection, name: str) -> KeyedTable:
     """Look a table up by `schema.table`, spelt as it is or as SQL quotes it."""
@@ -129,14 +143,21 @@ def keys_of_rows(
     places = [
         [(columns.index(column), f.of_row) for column, f in layout.parts] for layout in layouts
     ]
-    texts = sql.SQL(", ").join(map(_as_text, columns))
-    with connection.cursor(name="keys_of_rows") as cursor:
+    for row in texts_of_rows(connection, table, columns):
+        yield [
+            list(product(*(_NULL if row[at] is None else read(row[at]) for at, read in place)))
+            for place in places
+        ]
+
+
+def texts_of_rows(
+    connection: Connection, table: KeyedTable, columns: Sequence[Column], condition: str = "true"
+) -> Iterator[Sequence[Any]]:
+    """Stream these columns of every row as the server prints them; last, what a condition says."""
+    texts = sql.SQL(", ").join([*map(_as_text, columns), sql.SQL(condition)])
+    with connection.cursor(name="texts_of_rows") as cursor:
         cursor.itersize = 10_000
-        for row in cursor.execute(sql.SQL("SELECT {} FROM {}").format(texts, table.identifier)):
-            yield [
-                list(product(*(_NULL if row[at] is None else read(row[at]) for at, read in place)))
-                for place in places
-            ]
+        yield from cursor.execute(sql.SQL("SELECT {} FROM {}").format(texts, table.identifier))
 
 
 _NULL = (None,)
@@ -167,10 +188,7 @@ class KeyReader:
     ) -> None:
         self._decode = decoder
         self._table, self._topic, self._modes = table, topic, modes
-        self._columns: dict[str, list[Column]] = {}
-        for column in table.columns:
-            for name in dict.fromkeys(field_names(column.name)):
-                self._columns.setdefault(name, []).append(column)
+        self._named = table.named
         self._layouts: dict[Hashable, tuple[Layout, Sequence[str]]] = {}
         self._numbered: dict[int | None, tuple[Layout, Sequence[str]]] = {}
 
@@ -226,11 +244,6 @@ class KeyReader:
                 for column in self._named(name)
             )
         )
-
-    def _named(self, field: str) -> list[Column]:
-        """Return the columns that a field may be: the one of that very name, else by adjustment."""
-        found = self._columns.get(field, [])
-        return [one for one in found if one.name == field] or found
 
 
 def plain(raw: bytes) -> str:

@@ -43,9 +43,15 @@ _FLUSHED = """
 
 
 def reach(
-    config: PipelineConfig, progress: Callable[[str], None], *, within: timedelta = WITHIN
+    config: PipelineConfig,
+    progress: Callable[[str], None],
+    *,
+    within: timedelta = WITHIN,
+    seen_by: psycopg.Connection[Any] | None = None,
 ) -> dict[str, Any]:
     """Take a point, wait until its events have been delivered, and tell both as JSON.
+
+    Where somebody reads tables by a snapshot of his own, the point is what `seen_by` sees.
 
     `point` is None with a `reason` where PostgreSQL does not answer. `caught_up` is True, or
     UNKNOWN with a `reason`. `idle_until` is told where the point's LSN is what the consumer has
@@ -54,7 +60,7 @@ def reach(
     """
     try:
         with connect(config.postgres, autocommit=True) as connection:
-            return _reach(connection, config, progress, within)
+            return _reach(connection, config, progress, within, seen_by or connection)
     except (psycopg.Error, ConfigError) as error:
         reason = f"PostgreSQL does not answer: {str(error).strip()}"
         progress(f"no consistency point: {reason}")
@@ -66,9 +72,10 @@ def _reach(
     config: PipelineConfig,
     progress: Callable[[str], None],
     within: timedelta,
+    seen_by: psycopg.Connection[Any],
 ) -> dict[str, Any]:
     slot = config.cdc.slot
-    row = connection.execute(_POINT).fetchone() or ()
+    row = seen_by.execute(_POINT).fetchone() or ()
     taken = time.monotonic()
     names = ("snapshot", "lsn", "time", "system_identifier", "timeline")
     point = dict(zip(names, row, strict=True))

@@ -153,6 +153,7 @@ def _avro_shape(schema: Json, named: dict[str, Json]) -> Shape:
         schema.get("connect.name") or "",
         _scale(schema.get("scale", parameters.get("scale"))),
         _avro_shape(schema["items"], named) if kind == "array" else None,
+        tuple((one["name"], _avro_shape(one["type"], named)) for one in schema.get("fields", ())),
     )
     if "name" in schema:
         named[schema["name"]] = shape
@@ -192,7 +193,8 @@ def _json_shape(schema: Json) -> Shape:
     kind, parameters = schema["type"], schema.get("parameters") or {}
     items = _json_shape(schema["items"]) if kind == "array" else None
     scale = _scale(parameters.get("scale"))
-    return Shape(_ALIASES.get(kind, kind), schema.get("name") or "", scale, items)
+    fields = tuple((one["field"], _json_shape(one)) for one in schema.get("fields", ()))
+    return Shape(_ALIASES.get(kind, kind), schema.get("name") or "", scale, items, fields)
 
 
 def native(shape: Shape, value: Json) -> Json:
@@ -203,6 +205,8 @@ def native(shape: Shape, value: Json) -> Json:
         return [native(shape.items, one) for one in value]
     if shape.name.endswith("VariableScaleDecimal"):
         return {"scale": value["scale"], "value": _binary(value["value"])}
+    if shape.fields:
+        return {name: native(of, value[name]) for name, of in shape.fields}
     if shape.type == "bytes" and isinstance(value, str):
         return _binary(value)
     return value

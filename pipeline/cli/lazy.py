@@ -26,13 +26,22 @@ def _family() -> None:
 
 
 def group(
-    told: str, homes: Mapping[str, Home], options: Callable[..., None] = _family
+    told: str,
+    homes: Mapping[str, Home],
+    options: Callable[..., None] = _family,
+    *,
+    alone: bool = False,
 ) -> typer.Typer:
-    """Make a group of commands that are not imported yet; `options` takes the group's own."""
+    """Make a group of commands that are not imported yet; `options` takes the group's own.
+
+    Where it means something `alone`, `options` is what then runs; it is called before each command
+    as well.
+    """
     kind = type("Group", (_Group,), {"homes": homes})
     made = typer.Typer(
         cls=kind,
-        no_args_is_help=True,
+        no_args_is_help=not alone,
+        invoke_without_command=alone,
         add_completion=False,
         pretty_exceptions_enable=False,  # `main` tells errors
         help=told,

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from pipeline import config as configuration
+from pipeline.cli.lazy import Home, group
 from pipeline.cli.shared import DEFAULT, Config, say
 from pipeline.errors import ConfigError, StoreError
 from pipeline.keeping.verify import Verification
@@ -19,7 +20,8 @@ from pipeline.keeping.verify import verify as verify_repository
 DAMAGED, NOT_VERIFIED = 1, 11
 
 
-def verify(
+def _verify(
+    ctx: typer.Context,
     *,
     config: Config = DEFAULT,
     full: Annotated[bool, typer.Option("--full", help="read every object now")] = False,
@@ -42,6 +44,11 @@ def verify(
 
     Exit code: 0 sound, 1 damaged (each object named), 11 could not be verified.
     """
+    if (command := ctx.invoked_subcommand) is not None:
+        said = map(ctx.get_parameter_source, ctx.params)
+        if any(source is not None and source.name == "COMMANDLINE" for source in said):
+            raise typer.BadParameter(f"options of `verify {command}` stand behind it")
+        return
     loaded = configuration.load(config)
     try:
         run = verify_repository(
@@ -57,6 +64,20 @@ def verify(
     for line in [json.dumps(_facts(run))] if as_json else _lines(run):
         say(line)
     raise typer.Exit(_code(run))
+
+
+verify = group(
+    _verify.__doc__ or "",
+    {
+        "consistency": Home(
+            "pipeline.cli.verify_consistency",
+            "verify_consistency",
+            "Fold each CDC topic to its last state by key, and compare it with the table.",
+        ),
+    },
+    _verify,
+    alone=True,
+)
 
 
 def _share(text: str) -> Fraction:
