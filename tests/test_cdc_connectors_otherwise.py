@@ -7,11 +7,12 @@ import pytest
 
 from fixtures import cdc_states as made
 from pipeline.cdc import needs
-from pipeline.cdc.debezium import is_postgres, reads
+from pipeline.cdc.debezium import is_postgres, reads, resolved
 from pipeline.cdc.state import told
 from pipeline.cdc.state.classify import classify
 from pipeline.cdc.state.reading import Connector, Reading, StoredOffset, Worker
 from pipeline.config import PipelineConfig
+from pipeline.postgres.wal.lsn import Lsn
 
 CONFIG = PipelineConfig.model_validate(
     {"repository": {"path": "/nowhere"}, "postgres": {"dbname": "shop"}}
@@ -78,7 +79,8 @@ def offsets(*servers: str) -> tuple[StoredOffset, ...]:
 def referring(*servers: str, prefix: str = "") -> Reading:
     """A connector whose topic.prefix only the worker resolves."""
     config = made.CONNECTOR.config | {"topic.prefix": REFERENCE}
-    return made.connector(config=config, offsets=offsets(*servers), prefix=prefix)
+    resolved = {"topic.prefix": prefix} if prefix else {}
+    return made.connector(config=config, offsets=offsets(*servers), resolved=resolved)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +113,24 @@ def test_which_of_two_offsets_a_reference_means_is_unknown_and_said_so() -> None
     assert "UNKNOWN which offset is its own" in need.what
 
 
+SETTINGS = ("slot.name", "publication.name", "database.dbname")
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_what_a_setting_only_refers_to_is_as_configured_and_else_unknown(setting: str) -> None:
+    """A slot or a publication by the name of a reference is nowhere: that makes it no lost one."""
+    config = made.CONNECTOR.config | {setting: "${env:NAME}"}
+    told_by_us = {setting: made.CONNECTOR.config[setting]}
+    ours = made.connector(config=config, resolved=told_by_us)
+    before = made.connector(made.BEFORE, config=config)
+    assert not classify(ours, before).unknown
+    assert resolved(CONFIG, config) == told_by_us
+    unknown = classify(made.connector(config=config), before)
+    [verdict] = [one for one in unknown.verdicts if one.name == "shop"]
+    assert verdict.findings == ()
+    assert f"its {setting} is known to its worker alone" in verdict.unknown
+
+
 @pytest.mark.parametrize(
     ("offset", "why"),
     [
@@ -126,6 +146,14 @@ def test_a_recovery_tells_why_an_offset_cannot_be_gone_on_from(
     (need,) = needs.of_offset(CONFIG, now, now.connectors[0])
     assert need.reread
     assert why in need.what
+
+
+def test_a_slot_that_the_driver_confirms_is_told_and_not_read_again() -> None:
+    ahead = made.slot(confirmed_flush_lsn=Lsn(2_060))
+    (loses,) = needs.of_offset(CONFIG, ahead, ahead.connectors[0])
+    by_driver = made.config(ahead, lsn_flush_mode="connector_and_driver")
+    (told_only,) = needs.of_offset(CONFIG, by_driver, by_driver.connectors[0])
+    assert (loses.reread, told_only.reread) == (True, False)
 
 
 def theirs(**settings: str) -> Connector:

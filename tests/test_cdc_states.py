@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from checks.rules.cdc_state import compared_with
 from checks.subjects import BackupRepository
 from fixtures import cdc_states as made
+from pipeline.cdc.needs import of_offset
 from pipeline.cdc.state import kept, told
 from pipeline.cdc.state.classify import SOUND, UNKNOWN, Classification, classify
 from pipeline.cdc.state.reading import (
@@ -25,10 +26,15 @@ from pipeline.cdc.state.reading import (
     Unread,
 )
 from pipeline.cdc.state.states import STATES, WORST_FIRST, Gravity
+from pipeline.config import PipelineConfig
 from pipeline.errors import NoBackup
 from pipeline.postgres.replication.publications import PublishedTable as Member
 from pipeline.postgres.wal.lsn import Lsn
 from pipeline.repository.journal import Journal
+
+CONFIG = PipelineConfig.model_validate(
+    {"repository": {"path": "/nowhere"}, "postgres": {"dbname": "shop"}}
+)
 
 
 def ids(found: Classification) -> list[str]:
@@ -283,6 +289,16 @@ def test_a_pair_is_resumable_only_when_nothing_is_lost_foreign_or_unknown(now: R
         and max(slot.restart_lsn, slot.confirmed_flush_lsn) <= delivered <= server.flush_lsn
     )
     assert _resumable(now, now) == safe
+
+
+@given(readings())
+def test_what_a_recovery_reads_again_for_is_no_sound_state(now: Reading) -> None:
+    """What it decides by positions, and what the states say of them, is one judgement."""
+    [connector] = now.connectors
+    found = [need for need in of_offset(CONFIG, now, connector) if need.reread]
+    [verdict] = [one for one in classify(now, now).verdicts if one.name == connector.name]
+    named = verdict.findings or verdict.unknown
+    assert named or not found, (found, told.facts(classify(now, now)))
 
 
 @pytest.mark.parametrize(

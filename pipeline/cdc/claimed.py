@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from pipeline.cdc.include_lists import left_out
+from pipeline.cdc.include_lists import left_out, skips
 from pipeline.cdc.names import renames, topic_of
 from pipeline.cdc.needs import Need
 from pipeline.cdc.routing import NONE_TOLD, source_of, table_of
@@ -117,10 +117,10 @@ def _claims(
 
 def claimable(connector: Connector) -> list[str]:
     """Name the kinds of changes, as pgoutput does, of which there must be an event."""
-    skipped = connector.told("skipped.operations").replace(" ", "").split(",")
-    if connector.told("skip.messages.without.change").lower() == "true":
-        skipped.append("u")
-    return [kind for operation, kind in _KINDS.items() if operation not in skipped]
+    told = connector.config
+    kinds = [kind for operation, kind in _KINDS.items() if not skips(told, operation)]
+    unchanged = told.get("skip.messages.without.change", "").lower() == "true"
+    return [kind for kind in kinds if kind != "U" or not unchanged]
 
 
 @dataclass

@@ -47,6 +47,18 @@ def strays(config: PipelineConfig, name: str, told: Mapping[str, str]) -> Iterat
             yield f"{name} has {setting}={found}, and [cdc] says {wanted}"
 
 
+def resolved(config: PipelineConfig, told: Mapping[str, str]) -> dict[str, str]:
+    """Say what we know of settings of an own connector that refer to what its worker looks up."""
+    known = {
+        "slot.name": config.cdc.slot,
+        "publication.name": config.cdc.publication,
+        "database.dbname": config.postgres.dbname,
+    }
+    if renames(told) is None:
+        known["topic.prefix"] = config.cdc.topic_prefix
+    return {setting: value for setting, value in known.items() if "${" in told.get(setting, "")}
+
+
 def dropping(config: PipelineConfig) -> Iterator[str]:
     """Tell which of this pipeline's connectors drops its slot, and what waits in it, at its end."""
     with ConnectClient(config.connect) as connect:

@@ -54,6 +54,12 @@ def rows_left_out(told: Settings, table: str) -> str | None:
     return "snapshot.select.statement.overrides" if _listed(overridden, table) else None
 
 
+def skips(told: Settings, operation: str) -> bool:
+    """Whether no event of an operation (c, u, d or t) is sent; by default none of a truncation."""
+    skipped = told.get("skipped.operations", "t").lower().replace(" ", "").split(",")
+    return operation in skipped
+
+
 def _refused(told: Settings, what: str, name: str) -> str | None:
     included, excluded = f"{what}.include.list", f"{what}.exclude.list"
     if (only := told.get(included)) and not _listed(only, name):

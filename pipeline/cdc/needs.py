@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from pipeline.cdc.state.of_positions import BOTH
 from pipeline.cdc.state.reading import Connector, Reading
 from pipeline.config import PipelineConfig
 from pipeline.postgres.replication.publications import (
@@ -140,19 +141,19 @@ def of_offset(config: PipelineConfig, now: Reading, connector: Connector) -> Ite
         why = "its snapshot did not come to its end" if snapshot else none
         yield Need(f"{name}: {why}", reread=True)
     elif any(one.textual for one in connector.mine):
-        told = connector.mine[0].offset
-        yield Need(f"{name}: its offset has text for numbers, and would fail: {told}", reread=True)
+        what = f"its offset has text for numbers, and would fail: {connector.mine[0].offset}"
+        yield Need(f"{name}: {what}", reread=True)
     elif server is None or offset > server.flush_lsn:
         end = server and server.flush_lsn
         yield Need(f"{name}: its offset {offset} is ahead of the server's WAL, {end}", reread=True)
     elif slot is not None and slot.confirmed_flush_lsn and slot.confirmed_flush_lsn > offset:
-        gap = f"{offset} to {slot.confirmed_flush_lsn}"
-        yield Need(
-            f"{name}: its slot is ahead of its offset: what was published from {gap} is skipped in "
-            "silence",
-            reread=True,
-            gap=True,
-        )
+        gap = f"from {offset} to {slot.confirmed_flush_lsn}"
+        if connector.told("lsn.flush.mode") == BOTH:
+            told = f"by lsn.flush.mode={BOTH}: {gap} nothing is for it"
+            yield Need(f"{name}: its slot is ahead of its offset {told}")
+        else:
+            told = f"what was published {gap} is skipped in silence"
+            yield Need(f"{name}: its slot is ahead of its offset: {told}", reread=True, gap=True)
     if connector.history is not None and server and connector.history != server.history:
         yield Need(f"{name}: its offset is of another history of the server", reread=True)
 

@@ -37,7 +37,7 @@ from pipeline.cdc.keys import (
     plain,
 )
 from pipeline.cdc.names import unquoted
-from pipeline.cdc.routing import Route, routes
+from pipeline.cdc.routing import Routes, routes
 from pipeline.cdc.topics import Ends, LiveKeys, end_offsets, live_keys, write_tombstones
 from pipeline.cdc.wire import Decoder
 from pipeline.config import PipelineConfig
@@ -45,7 +45,6 @@ from pipeline.errors import ConfigError, ServerError
 from pipeline.postgres.server.session import connect
 from pipeline.registry.client import RegistryClient
 
-Routes = Mapping[str, Route]
 HEADER = "pipeline.reconciled"
 SECOND = timedelta(seconds=1)
 

@@ -21,6 +21,7 @@ from pipeline.registry.client import RegistryClient
 SAMPLE = 200
 """Records at each end of a partition by which it is told whose events a topic has."""
 NONE_TOLD = "Connect tells of none"
+TELL = "have Connect tell of topics (topic.tracking.enable), one a table, with the envelope"
 
 
 def source_of(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -69,6 +70,9 @@ class Route:
         return own if self.by_source else decoder.is_event
 
 
+Routes = Mapping[str, Route]
+
+
 def routes(config: PipelineConfig, tables: Iterable[str]) -> dict[str, Route]:
     """Find the topic of each table by its plain name; `tables` may be spelt with SQL's quotes."""
     names = sorted({unquoted(table) for table in tables})
@@ -81,6 +85,28 @@ def routes(config: PipelineConfig, tables: Iterable[str]) -> dict[str, Route]:
                 moved = [name for name in names if left_out(told, name) is None]
                 found |= _by_source(config, connect, connector, moved, why)
     return found
+
+
+def compared(places: Routes, without: Iterable[str]) -> Iterator[Route]:
+    """Yield those that are not left out, by the name of the table or of its topic."""
+    left = {name for told in without for name in (told, unquoted(told))}
+    return (route for route in places.values() if not {route.table, route.topic} & left)
+
+
+def unrouted(places: Routes, without: Iterable[str]) -> Iterator[str]:
+    """Say of which tables nobody knows where their events are."""
+    for route in compared(places, without):
+        if route.topic is None:
+            yield f"where events of {route.table} are is UNKNOWN: {route.why}"
+
+
+def nowhere(places: Routes, without: Iterable[str]) -> Iterator[str]:
+    """Say which names that shall be left out are neither a table's nor its topic's."""
+    known = {name for route in places.values() for name in (route.table, route.topic)}
+    for name in without:
+        if not {name, unquoted(name)} & known:
+            there = ", ".join(sorted(places)) or "none"
+            yield f"{name} is no published table, and no topic of one; published: {there}"
 
 
 def _by_source(

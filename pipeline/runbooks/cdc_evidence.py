@@ -25,6 +25,7 @@ from pipeline.runbooks.runbook import Facts
 COMMANDS = {"signals", "outbox"}
 """Tables whose rows are no data: an event is no row of these."""
 BEATS = "heartbeats"
+UNWRAP = "ExtractNewRecordState"
 COMPACT = "compact"
 NARROWED = "S33"
 """The state of a publication that is smaller than it was."""
@@ -162,3 +163,9 @@ class Evidence:
             )
         else:
             yield "by going on: nothing is lost; events may come twice"
+            for each in (each for each in own if UNWRAP in str(each.config)):
+                yield (
+                    f"but {each.name} sends events without their source ({UNWRAP}): where its "
+                    "offset says that more was delivered than its slot has confirmed, rows are "
+                    "read again"
+                )

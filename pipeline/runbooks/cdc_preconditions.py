@@ -7,7 +7,7 @@ from psycopg import sql
 
 from pipeline.cdc import needs, remade
 from pipeline.cdc.needs import Wanted
-from pipeline.cdc.state.reading import OF_CONNECT, Part, Reading
+from pipeline.cdc.state.reading import OF_CONNECT, REFERENCE, Part, Reading
 from pipeline.config import PipelineConfig
 from pipeline.kafka.cluster.topics import cluster_id
 from pipeline.postgres.server.session import connect
@@ -132,7 +132,7 @@ def room(config: PipelineConfig, now: Reading) -> Precondition:
 def _signal(now: Reading) -> Iterator[str]:
     """Each connector hears of a table, and may write to it."""
     for each in (each for each in now.connectors if each.own):
-        if "${" in (prefix := each.told("topic.prefix")):
+        if REFERENCE in (prefix := each.config.get("topic.prefix", "")):
             yield f"connector {each.name!r} has topic.prefix {prefix}: no offset can be set by it"
         told = [t for t in now.service_tables if (t.connector, t.use) == (each.name, "signals")]
         if not told:

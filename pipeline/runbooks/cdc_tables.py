@@ -4,13 +4,13 @@ A re-read compares each published table with its topic. Whether there will be on
 once the connectors stand, so what it could not do without is asked before that in any case.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from pipeline.cdc.debezium import strays
-from pipeline.cdc.include_lists import left_out, rows_left_out, uncaptured
-from pipeline.cdc.names import renames, unquoted
-from pipeline.cdc.routing import Route, routes
+from pipeline.cdc.include_lists import left_out, rows_left_out, skips, uncaptured
+from pipeline.cdc.names import renames
+from pipeline.cdc.routing import TELL, Routes, compared, nowhere, routes, unrouted
 from pipeline.cdc.state.reading import Part
 from pipeline.runbooks.cdc_asked import Way
 from pipeline.runbooks.cdc_evidence import Evidence
@@ -25,7 +25,7 @@ def listed(seen: Evidence) -> Sequence[Precondition]:
     """List them in the order in which their steps come."""
 
     @cache
-    def places() -> Mapping[str, Route]:
+    def places() -> Routes:
         if seen.now.misses((Part.CONNECTORS,), seen.names):
             return {}  # that is told already
         return routes(seen.config, seen.tables)
@@ -45,7 +45,7 @@ def listed(seen: Evidence) -> Sequence[Precondition]:
         *(() if seen.asked.way is Way.REREAD else [slot_kept(seen.config, waiver=REREAD)]),
         Precondition(
             "left-out",
-            lambda: _unknown(seen, places()) if seen.asked.without_topics else (),
+            lambda: nowhere(places(), seen.asked.without_topics),
             "Name a published table, or its topic, by --without-topic",
         ),
         Precondition(
@@ -55,10 +55,15 @@ def listed(seen: Evidence) -> Sequence[Precondition]:
             WAIVER,
         ),
         Precondition(
+            "deleted",
+            lambda: _kept_on_purpose(seen, places()),
+            "A re-read writes a tombstone for each row that is gone, and compaction removes it",
+            WAIVER,
+        ),
+        Precondition(
             "topics",
             lambda: _unrouted(seen, places()),
-            "Neither what its offset says was delivered nor its rows can be looked for: have "
-            "Connect tell of topics (topic.tracking.enable), one for each table, with the envelope",
+            f"Neither what its offset says was delivered nor its rows can be looked for: {TELL}",
             WAIVER,
         ),
     )
@@ -75,22 +80,9 @@ def _unsure(seen: Evidence) -> Iterator[str]:
             yield f"{each.name}: which offset is its own is UNKNOWN: {why}"
 
 
-def _unknown(seen: Evidence, places: Mapping[str, Route]) -> Iterator[str]:
-    known = {name for route in places.values() for name in (route.table, route.topic)}
-    for name in seen.asked.without_topics:
-        if not {name, unquoted(name)} & known:
-            there = ", ".join(sorted(places)) or "none"
-            yield f"{name} is no published table, and no topic of one; published: {there}"
-
-
-def _compared(seen: Evidence, places: Mapping[str, Route]) -> Iterator[Route]:
-    left: Collection[str] = {one for name in seen.left_out for one in (name, unquoted(name))}
-    return (route for route in places.values() if not {route.table, route.topic} & set(left))
-
-
-def _uncaptured(seen: Evidence, places: Mapping[str, Route]) -> Iterator[str]:
+def _uncaptured(seen: Evidence, places: Routes) -> Iterator[str]:
     own = {each.name: each.config for each in seen.own}
-    for route in _compared(seen, places):
+    for route in compared(places, seen.left_out):
         if (why := uncaptured(own, route.table)) is not None:
             yield why
         elif seen.asked.way is not Way.SIGNAL:  # whose snapshots none of these settings is for
@@ -99,13 +91,20 @@ def _uncaptured(seen: Evidence, places: Mapping[str, Route]) -> Iterator[str]:
                     yield f"rows of {route.table} are not read again, by {setting} of {name}"
 
 
-def _unrouted(seen: Evidence, places: Mapping[str, Route]) -> Iterator[str]:
+def _kept_on_purpose(seen: Evidence, places: Routes) -> Iterator[str]:
+    """A topic from which deletions are kept holds rows that the table has no more."""
+    for each in seen.own:
+        for route in compared(places, seen.left_out) if skips(each.config, "d") else ():
+            if left_out(each.config, route.table) is None:
+                yield f"{each.name} skips deletions (skipped.operations): {route.topic} keeps rows"
+
+
+def _unrouted(seen: Evidence, places: Routes) -> Iterator[str]:
     """Topics that transforms name are known only by what a connector has written to."""
-    back = {each.name: each.config for each in seen.back if renames(each.config)}
-    for route in _compared(seen, places):
-        gone = [name for name, told in back.items() if left_out(told, route.table) is None]
-        if gone:
-            why = f"{renames(back[gone[0]])} of {gone[0]} names topics, and Connect has it no more"
-            yield f"where events of {route.table} are is UNKNOWN: {why}"
-        elif route.topic is None:
-            yield f"where events of {route.table} are is UNKNOWN: {route.why}"
+    for each in (each for each in seen.back if renames(each.config)):
+        for route in compared(places, seen.left_out):
+            if left_out(each.config, route.table) is None:
+                why = f"{renames(each.config)} of {each.name} names topics"
+                gone = f"where events of {route.table} are is UNKNOWN: {why}"
+                yield f"{gone}, and Connect has it no more"
+    yield from unrouted(places, seen.left_out)

@@ -1,7 +1,8 @@
 """What must hold of CDC before a point-in-time recovery stops or moves anything."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ from pipeline.cdc.debezium import own_connectors, unfit
 from pipeline.cdc.delivered import GLANCE
 from pipeline.cdc.include_lists import uncaptured
 from pipeline.cdc.names import topic_of, unquoted
+from pipeline.cdc.routing import TELL, Routes, nowhere, routes, unrouted
 from pipeline.config import PipelineConfig
 from pipeline.kafka.cluster.topics import cluster_id
 from pipeline.postgres.replication.publications import Publication, find_publication
@@ -21,7 +23,7 @@ from pipeline.runbooks.parts import Part
 from pipeline.runbooks.reconnect import published
 from pipeline.runbooks.runbook import Precondition
 
-Ask = Callable[[], Iterator[str]]
+Ask = Callable[[], Iterable[str]]
 _LATER = "Mend it; or recover without CDC now, and bring CDC back by --resume later"
 _WAIVER = "--without-cdc"
 _OF_THE_DATABASE = ("point-in-time", "full")
@@ -60,8 +62,23 @@ def listed(
             client.subjects()
         yield from ()
 
+    @cache
+    def places() -> Routes:
+        return routes(config, _published(config, facts()))
+
     asked: list[tuple[Part, str, Ask, str, str]] = [
         (Part.CONNECT, Part.CONNECT, lambda: unfit(config), _LATER, _WAIVER),
+        (
+            *(Part.CONNECT, "left-out"),
+            lambda: nowhere(places(), without_topics) if without_topics else (),
+            *("Name a published table, or its topic, by --without-topic", _WAIVER),
+        ),
+        (
+            *(Part.CONNECT, "topics"),
+            lambda: unrouted(places(), without_topics) if Part.KAFKA not in down else (),
+            f"Nothing could be compared with its table: {TELL}",
+            f"--without-topic with each table, or {_WAIVER}",
+        ),
         (
             *(Part.CONNECT, "captured"),
             lambda: _uncaptured(config, facts(), without_topics),

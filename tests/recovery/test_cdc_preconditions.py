@@ -70,6 +70,7 @@ def recovering(
     settings: dict[str, str] | None = None,
     topics: Topics | None = None,
     change: Callable[[Reading], Reading] = lambda now: now,
+    gone: bool = False,
     **asked: Any,  # noqa: ANN401 - as Asked has them
 ) -> Iterator[Seen]:
     """Have a connector with these settings beside the others, and be about to recover it."""
@@ -83,7 +84,7 @@ def recovering(
     now = cdc_states.with_(
         cdc_states.connector(config=told), publications=(published,), slots=(slot,)
     )
-    with worker({"shop": told}, topics=topics) as url:
+    with worker({} if gone else {"shop": told}, topics=topics) as url:
         connect = config.connect.model_copy(update={"url": url})
         config = config.model_copy(update={"connect": connect})
         nothing = Repository(FolderStore(config.repository.path))
@@ -92,7 +93,7 @@ def recovering(
         yield seen
 
 
-TABLES = ("settings", "offset", "slot-kept", "left-out", "captured", "topics")
+TABLES = ("settings", "offset", "slot-kept", "deleted", "left-out", "captured", "topics")
 _SERVER = ("server", "slot", "connectors", "publication", "room", "state")
 
 
@@ -138,6 +139,18 @@ def test_a_table_whose_rows_would_have_no_event_is_told(
     for name in ("public.notes", '"public"."notes"', "shop.public.notes"):
         with recovering(server, settings=settings, without_topics=[name]) as seen:
             assert seen("captured") == []
+
+
+def test_rows_that_a_topic_keeps_on_purpose_are_told_before_they_are_buried(
+    server: Source,
+) -> None:
+    with recovering(server, settings={"skipped.operations": "t, D"}) as seen:
+        found = seen("deleted")
+    told = "shop skips deletions (skipped.operations): shop.public."
+    assert found == [f"{told}{table} keeps rows" for table in ("notes", "orders")]
+    both = ["public.notes", "public.orders"]
+    with recovering(server, settings={"skipped.operations": "d"}, without_topics=both) as seen:
+        assert seen("deleted") == []
 
 
 def test_all_tables_are_asked_for_where_all_of_them_are_published(server: Source) -> None:
@@ -211,7 +224,7 @@ def test_topics_that_a_transform_names_and_nobody_tells_are_told(server: Source)
 
 
 def test_a_connector_that_is_gone_tells_of_no_topics_either(server: Source) -> None:
-    with recovering(server, settings=ROUTER) as seen:
+    with recovering(server, settings=ROUTER, gone=True) as seen:
         seen.known = seen.now
         seen.now = cdc_states.with_(seen.now, connectors=())
         found = seen("topics")
@@ -225,7 +238,9 @@ def test_an_offset_that_nobody_can_tell_for_the_connectors_own_is_told(server: S
 
     def referring(now: Reading) -> Reading:
         told = now.connectors[0].config | {"topic.prefix": "${file:/a:b}"}
-        return cdc_states.connector(now, config=told, offsets=tuple(two), prefix="shop")
+        return cdc_states.connector(
+            now, config=told, offsets=tuple(two), resolved={"topic.prefix": "shop"}
+        )
 
     with recovering(server, change=referring) as seen:
         (found,) = seen("offset")

@@ -232,6 +232,25 @@ def test_a_published_table_that_no_connector_reads_is_told(asked: Asked, told_by
     assert left_out == []
 
 
+def test_a_name_to_be_left_out_that_nothing_has_is_told(asked: Asked) -> None:
+    with worker({"inventory": CONNECTOR}) as url:
+        config = with_connectors(asked, url)
+        (told,) = asked("left-out", config, without_topics=["public.notse", "shop.public.notes"])
+    assert told.startswith("public.notse is no published table, and no topic of one")
+
+
+def test_topics_that_a_transform_names_and_nobody_tells_are_told(asked: Asked) -> None:
+    router = {
+        "transforms": "r",
+        "transforms.r.type": "org.apache.kafka.connect.transforms.RegexRouter",
+    }
+    with worker({"inventory": {**CONNECTOR, **router}}) as url:
+        config = with_connectors(asked, url)
+        (told,) = asked("topics", config)
+        assert asked("topics", config, without_topics=["public.notes"]) == []
+    assert told.startswith("where events of public.notes are is UNKNOWN: transform r (RegexRouter)")
+
+
 @pytest.mark.parametrize("name", ["connectors", "captured", "registry"])
 def test_a_service_that_answers_something_else_is_told(asked: Asked, name: str) -> None:
     with worker({}, path="elsewhere") as url:

@@ -42,6 +42,8 @@ SEEN = {
         "publication": "recovery/test_point_in_time_harmless.py::"
         "test_a_publication_that_the_backup_does_not_know_is_refused",
         "connectors": f"{_HERE}test_a_connector_that_feeds_other_topics_is_told",
+        "left-out": f"{_HERE}test_a_name_to_be_left_out_that_nothing_has_is_told",
+        "topics": f"{_HERE}test_topics_that_a_transform_names_and_nobody_tells_are_told",
         "captured": f"{_HERE}test_a_published_table_that_no_connector_reads_is_told",
         "held-connectors": _HELD,
         "kafka": f"{_HERE}test_brokers_that_answer_nothing_are_told",
@@ -80,6 +82,7 @@ SEEN = {
         "settings": f"{_CDC}test_a_connector_that_reads_or_writes_elsewhere_is_told",
         "left-out": f"{_CDC}test_a_name_to_be_left_out_that_nothing_has_is_told",
         "captured": f"{_CDC}test_a_table_whose_rows_would_have_no_event_is_told",
+        "deleted": f"{_CDC}test_rows_that_a_topic_keeps_on_purpose_are_told_before_they_are_buried",
         "topics": f"{_CDC}test_topics_that_a_transform_names_and_nobody_tells_are_told",
         "signal": f"{_CDC}test_rows_are_read_again_by_signal_only_where_signals_are_heard",
         "kafka": f"{_CDC}test_brokers_and_a_registry_that_do_not_answer_are_told",

@@ -126,7 +126,8 @@ def _here(now: Reading) -> tuple[list[Connector], list[str]]:
     databases = set(now.server.databases) if now.server else set()
 
     def near(each: Connector) -> bool:
-        told = each.place in own if own else not databases or each.database in databases
+        unknown = not databases or bool(each.unresolved(["database.dbname"]))
+        told = each.place in own if own else unknown or each.database in databases
         return each.own or told
 
     here = [each for each in now.connectors if near(each)]

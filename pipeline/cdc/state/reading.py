@@ -183,6 +183,8 @@ class SubscriptionRead(Read):
     enabled: bool
 
 
+REFERENCE = "${"
+"""Begins what the worker looks up elsewhere, by its configuration providers."""
 _POSITIONS = ("lsn_commit", "lsn_proc", "lsn")
 _ENDED = ("snapshot_completed", "last_snapshot_record")
 
@@ -257,12 +259,13 @@ class Connector(Read):
     """Topics that it has written to, as Connect saw it."""
     history: tuple[str, int] | None = None
     """System identifier and timeline that its offset was stored on; None where nobody knows."""
-    prefix: str = ""
-    """What [cdc] says that its topics begin with."""
+    resolved: dict[str, str] = {}
+    """What [cdc] and [postgres] say where its settings leave a value to the worker (`${…}`)."""
 
     def told(self, setting: str) -> str:
         """One of its settings; the names of slot and publication have defaults of Debezium's."""
-        return self.config.get(setting, DEFAULTS.get(setting, ""))
+        told = self.config.get(setting, DEFAULTS.get(setting, ""))
+        return self.resolved.get(setting, told)
 
     @property
     def slot(self) -> str:
@@ -285,21 +288,23 @@ class Connector(Read):
     def mine(self) -> tuple[StoredOffset, ...]:
         """What is stored under its present topic prefix: Debezium looks for no other key."""
         prefix = self.told("topic.prefix")
-        if "${" in prefix:  # which only the worker resolves
-            if len(self.offsets) == 1 and not self.prefix:
-                return self.offsets
-            prefix = self.prefix
+        if REFERENCE in prefix and len(self.offsets) == 1:
+            return self.offsets
         return tuple(one for one in self.offsets if one.partition.get("server") == prefix)
 
     @property
     def unsure(self) -> str | None:
         """Why nobody can tell which of the stored offsets is its own, or None."""
-        prefix = self.told("topic.prefix")
-        if "${" not in prefix or self.mine or not self.offsets:
+        prefix = self.config.get("topic.prefix", "")
+        if REFERENCE not in prefix or self.mine or not self.offsets:
             return None
         stored = " and ".join(repr(one.partition.get("server")) for one in self.offsets)
-        known = f", [cdc] says {self.prefix!r}" if self.prefix else ""
+        known = f", [cdc] says {told!r}" if (told := self.resolved.get("topic.prefix")) else ""
         return f"topic.prefix is {prefix}{known}, and offsets are stored for {stored}"
+
+    def unresolved(self, settings: Iterable[str]) -> list[str]:
+        """Which of these settings have a value that only the worker knows."""
+        return [one for one in settings if REFERENCE in self.told(one)]
 
     @property
     def lsn(self) -> Lsn | None:

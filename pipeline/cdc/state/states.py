@@ -136,6 +136,9 @@ class State:
     def lacks(self, at: Situation) -> list[str]:
         """What would have to be read before this state can be excluded."""
         told = list(dict.fromkeys(one.reason for one in at.now.misses(self.needs, at.names)))
+        named = [setting for part in self.needs for setting in _NAMED_BY.get(part, ())]
+        unresolved = at.connector.unresolved(named) if at.connector else ()
+        told += [f"its {setting} is known to its worker alone" for setting in unresolved]
         if self.needs_earlier and at.before is None:
             told.append("no earlier set to compare with: pipeline backup cdc")
         elif self.needs_earlier and at.before is not None:
@@ -145,6 +148,11 @@ class State:
         return told
 
 
+_NAMED_BY = {
+    Part.SLOTS: ("slot.name",),
+    Part.PUBLICATIONS: ("database.dbname", "publication.name"),
+}
+"""Settings by which a connector's own is found in a part of a reading."""
 STATES: dict[str, State] = {}
 
 

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pipeline.cdc.connectors import ConnectClient, Described
-from pipeline.cdc.debezium import is_postgres, reads
-from pipeline.cdc.names import renames
+from pipeline.cdc.debezium import is_postgres, reads, resolved
 from pipeline.cdc.state.reading import (
     OF_CONNECT,
     Connector,
@@ -59,7 +58,7 @@ class Workers:
         return Connector(
             name=name,
             own=own,
-            prefix=self._config.cdc.topic_prefix if own and renames(config) is None else "",
+            resolved=resolved(self._config, config) if own else {},
             config=config,
             digests=digests,
             state=told.status.state,
