@@ -12,6 +12,7 @@ from fixtures.connect_material import connector
 from fixtures.faults import connectors, kafka_live, server
 from fixtures.scratch import Damage, Scratch
 from pipeline.cdc.debezium import idle
+from pipeline.cdc.routing import routes, unrouted
 from pipeline.errors import ServerError
 from pipeline.postgres.wal.lsn import Lsn
 
@@ -42,11 +43,10 @@ def topics_tell_every_row(connectors: Connectors) -> Iterator[Observation]:
         raise ServerError(f"{', '.join(reading)}: the snapshot is not in the topics yet")
     if told := "; ".join(idle(config)):  # what it has not read is missing, and need not be lost
         raise ServerError(f"{told}: events of what was not read are in no topic yet")
-    tables = {
-        f"{config.cdc.topic_prefix}.{row['table']}": row["table"]
-        for row in connectors.source.rows(_WHOLE, config.cdc.publication)
-    }
-    if not tables:
+    rows = connectors.source.rows(_WHOLE, config.cdc.publication)
+    places = routes(config, [row["table"] for row in rows])
+    tables = {place.topic: place.table for place in places.values() if place.topic is not None}
+    if not places:
         raise ServerError(f"publication {config.cdc.publication!r} has no whole table to compare")
     left = BUDGET
     sizes = topic_rows.sizes(config.kafka, list(tables))
@@ -57,6 +57,8 @@ def topics_tell_every_row(connectors: Connectors) -> Iterator[Observation]:
         yield Observation(tables[topic], None)
         yield from (Observation(tables[topic], told) for told in found.told)
         yield from (Observation(where, why) for where, why in found.strangers.items())
+    if told := "; ".join(unrouted(places, ())):  # last: what was looked at counts
+        raise ServerError(told)
 
 
 @topics_tell_every_row.detects

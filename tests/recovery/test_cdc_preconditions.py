@@ -10,11 +10,14 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
 
 from fixtures import cdc_states
 from fixtures.cdc_states import CONNECTOR, OTHER, PUBLICATION, SLOT
 from fixtures.stacks.native import NativeStack
+from pipeline.cdc.state import brokers as state_brokers
+from pipeline.cdc.state.read import read
 from pipeline.cdc.state.reading import (
     Part,
     Reading,
@@ -23,6 +26,7 @@ from pipeline.cdc.state.reading import (
     StoredOffset,
     Unread,
 )
+from pipeline.config import KafkaConfig
 from pipeline.kafka.cluster import momentary
 from pipeline.kafka.cluster import topics as brokers
 from pipeline.postgres.replication.publications import changed_tables, find_publication
@@ -332,6 +336,28 @@ def test_brokers_and_a_registry_that_do_not_answer_are_told(
         for name in ("kafka", "registry"):
             (found,) = seen(name)
             assert found.startswith("cannot be found out: ")
+
+
+def test_a_database_is_read_whose_only_reader_has_lost_its_slot(
+    server: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its publication is there: what was not looked for is no missing one."""
+    monkeypatch.setattr(state_brokers, "GLANCE", 0.2)
+    server.run("create database apart")
+    config = server.config.model_copy(
+        update={"kafka": KafkaConfig(bootstrap_servers="127.0.0.1:1")}
+    )
+    there = {"database.dbname": "apart", "slot.name": "gone", "connector.class": "Postgres"}
+    try:
+        with psycopg.connect(**config.postgres.conninfo(dbname="apart")) as connection:
+            connection.execute("create publication dbz_publication for all tables")
+        with worker({"theirs": {**CONNECTOR.config, **there}}) as url:
+            connect = config.connect.model_copy(update={"url": url})
+            found = read(config.model_copy(update={"connect": connect}))
+    finally:
+        server.run("drop database apart")
+    assert found.publication("apart", "dbz_publication") is not None
+    assert [each.name for each in found.connectors] == ["theirs"]
 
 
 @pytest.mark.parametrize("root", [False, True])

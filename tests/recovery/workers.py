@@ -23,8 +23,11 @@ class _Answer(BaseHTTPRequestHandler):
     server: _Worker
 
     def do_GET(self) -> None:
-        _, *parts = self.path.partition("?")[0].split("/")
+        path, _, query = self.path.partition("?")
+        _, *parts = path.split("/")
         body: Any = self._asked(*parts[1:]) if parts[:1] == [self.server.path] else None
+        if query.startswith("expand") and body is not None:
+            body = {name: self._whole(name) for name in body}
         content = json.dumps(body).encode()
         self.send_response(404 if body is None else 200)
         self.send_header("Content-Length", str(len(content)))
@@ -38,10 +41,16 @@ class _Answer(BaseHTTPRequestHandler):
             return None
         if what == "topics":
             return {name: {"topics": told}} if (told := self.server.topics.get(name)) else None
+        if what == "offsets":
+            return {"offsets": []}
         if what == "status":
             state = {"state": self.server.state, "worker_id": "one"}
             return {"name": name, "connector": state, "tasks": [{"id": 0, **state}]}
         return self.server.connectors[name]
+
+    def _whole(self, name: str) -> Any:  # noqa: ANN401 - as it is sent
+        status, config = self._asked(name, "status"), self._asked(name, "config")
+        return {"info": {"config": config, "tasks": status["tasks"]}, "status": status}
 
     def log_message(self, *_line: object) -> None: ...
 

@@ -10,7 +10,7 @@ import psycopg
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.state import source
 from pipeline.cdc.state.brokers import Topics
-from pipeline.cdc.state.reading import OF_SERVER, Asked, Part, Reading, Unread
+from pipeline.cdc.state.reading import OF_SERVER, Asked, Part, Reading, Server, Unread
 from pipeline.cdc.state.workers import Workers
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
@@ -35,6 +35,7 @@ def read(config: PipelineConfig) -> Reading:
         unread = [*server.unread, *workers.unread]
         if server.connection is not None:
             known = {slot.database for slot in slots if slot.database}
+            known |= {each.database for each in workers.connectors} & _databases(found["server"])
             databases = source.Databases(config.postgres, known)
             databases.read(workers.connectors)
             found["publications"] = databases.publications
@@ -59,6 +60,10 @@ def read(config: PipelineConfig) -> Reading:
         unread=(*unread, *topics.unread),
         **found,
     )
+
+
+def _databases(server: Server | None) -> set[str]:
+    return set(server.databases) if server else set()
 
 
 class _Source:
