@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, PlainValidator
 
 from pipeline.cdc.debezium import DEFAULTS
+from pipeline.cdc.state import stored
 from pipeline.postgres.replication.publications import Publication
 from pipeline.postgres.replication.slots import Slot
 from pipeline.postgres.wal.lsn import Lsn
@@ -185,23 +186,6 @@ class SubscriptionRead(Read):
 
 REFERENCE = "${"
 """Begins what the worker looks up elsewhere, by its configuration providers."""
-_POSITIONS = ("lsn_commit", "lsn_proc", "lsn")
-_ENDED = ("snapshot_completed", "last_snapshot_record")
-
-
-def _is_true(told: Any) -> bool:  # noqa: ANN401 - JSON, or text in it
-    return bool(told) and str(told).lower() != "false"
-
-
-def _number(told: Any) -> Lsn | None:  # noqa: ANN401 - JSON, or text in it
-    if isinstance(told, int) and not isinstance(told, bool):
-        return Lsn(told)
-    if isinstance(told, str) and told.isdecimal():
-        return Lsn(int(told))
-    try:
-        return Lsn.parse(told)
-    except (TypeError, ValueError):
-        return None
 
 
 class StoredOffset(Read):
@@ -212,24 +196,16 @@ class StoredOffset(Read):
 
     @property
     def lsn(self) -> Lsn | None:
-        """What is delivered for certain: the last whole transaction, `lsn_commit`.
-
-        `lsn` may point into the next one. None of an unfinished snapshot, or without an LSN.
-        """
-        told = self.offset
-        position = next((told[one] for one in _POSITIONS if told.get(one)), None)
-        return None if self.snapshotting else _number(position)
+        """What is delivered for certain; None of an unfinished snapshot, or without an LSN."""
+        return None if self.snapshotting else stored.position(self.offset)
 
     @property
     def snapshotting(self) -> bool:
-        """Whether a snapshot is under way; older versions tell of its last record instead."""
-        ended = any(_is_true(self.offset.get(one)) for one in _ENDED)
-        return _is_true(self.offset.get("snapshot")) and not ended
+        return stored.snapshotting(self.offset)
 
     @property
     def textual(self) -> bool:
-        """Whether a position is text, as somebody may have patched it: Debezium takes numbers."""
-        return any(isinstance(self.offset.get(one), str) for one in _POSITIONS)
+        return stored.textual(self.offset)
 
 
 class Task(Read):
@@ -298,9 +274,9 @@ class Connector(Read):
         prefix = self.config.get("topic.prefix", "")
         if REFERENCE not in prefix or self.mine or not self.offsets:
             return None
-        stored = " and ".join(repr(one.partition.get("server")) for one in self.offsets)
         known = f", [cdc] says {told!r}" if (told := self.resolved.get("topic.prefix")) else ""
-        return f"topic.prefix is {prefix}{known}, and offsets are stored for {stored}"
+        keys = " and ".join(repr(one.partition.get("server")) for one in self.offsets)
+        return f"topic.prefix is {prefix}{known}, and offsets are stored for {keys}"
 
     def unresolved(self, settings: Iterable[str]) -> list[str]:
         """Which of these settings have a value that only the worker knows."""
