@@ -90,7 +90,7 @@ def test_a_change_whose_topic_does_not_exist_is_missed() -> None:
 def test_where_topics_have_other_names_it_is_looked_for_by_what_events_say(
     settings: Mapping[str, str],
 ) -> None:
-    other = [event("items", 700), b"no event", json.dumps({"ts_ms": 1}).encode()]
+    other = [event("items", 700), json.dumps({"ts_ms": 1}).encode()]
     assert needs(settings, {"a": other, "all-orders": [event(lsn=1), event()]}) == []
     (need,) = needs(settings, {"a": [event("items")], "all-orders": [event(lsn=1)]})
     assert need.reread
@@ -102,6 +102,13 @@ def test_where_topics_have_other_names_and_nobody_tells_them_it_is_unknown() -> 
     assert need.reread
     assert "UNKNOWN" in need.what
     assert "transform r (RegexRouter) names its topics, and Connect tells of none" in need.what
+
+
+def test_what_cannot_be_read_is_unknown_and_hides_nothing() -> None:
+    assert needs({}, {"shop.public.orders": [b"?", event()]}) == []
+    (need,) = needs({}, {"shop.public.orders": [b"?", event(lsn=1)]})
+    assert need.reread
+    assert "UNKNOWN whether its offset tells the truth: shop.public.orders has records" in need.what
 
 
 def test_events_without_an_envelope_tell_nothing() -> None:

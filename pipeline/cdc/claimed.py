@@ -31,6 +31,7 @@ from pipeline.registry.client import RegistryClient
 TAIL = 200
 """Records at a topic's end among which the last change is looked for before all are read."""
 OUTBOX, SIGNALS = "outbox", "signals"
+NO_SOURCE = "has events without their source: they name no change"
 HEARTBEAT = {"ts_ms"}
 """All that a record of a heartbeat's topic has."""
 UNKNOWN = "UNKNOWN whether its offset tells the truth"
@@ -125,14 +126,14 @@ def claimable(connector: Connector) -> list[str]:
 
 @dataclass
 class Look:
-    """What a connector's topics tell of claims. `blind` are topics whose events have no source."""
+    """What a connector's topics tell of claims; `blind` says of a topic why it does not."""
 
     connector: Connector
     prefix: str
     decoder: Decoder
     uses: Mapping[str, str] = field(default_factory=dict)
     """Tables that the connector needs for itself, and for what."""
-    blind: set[str] = field(default_factory=set)
+    blind: dict[str, str] = field(default_factory=dict)
 
     def needs(self, claims: Iterable[Claim], reads: Iterable[Read]) -> Iterator[Need]:
         """Yield what is in no topic. All are read by each of `reads` until nothing is owed."""
@@ -147,7 +148,7 @@ class Look:
                 owed.add(claim)
         for read in reads:
             for topic in sorted({topic for claim in owed for topic in self._places(claim)}):
-                if topic not in self.blind:
+                if self.blind.get(topic) != NO_SOURCE:
                     owed -= self._found(read(topic), topic, owed)
         for claim in sorted(owed, key=lambda one: one.lsn):
             yield Need(self._told(claim), reread=True)
@@ -167,19 +168,19 @@ class Look:
         for value in filter(None, (record.value() for record in read)):
             try:
                 values = self.decoder.message(value).values
-            except Undecodable:  # whatever it is, it is not the event that is looked for
+            except Undecodable as error:
+                self.blind.setdefault(topic, f"has records that cannot be read: {error}")
                 continue
             if (source := source_of(values)) is None:
-                self.blind |= {topic} if values.keys() != HEARTBEAT else set()
+                self.blind |= {topic: NO_SOURCE} if values.keys() != HEARTBEAT else {}
             elif source.get("lsn") is not None and source.get("txId") is not None:
                 found |= {Claim(table_of(source), Lsn(source["lsn"]), source["txId"])} & owed
         return found
 
     def _told(self, claim: Claim) -> str:
         places = self._places(claim)
-        if blind := sorted(places & self.blind):
-            without = f"{blind[0]} has events without their source: they name no change"
-            return f"{self._name}: {UNKNOWN}: {without}"
+        if blind := sorted(places & self.blind.keys()):
+            return f"{self._name}: {UNKNOWN}: {blind[0]} {self.blind[blind[0]]}"
         if not places:
             why = renames(self.connector.config)
             return f"{self._name}: {UNKNOWN}: {why} names its topics, and {NONE_TOLD}"
