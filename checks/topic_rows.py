@@ -8,6 +8,7 @@ from datetime import timedelta
 from checks.connectors import Connectors
 from pipeline.cdc.keys import plain
 from pipeline.cdc.reconcile import compared
+from pipeline.cdc.routing import Route
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
 from pipeline.kafka.cluster.topics import Topic, describe, extents
@@ -67,17 +68,18 @@ def _keeps_all(topic: Topic) -> bool:
     return topic.compacted or all(settings.get(key) == told for key, told in _FOREVER.items())
 
 
-def difference(connectors: Connectors, table: str, topic: str) -> Difference:
+def difference(connectors: Connectors, place: Route) -> Difference:
     """Compare a table with its topic, again until what was on its way has arrived.
 
     Raises ServerError where it cannot be told whether it has.
     """
+    table, topic = place.table, place.known
     written, reader = _positions(connectors)
     until = time.monotonic() + (ARRIVES.total_seconds() if reader else 0)
     found: list[Difference] = []
 
     def arriving() -> str | None:
-        now = _once(connectors, table, topic)
+        now = _once(connectors, place)
         found.append(found[-1].also_in(now) if found else now)
         late = next(found[-1].told, None)
         return late if time.monotonic() < until else None
@@ -93,11 +95,12 @@ def difference(connectors: Connectors, table: str, topic: str) -> Difference:
     return found[-1]
 
 
-def _once(connectors: Connectors, table: str, topic: str) -> Difference:
+def _once(connectors: Connectors, place: Route) -> Difference:
     with connectors.source.connection() as connection:
-        found = compared(connectors.source.config, connection, table)
+        config, there = connectors.source.config, {place.table: place}
+        found = compared(config, connection, place.table, there)
     if found.trouble:
-        raise ServerError(f"{topic}: {found.trouble}")
+        raise ServerError(f"{place.topic}: {found.trouble}")
     ghosts = {plain(raw) for _, raw in found.ghosts}
     missing = {", ".join(map(str, key)) for key in found.missing}
     return Difference(missing, ghosts, {each.place: each.why for each in found.strangers})

@@ -45,17 +45,17 @@ def topics_tell_every_row(connectors: Connectors) -> Iterator[Observation]:
         raise ServerError(f"{told}: events of what was not read are in no topic yet")
     rows = connectors.source.rows(_WHOLE, config.cdc.publication)
     places = routes(config, [row["table"] for row in rows])
-    tables = {place.topic: place.table for place in places.values() if place.topic is not None}
+    known = {place.topic: place for place in places.values() if place.topic is not None}
     if not places:
         raise ServerError(f"publication {config.cdc.publication!r} has no whole table to compare")
     left = BUDGET
-    sizes = topic_rows.sizes(config.kafka, list(tables))
+    sizes = topic_rows.sizes(config.kafka, list(known))
     for topic, size in sorted(sizes.items(), key=lambda each: each[1]):
         if (left := left - size) < 0:
             break
-        found = topic_rows.difference(connectors, tables[topic], topic)
-        yield Observation(tables[topic], None)
-        yield from (Observation(tables[topic], told) for told in found.told)
+        found, table = topic_rows.difference(connectors, known[topic]), known[topic].table
+        yield Observation(table, None)
+        yield from (Observation(table, told) for told in found.told)
         yield from (Observation(where, why) for where, why in found.strangers.items())
     if told := "; ".join(unrouted(places, ())):  # last: what was looked at counts
         raise ServerError(told)

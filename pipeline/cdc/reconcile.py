@@ -167,13 +167,16 @@ def reconcile(
     return Reconciliation(recovery, tuple(found.values()), tuple(sorted(left_out)))
 
 
-def compared(config: PipelineConfig, connection: Connection, table: str) -> Compared:
+def compared(
+    config: PipelineConfig, connection: Connection, table: str, places: Routes | None = None
+) -> Compared:
     """Compare a table with its topic as they are, for a check: nothing is locked or written.
 
-    Whoever writes meanwhile makes differences that are none; look at `trouble` first.
+    Whoever writes meanwhile makes differences that are none; look at `trouble` first. `places` is
+    where topics are, for who has asked already.
     """
     with RegistryClient(config.registry) as registry, connection.transaction():
-        sides = _Sides.of(config, connection, registry, routes(config, [table]))
+        sides = _Sides.of(config, connection, registry, places or routes(config, [table]))
         return sides.look(keyed_table(connection, table), {})[1]
 
 

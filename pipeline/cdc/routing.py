@@ -47,10 +47,15 @@ class Route:
     by_source: bool = False
 
     @property
+    def unknown(self) -> str:
+        """What there is to say where no topic is known."""
+        return f"where events of {self.table} are is UNKNOWN: {self.why}"
+
+    @property
     def known(self) -> str:
         """The topic; ServerError where it is not known."""
         if self.topic is None:
-            raise ServerError(f"where events of {self.table} are is UNKNOWN: {self.why}")
+            raise ServerError(self.unknown)
         return self.topic
 
     def is_event(self, decoder: Decoder) -> Callable[[bytes], bool]:
@@ -97,7 +102,7 @@ def unrouted(places: Routes, without: Iterable[str]) -> Iterator[str]:
     """Say of which tables nobody knows where their events are."""
     for route in compared(places, without):
         if route.topic is None:
-            yield f"where events of {route.table} are is UNKNOWN: {route.why}"
+            yield route.unknown
 
 
 def nowhere(places: Routes, without: Iterable[str]) -> Iterator[str]:

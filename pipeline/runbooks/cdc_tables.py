@@ -5,6 +5,7 @@ once the connectors stand, so what it could not do without is asked before that 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 from pipeline.cdc.debezium import strays
@@ -45,7 +46,7 @@ def listed(seen: Evidence) -> Sequence[Precondition]:
         *(() if seen.asked.way is Way.REREAD else [slot_kept(seen.config, waiver=REREAD)]),
         Precondition(
             "left-out",
-            lambda: nowhere(places(), seen.asked.without_topics),
+            lambda: nowhere(places(), seen.asked.without_topics) if places() else (),
             "Name a published table, or its topic, by --without-topic",
         ),
         Precondition(
@@ -104,7 +105,6 @@ def _unrouted(seen: Evidence, places: Routes) -> Iterator[str]:
     for each in (each for each in seen.back if renames(each.config)):
         for route in compared(places, seen.left_out):
             if left_out(each.config, route.table) is None:
-                why = f"{renames(each.config)} of {each.name} names topics"
-                gone = f"where events of {route.table} are is UNKNOWN: {why}"
-                yield f"{gone}, and Connect has it no more"
+                gone = f"{renames(each.config)} of {each.name}, which is gone, names topics"
+                yield replace(route, why=gone).unknown
     yield from unrouted(places, seen.left_out)

@@ -233,7 +233,7 @@ def test_a_connector_that_is_gone_tells_of_no_topics_either(server: Source) -> N
         seen.now = cdc_states.with_(seen.now, connectors=())
         found = seen("topics")
     assert len(found) == 2
-    assert "RegexRouter) of shop names topics, and Connect has it no more" in found[0]
+    assert "RegexRouter) of shop, which is gone, names topics" in found[0]
 
 
 def test_an_offset_that_nobody_can_tell_for_the_connectors_own_is_told(server: Source) -> None:
