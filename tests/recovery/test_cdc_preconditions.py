@@ -317,6 +317,19 @@ def test_a_connector_in_no_set_is_told(server: Source) -> None:
         ]
 
 
+def test_a_stretch_that_cannot_be_decoded_again_is_told(server: Source) -> None:
+    """By the connector's settings, and by what the archive holds; only where it was asked for."""
+    dropped = partial(cdc_states.with_, slots=())
+    routed = {"transforms": "t", "transforms.t.type": "org.apache.kafka.connect.transforms.Cast"}
+    with recovering(server, settings=routed, change=dropped, way=Way.REDECODE) as seen:
+        told = seen("redecode")
+    assert any("transforms=t may give events another form" in line for line in told)
+    with recovering(server, change=dropped, way=Way.REDECODE) as seen:
+        assert any("holds no base backup" in line for line in seen("redecode"))
+    with recovering(server, change=dropped) as seen:
+        assert seen("redecode") == []
+
+
 def test_rows_are_read_again_by_signal_only_where_signals_are_heard(server: Source) -> None:
     with recovering(server, way=Way.SIGNAL) as seen:
         assert seen("signal") == ["connector 'shop' has no table for signals"]

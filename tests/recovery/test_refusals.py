@@ -85,6 +85,7 @@ SEEN = {
         "deleted": f"{_CDC}test_rows_that_a_topic_keeps_on_purpose_are_told_before_they_are_buried",
         "topics": f"{_CDC}test_topics_that_a_transform_names_and_nobody_tells_are_told",
         "signal": f"{_CDC}test_rows_are_read_again_by_signal_only_where_signals_are_heard",
+        "redecode": f"{_CDC}test_a_stretch_that_cannot_be_decoded_again_is_told",
         "kafka": f"{_CDC}test_brokers_and_a_registry_that_do_not_answer_are_told",
         "registry": f"{_CDC}test_brokers_and_a_registry_that_do_not_answer_are_told",
     },
