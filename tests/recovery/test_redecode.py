@@ -107,6 +107,22 @@ def test_the_stretch_of_a_dropped_slot_is_what_a_control_slot_says(told: Told) -
     assert told.renewed == [event for event in told.control if place(event) >= told.end]
 
 
+def test_a_slot_begins_amid_a_segment(told: Told) -> None:
+    """Its reader has opened the segment by then, and goes on as more of it is handed over."""
+    source = told.source
+    source.archive()
+    source.run(
+        "insert into unpublished select g, repeat('x', 100) from generate_series(10001, 11000) g"
+    )
+    source.run("delete from unpublished", "select pg_log_standby_snapshot()")
+    start = source.position()
+    source.run("insert into moving (id) values (-50)")
+    end = source.position()
+    source.archive()
+    changes = [one for one in Told(source, start, end).decoded() if isinstance(one, Change)]
+    assert [one.key for one in changes] == [{"id": "-50"}]
+
+
 def test_a_missing_segment_is_named_and_nothing_is_begun(told: Told) -> None:
     (between,) = segments_between(1, told.start + SEGMENT_SIZE, told.start + SEGMENT_SIZE + 1)
     segment = told.source.config.repository.path / "wal" / between

@@ -89,7 +89,7 @@ class Decoding:
     @contextmanager
     def _standing(self) -> Iterator[Standby]:
         """Run the server, with a slot that has begun."""
-        feed = Feed(self.work, self.wal, self.server.tools, self.stretch.base)
+        feed = Feed(self.work, self.wal, self.server, self.stretch.base)
         feed.give_history(self.server.data)
         self._as_standby()
         settings = self._settings() | {"restore_command": feed.restore_command}

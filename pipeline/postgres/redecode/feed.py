@@ -1,8 +1,9 @@
 """WAL handed to a side server piece by piece, so that its replay stops where we want it to.
 
-A segment that is cut at the end of a record makes replay stop right there, and go on when a longer
-version of the same segment is handed over: no target and no pause, both of which a slot that is
-being made would wait for in vain.
+A segment that is cut at the end of a record makes replay stop right there, and go on when more of
+it is there: no target and no pause, both of which a slot that is being made would wait for in vain.
+It grows where the server has put it: who makes a slot has opened it by then, to read its header,
+and would never look at another file of that name.
 """
 
 import shlex
@@ -10,26 +11,28 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.postgres.server.tools import Tools
+from pipeline.postgres.server.server import LocalServer
 from pipeline.postgres.wal.lsn import Lsn, segment_name, segment_start
 from pipeline.postgres.wal.segments import MergedWal
 from pipeline.postgres.wal.timelines import timeline_at
 
+_WORD = 8  # records begin at multiples of it, with their length
 _AHEAD = 4  # segments that wait to be taken: the archive is not copied as a whole
 
 
 class Feed:
     """A folder from which the server takes each segment away: by renaming, never a copy of half."""
 
-    def __init__(self, folder: Path, wal: MergedWal, tools: Tools, start: Lsn) -> None:
-        self._folder, self._wal, self._tools = folder, wal, tools
+    def __init__(self, folder: Path, wal: MergedWal, server: LocalServer, start: Lsn) -> None:
+        self._folder, self._wal, self._tools = folder, wal, server.tools
+        self._taken, self._given = server.data / "pg_wal", ("", 0)
         self._position = segment_start(start, wal.segment_size)
         folder.mkdir()
-        tools.own(folder)
+        self._tools.own(folder)
 
     @property
     def restore_command(self) -> str:
-        """A segment is taken once; asked for again it is absent, until a longer one is there."""
+        """A segment is taken once; asked for again it is absent, and read where it was put."""
         return f"mv {shlex.quote(str(self._folder))}/%f %p"
 
     def give_history(self, data: Path) -> None:
@@ -49,7 +52,11 @@ class Feed:
             end = Lsn(min(start + size, lsn))
             # where a timeline was left within a segment, the newer one's holds both parts
             name = segment_name(timeline_at(self._wal.spans, Lsn(end - 1)), Lsn(start), size)
-            self._give(name, end - start)
+            if self._given[0] == name and not (self._folder / name).exists():
+                self._grow(name, self._given[1], end - start)
+            else:
+                self._give(name, end - start)
+            self._given = name, end - start
             taken(self._full)
         self._position = segment_start(lsn, size)
 
@@ -63,6 +70,20 @@ class Feed:
             copy.truncate(self._wal.segment_size)
         self._tools.own(unfinished)
         unfinished.replace(self._folder / name)
+
+    def _grow(self, name: str, begin: int, end: int) -> None:
+        """Write on where the segment was cut: the first word of the next record comes last."""
+        if begin >= end:
+            return
+        with (self._wal.folder / name).open("rb") as source, (self._taken / name).open("r+b") as to:
+            source.seek(begin)
+            first = source.read(min(_WORD, end - begin))
+            to.seek(source.tell())
+            while block := source.read(min(end - source.tell(), 1 << 20)):
+                to.write(block)
+            to.flush()
+            to.seek(begin)
+            to.write(first)
 
     def _full(self) -> str | None:
         waiting = sum(1 for _ in self._folder.iterdir())
