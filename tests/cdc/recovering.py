@@ -126,10 +126,30 @@ def broken(stack: NativeStack, folder: Path, moved: str = "", **settings: str) -
         "id int PRIMARY KEY, note text",
     )
     with captured(stack, "broken", columns, rows, settings=settings, moved=moved) as one:
-        marker.make(str(folder))
-        place = one.config.repository.model_copy(update={"path": folder})
-        source = replace(one, config=one.config.model_copy(update={"repository": place}))
-        source.run("INSERT INTO {} VALUES (4, 'streamed')")
-        source.wait_delivered()
-        kept.take(source.config, Repository(FolderStore(folder)))
+        source = _kept(one, folder, "INSERT INTO {} VALUES (4, 'streamed')")
         yield Broken(source, stack.password_file)
+
+
+@contextmanager
+def broken_outbox(stack: NativeStack, folder: Path) -> Iterator[Broken]:
+    """Capture an outbox: its events go where its rows say, and have no envelope."""
+    columns = "id int PRIMARY KEY, aggregatetype text, aggregateid text, payload text"
+    none = "SELECT 0, '', '', '' WHERE false"
+    router = {
+        "transforms": "outbox",
+        "transforms.outbox.type": "io.debezium.transforms.outbox.EventRouter",
+    }
+    with captured(stack, "outbox", columns, none, settings=router) as one:
+        source = _kept(one, folder, "INSERT INTO {} VALUES (1, 'order', '1', 'sent')")
+        yield Broken(source, stack.password_file)
+
+
+def _kept(one: Source, folder: Path, change: str) -> Source:
+    """Have a change delivered, and back the state up into a repository there."""
+    marker.make(str(folder))
+    place = one.config.repository.model_copy(update={"path": folder})
+    source = replace(one, config=one.config.model_copy(update={"repository": place}))
+    source.run(change)
+    source.wait_delivered()
+    kept.take(source.config, Repository(FolderStore(folder)))
+    return source

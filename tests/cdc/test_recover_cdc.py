@@ -26,7 +26,7 @@ from pipeline.runbooks.cdc import Asked, Way
 from pipeline.runbooks.runbook import Facts
 from pipeline.runbooks.slots import SlotRestore
 from pipeline.wait import wait_until
-from tests.cdc.recovering import Broken, broken
+from tests.cdc.recovering import Broken, broken, broken_outbox
 from tests.recovery.interrupted import Power
 
 pytestmark = pytest.mark.stack
@@ -172,6 +172,27 @@ def test_topics_that_a_transform_has_named_are_found_by_what_their_events_say(
         cdc.recovery().run()
         assert told in "\n".join(cdc.said), cdc.said
         cdc.recovered()
+
+
+@pytest.mark.slow
+def test_events_of_an_outbox_are_told_to_be_unknown_and_stand_in_nobodys_way(
+    stack: NativeStack, tmp_path: Path
+) -> None:
+    """They have no source, and its rows are no data: nothing of it is compared or buried."""
+    with broken_outbox(stack, tmp_path / "repository") as cdc:
+        cdc.stop()
+        cdc.source.run("INSERT INTO {} VALUES (2, 'order', '2', 'never sent')")
+        cdc.patch(flushed(cdc.source.connection))
+        gone_on = cdc.recovery()
+        gone_on.run()
+        assert gone_on.done["reconnect"]["reread"] is False
+        assert "is of an outbox, whose events name none" in "\n".join(cdc.said)
+        cdc.stop()
+        drop_slot(cdc.source.connection, cdc.source.name)
+        again = cdc.recovery()
+        again.run()
+        assert again.done["reconnect"]["reread"] is True
+        assert f"NOT compared: {cdc.source.table}" in "\n".join(cdc.said)
 
 
 @pytest.mark.slow
