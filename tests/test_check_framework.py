@@ -120,6 +120,13 @@ def test_a_fault_that_is_named_for_another_reason_is_no_proof(material: ToyMater
     assert proof_of(understood, material).problem is None
 
 
+def test_a_fault_that_gives_no_reason_is_no_proof(material: ToyMaterial) -> None:
+    def silent(scratch: Scratch[Words], rng: Random) -> Damage:
+        return replace(first_line_damaged(scratch, rng), says="")
+
+    assert proof_of(silent, material).problem is not None
+
+
 def test_a_fault_that_stops_the_check_is_no_proof(material: ToyMaterial) -> None:
     def removed(scratch: Scratch[Words], _rng: Random) -> Damage:
         return files.drop(scratch, WORDS)

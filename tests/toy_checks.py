@@ -57,7 +57,7 @@ def all_sound(words: Words) -> Iterator[Observation]:
 def first_line_damaged(scratch: Scratch[Words], rng: Random) -> Damage:
     """A bit of the first line."""
     files.flip_bit(scratch, WORDS, rng, stop=5)
-    return Damage("line 0", "one bit was flipped")
+    return Damage("line 0", "one bit was flipped", says="it says '")
 
 
 def toy(catalogue: Catalogue) -> Check[Words]:
