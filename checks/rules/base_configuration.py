@@ -109,23 +109,38 @@ def _mapped(content: bytes) -> Iterator[tuple[str, str]]:
 
 @tablespaces_have_places.detects
 def place_inside_of_the_live_server(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
-    """A location that leads into the data folder of the server."""
+    """A location that leads into the data folder of the server, and its own list agrees."""
     data = scratch.copy.facts[configuration.FACT]["data_directory"]
-    return _placed(scratch, rng, f"{data}/base")
+    return _placed(scratch, rng, f"{data}/base").told_as(f"is inside of the data folder {data}")
+
+
+@tablespaces_have_places.detects
+def place_inside_of_another_tablespace(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
+    """One volume was mounted below the other: a recovery that empties one takes both."""
+    outer = f"/mnt/fast-{rng.randrange(100)}"
+    return _placed(scratch, rng, f"{outer}/more", outer).told_as(
+        f"is inside of another tablespace's {outer}"
+    )
 
 
 @tablespaces_have_places.detects
 def place_of_an_old_copy(scratch: Scratch[BaseBackup], rng: Random) -> Damage:
     """A location that was right before a move of the disks, and where the old copy still lies."""
-    return _placed(scratch, rng, "/mnt/before-the-move")
-
-
-def _placed(scratch: Scratch[BaseBackup], rng: Random, place: str) -> Damage:
-    oid = str(rng.randrange(16_384, 99_999))
-    stated = {"oid": oid, "name": "fast", "location": place}
-    backups.change_fact(scratch, tablespaces.FACT, [stated])
-    return Damage(
-        oid,
-        f"the manifest says that it belongs to {place}",
-        says=f"the manifest says {place}, the backup's own",
+    place = "/mnt/before-the-move"
+    return _placed(scratch, rng, place, mapped="/mnt/after-it").told_as(
+        f"the manifest says {place}, the backup's own {tablespaces.MAP} /mnt/after-it"
     )
+
+
+def _placed(
+    scratch: Scratch[BaseBackup], rng: Random, *places: str, mapped: str | None = None
+) -> Damage:
+    """Have manifest and map tell of tablespaces there; of the first the map may say another."""
+    oids = [str(oid) for oid in rng.sample(range(16_384, 99_999), len(places))]
+    stated = dict(zip(oids, places, strict=True))
+    facts = [{"oid": oid, "name": oid, "location": place} for oid, place in stated.items()]
+    backups.change_fact(scratch, tablespaces.FACT, facts)
+    told = stated if mapped is None else {**stated, oids[0]: mapped}
+    lines = "".join(f"{oid} {place}\n" for oid, place in told.items())
+    backups.repack(scratch, lambda _, kept: kept, added={tablespaces.MAP: lines.encode()})
+    return Damage(oids[0], f"it belongs to {places[0]}")
