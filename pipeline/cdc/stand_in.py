@@ -16,7 +16,7 @@ from pipeline.cdc.connectors import ConnectClient, ConnectorOffset
 from pipeline.cdc.include_lists import left_out, message_left_out
 from pipeline.cdc.names import unquoted
 from pipeline.cdc.state.reading import StoredOffset
-from pipeline.errors import RestoreError, ServerError
+from pipeline.errors import RestoreError
 from pipeline.postgres.redecode.decoding import Door
 from pipeline.postgres.redecode.standby import SLOT
 from pipeline.postgres.wal.lsn import Lsn
@@ -27,6 +27,7 @@ Settings = Mapping[str, str]
 SUFFIX = "-redecode"
 ARRIVES = timedelta(hours=2)
 """How long the events of one step may take: a transaction of millions of rows is one."""
+STORES = timedelta(seconds=60)
 _SIGNALS = "signal.data.collection"
 _WRITING = ("signal.", "notification.", "heartbeat.action.query")
 """Settings by which a connector writes to its database, or hears of what is not in the stretch."""
@@ -120,9 +121,14 @@ class StandIn:
     def tell(self, begins: Mapping[str, Any], last: Place) -> None:
         """Let it run from an offset on until the brokers have all up to a change, and stop it."""
         wanted = [ConnectorOffset({"server": self.prefix}, dict(begins))]
-        self.client.patch_offsets(self.name, wanted)
-        if (found := self.client.offsets(self.name)) != wanted:
-            raise ServerError(f"{self.client.url}: {self.name} stores {found}, expected {wanted}")
+
+        def elsewhere() -> str | None:
+            # right behind its creation a connector may read as one without any
+            self.client.patch_offsets(self.name, wanted)
+            found = self.client.offsets(self.name)
+            return None if found == wanted else f"it stores {found}"
+
+        wait_until(f"{self.name} begins at {dict(begins)}", elsewhere, within=STORES, every=POLL)
         self.client.resume(self.name)
 
         def behind() -> str | None:
