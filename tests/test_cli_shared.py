@@ -133,3 +133,8 @@ def test_what_came_to_its_end_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     journal.write("serve", "done")
     assert finished(journal, "serve")
     assert capsys.readouterr().out.startswith("one came to its end at ")
+
+
+def test_options_before_a_command_of_verify_are_refused_and_not_passed_over() -> None:
+    done = CliRunner().invoke(app, ["verify", "--config", "other.toml", "consistency"])
+    assert (done.exit_code, "stand behind it" in done.output) == (2, True), done.output

@@ -3,17 +3,19 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.cdc.fence import Fence, Seen
-from pipeline.cdc.forms import Column
+from pipeline.cdc.forms import CONNECT, Column, Shape
 from pipeline.cdc.keys import KeyedTable
 from pipeline.cdc.last_states import LastStates
+from pipeline.cdc.row_states import RowReader
 from pipeline.cdc.told_tables import ToldTable, take
 from pipeline.cdc.verdicts import FAIL, PASS, UNKNOWN, TableVerdict, judged
-from pipeline.cdc.wire import Decoder
+from pipeline.cdc.wire import Decoder, Message
 
 TABLE = KeyedTable("public", "t", (Column("id", "int4", "N"), Column("note", "text", "S")), ("id",))
 TOPIC = "shop.public.t"
@@ -238,3 +240,16 @@ def test_xids_are_seen_across_their_wraparound() -> None:
     seen = Seen((1 << 32) - 5, (1 << 32) + 5, frozenset({(1 << 32) + 1}))
     assert all(xid in seen for xid in ((1 << 32) - 6, (1 << 32) - 1, 0, 4))
     assert not any(xid in seen for xid in (1, 5, 100))
+
+
+def test_a_null_that_stands_for_no_number_is_told_as_what_a_mode_does_not_keep() -> None:
+    """Debezium has no decimal for NaN, and writes NULL; by another mode a NULL is another value."""
+    table = KeyedTable("public", "t", (Column("n", "numeric", "N"),))
+    row = Message("", {"n": Shape("bytes", f"{CONNECT}Decimal", 2)}, {"n": None})
+    for mode, differing in (("precise", []), ("string", ["n"])):
+        told = {"decimal.handling.mode": mode}
+        reader = RowReader(table, partial(dict, told))
+        state = reader.state(row, None)
+        assert list(reader.differing(state, ["NaN"])) == differing
+        assert list(reader.differing(state, ["1"])) == ["n"]
+        assert bool(reader.lossy) == (mode == "precise")

@@ -24,6 +24,7 @@ PLACEHOLDER = "__debezium_unavailable_value"
 """What Debezium writes for a TOASTed column that an update left as it was, where not told else."""
 _ENTRY = struct.Struct(">HH8s")
 """Of a state: number of a column, of the form, and a digest."""
+_NO_NUMBERS = {"NaN", "Infinity", "-Infinity"}
 _NULL, _UNTOLD = 0xFFFF, 0xFFFE
 
 
@@ -111,12 +112,23 @@ class RowReader:
             if number == _UNTOLD:
                 continue
             if text is None or number == _NULL:
-                same = text is None and number == _NULL
+                same = number == _NULL and (text is None or self._left_null(column, text))
             else:
                 forms = self._forms[number].of_row(text)
                 same = any(digest(one) == told for one in forms)
             if not same:
                 yield self._table.columns[column].name
+
+    def _left_null(self, column: int, text: str) -> bool:
+        """Whether Debezium writes NULL for this value: NaN as a decimal, and what is a `name`."""
+        of, mode = self._table.columns[column], self._modes().get("decimal.handling.mode")
+        if of.kind == "numeric" and text in _NO_NUMBERS and mode in {None, "precise"}:
+            self.lossy.setdefault(of.name, "NaN and infinities")
+        elif of.kind == "name":
+            self.lossy.setdefault(of.name, "what was streamed")
+        else:
+            return False
+        return True
 
     def _parts(self, row: Message) -> list[_Part]:
         shapes = row.fields or self._bare(row)

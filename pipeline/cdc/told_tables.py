@@ -92,14 +92,18 @@ class ToldTable:
                 )
             )
 
-    def bury(self, fold: LastStates, record: Record) -> None:
-        """Take in a tombstone."""
+    def bury(self, fold: LastStates, record: Record, *, alone: bool) -> None:
+        """Take in a tombstone; where the table is not `alone` in its topic, it may be another's."""
+        before = self.strangers
+        if not alone:
+            self.strangers = Found()
         if record.key() is not None and (key := self._key(record)) is not None:
             fold.bury(self.number, key, record.partition())
+        self.strangers = before
 
     def miss(self, fold: LastStates, record: Record, fence: Fence, why: object) -> None:
         """Take in a record of which nobody knows what it tells of its row."""
-        self.strange(record, VALUE, why)
+        self.strange(record, VALUE, f"its value is no event: {why}")
         if record.key() is not None and (key := self._key(record)) is not None:
             place = (record.topic(), record.partition(), record.offset())
             side = fence.side(place, READ, None, None)
@@ -208,7 +212,7 @@ def take(  # noqa: PLR0917 - what a record is taken into
     """Take in a record at the table that its source names; a tombstone, at all that are `here`."""
     if record.value() is None:
         for table in here:
-            table.bury(fold, record)
+            table.bury(fold, record, alone=len(here) == 1)
         return
     try:
         event = envelope(decoder.message(record.value()))

@@ -45,6 +45,11 @@ class TableVerdict:
     """What was left out of the comparison, as the connector is told to leave it out."""
 
     @property
+    def differs(self) -> bool:
+        """Whether the topic is not at what the table holds."""
+        return bool(self.without_event or self.ghosts or self.stale)
+
+    @property
     def outcome(self) -> str:
         """FAIL where a difference is sure; what would explain it makes it UNKNOWN."""
         lost = 0 if self.may_lack else self.without_event
@@ -106,12 +111,20 @@ def judged(
         stale=found.counts[STALE],
         out_of_order=fold.disordered[number],
         duplicates=fold.duplicates[number],
-        examples=found.examples | ({"out of order": flaws} if flaws else {}),
+        examples=found.examples
+        | ({"out of order": flaws} if flaws else {})
+        | ({"unread": unread} if (unread := _unread(table)) else {}),
         unknown=tuple(_unknown(table)),
         may_lack=tuple(_may_lack(told, table, begun=begun)),
         unseen=tuple(_unseen(table)),
         not_compared=tuple(_left(told, table)),
     )
+
+
+def _unread(table: ToldTable) -> list[str]:
+    """Name the first records that cannot be read, each once."""
+    found = [each for named in table.strangers.examples.values() for each in named]
+    return list({each.partition(": ")[0]: each for each in reversed(found)}.values())[::-1]
 
 
 def _unknown(table: ToldTable) -> Iterator[str]:

@@ -11,12 +11,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner
 
 from fixtures.stacks.protocol import Stack
 from pipeline.cdc.consistency import verify
-from pipeline.cdc.verdicts import FAIL, PASS, TableVerdict
+from pipeline.cdc.verdicts import FAIL, PASS, UNKNOWN, TableVerdict
 from pipeline.cli import app
 from pipeline.postgres.wal.lsn import Lsn
 from tests.cdc.source import Source, captured, records
@@ -131,3 +132,25 @@ def _invent(source: Source, known: dict[bytes, bytes]) -> None:
 def _source(source: Source, lsn: int) -> dict[str, object]:
     """Be of the table, and of a change that was long before all others."""
     return {"schema": "public", "table": source.name, "lsn": lsn, "txId": 5}
+
+
+@pytest.mark.slow
+def test_what_nobody_can_know_is_unknown(stack: Stack) -> None:
+    """The connector is behind, or the topic has lost its first records: neither is a loss."""
+    with captured(stack, "unknown", COLUMNS, ROWS) as source:
+        source.connect.stop(source.name)
+        source.connect.wait_stopped(source.name)
+        source.run("INSERT INTO {} VALUES (500, 1, 'on its way', '')")
+        found = compared(source, within=SOON)
+        assert (found.outcome, *told(found)) == (UNKNOWN, 1, 0, 0, 0), found
+        assert "not all was delivered" in found.unknown[0]
+        source.connect.resume(source.name)
+        source.connect.wait_running(source.name)
+        assert compared(source).outcome == PASS
+        admin = AdminClient({"bootstrap.servers": source.config.kafka.bootstrap_servers})
+        [cut] = admin.delete_records([TopicPartition(source.topic, 0, 10)]).values()
+        cut.result(timeout=30)
+        found = compared(source)
+        assert (found.outcome, found.ghosts, found.stale) == (UNKNOWN, 0, 0), found
+        assert found.without_event > 0
+        assert "has lost its first records" in found.may_lack[0]

@@ -7,13 +7,23 @@ rows' text here, as PostgreSQL prints it.
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 
 from pipeline.cdc.forms import Column, NotComparable
-from pipeline.cdc.keys import SETTINGS, KeyedTable, KeyReader, Layout, keyed_table, keys_of_rows
+from pipeline.cdc.keys import (
+    SETTINGS,
+    KeyedTable,
+    KeyReader,
+    Layout,
+    keyed_table,
+    keys_of_rows,
+    texts_of_rows,
+)
+from pipeline.cdc.row_states import RowReader
 from pipeline.cdc.wire import Decoder, Undecodable
 from tests.cdc.captured import COLUMNS, MODES, PREPARE, captures, raw_keys
 from tests.postgres.source import running_source
@@ -77,17 +87,44 @@ def test_a_key_is_the_same_in_an_event_and_in_its_row(
     assert lossy == LOSSY[capture.split()[1]] & captured
 
 
+@pytest.mark.parametrize("capture", captures())
+def test_a_value_is_the_same_in_an_event_and_in_its_row(
+    connection: psycopg.Connection[Any], capture: str
+) -> None:
+    """As a column of a row, by the same captures: a value is written as a key is."""
+    wrong = []
+    for place in captures()[capture]["keys"]:
+        column = place.partition(".")[2]
+        if column in PRINTED or column in UNLIKE or column == "last":
+            continue
+        table, decoder = _table(connection, place), _decoder(capture)
+        read = RowReader(table, partial(_told, capture))
+        states = [read.state(decoder.message(raw), None) for raw in raw_keys(capture, place)]
+        with connection.transaction():
+            real = replace(table, schema="public")
+            rows = list(texts_of_rows(connection, real, table.columns))
+        wrong += [
+            f"{place}: {read.unlike or rows}"
+            for state in states
+            if read.unlike or all(list(read.differing(state, row)) for row in rows)
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _decoder(capture: str) -> Decoder:
+    schemas = captures()[capture]["schemas"]
+    return Decoder(lambda number: json.dumps(schemas[str(number)]))
+
+
+def _told(capture: str) -> dict[str, str]:
+    return {"decimal.handling.mode": "string"} | MODES[capture.split()[1]]
+
+
 def _compared(
     connection: psycopg.Connection[Any], capture: str, table: KeyedTable, raws: list[bytes]
 ) -> tuple[list[str], str]:
     modes = capture.split()[1]
-    schemas = captures()[capture]["schemas"]
-    read = KeyReader(
-        Decoder(lambda number: json.dumps(schemas[str(number)])),
-        table,
-        "captured",
-        lambda: {"decimal.handling.mode": "string"} | MODES[modes],
-    )
+    read = KeyReader(_decoder(capture), table, "captured", lambda: _told(capture))
     try:
         events = [read(raw) for raw in raws]
     except (Undecodable, NotComparable) as error:
