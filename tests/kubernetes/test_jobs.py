@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from checks.check import Outcome
+from fixtures.stacks.native import NativeStack
 from pipeline.wait import wait_until
-from tests.kubernetes.conftest import Applied
+from tests.kubernetes.conftest import ROLE, Applied
 
 pytestmark = pytest.mark.kubernetes
 CRONJOB = "CronJob backup-base"
@@ -110,13 +112,36 @@ def test_a_failed_job_is_not_tried_again_and_is_seen(applied: Applied) -> None:
 
 def test_a_missing_secret_is_named(applied: Applied) -> None:
     secret = {"name": "postgres", "secret": {"secretName": "of-another-name"}}
-    volumes = applied.get("cronjob/backup-base")["spec"]["jobTemplate"]["spec"]["template"]["spec"][
-        "volumes"
-    ]
-    with job(
-        applied, "no-secret", volumes=[*(v for v in volumes if v["name"] != "postgres"), secret]
-    ):
+    with job(applied, "no-secret", volumes=[*_volumes_but(applied, "postgres"), secret]):
         _told_by_an_event(applied, 'secret "of-another-name" not found')
+
+
+def test_a_full_volume_is_named(applied: Applied) -> None:
+    """In place of the claim a volume of 1 MiB, which is less than any base backup."""
+    small = {"name": "repository", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
+    both = "pipeline init && pipeline backup base"
+    with job(
+        applied,
+        "no-space",
+        volumes=[*_volumes_but(applied, "repository"), small],
+        command=["/usr/bin/sh", "-c", both],
+        args=[],
+    ):
+        assert applied.ended("no-space")["reason"] == "PodFailurePolicy"
+        assert "No space left on device" in applied.told("no-space")
+        applied.red("kubernetes.jobs-succeed", CRONJOB, "exit code 1")
+
+
+def test_a_refused_right_is_named(applied: Applied, source: NativeStack) -> None:
+    with psycopg.connect(**source.config.postgres.conninfo(), autocommit=True) as connection:
+        connection.execute(f"REVOKE pg_read_all_data FROM {ROLE}")
+        try:
+            with job(applied, "no-right", args=["backup", "logical"]):
+                assert applied.ended("no-right")["reason"] == "PodFailurePolicy"
+                assert "permission denied for" in applied.told("no-right")
+                applied.red("kubernetes.jobs-succeed", CRONJOB, "exit code 1")
+        finally:
+            connection.execute(f"GRANT pg_read_all_data TO {ROLE}")
 
 
 def test_a_wrong_image_is_named(applied: Applied) -> None:
@@ -145,6 +170,11 @@ def test_a_quota_is_named(applied: Applied) -> None:
 def test_pod_security_refuses_and_says_so(applied: Applied) -> None:
     with job(applied, "as-root", securityContext={"runAsUser": 0}):
         applied.red("kubernetes.jobs-succeed", CRONJOB, "violates PodSecurity")
+
+
+def _volumes_but(applied: Applied, name: str) -> list[dict[str, Any]]:
+    spec = applied.get("cronjob/backup-base")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return [each for each in spec["volumes"] if each["name"] != name]
 
 
 def _told_by_an_event(applied: Applied, says: str) -> None:
