@@ -37,6 +37,7 @@ class NoBackup(ObjectMissing):
 
     def __init__(self, what: str, where: str, passed: Sequence[str] = ()) -> None:
         super().__init__(what, where)
+        self.passed = tuple(passed)
         self.args = ("\n  ".join((f"no {what} in {where}", *passed)),)
 
 

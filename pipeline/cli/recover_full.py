@@ -11,12 +11,13 @@ from pipeline.cli.resumable import (
     refuse_said_again,
     resumable,
 )
-from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, Without, WithoutTopic, accepted_end, say
+from pipeline.cli.shared import DEFAULT, AcceptEnd, Config, WithoutTopic, accepted_end, say
 from pipeline.errors import ConfigError
 from pipeline.postgres.replay.targets import SPELLINGS, Target
 from pipeline.repository.journal import Journal
 from pipeline.runbooks import parts
 from pipeline.runbooks.full import FullRecovery, new_recovery
+from pipeline.runbooks.full_sets import MAY_BE_LEFT
 from pipeline.runbooks.plan import make, passed_over
 
 
@@ -28,7 +29,10 @@ def recover_full(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="only say what would be done")] = False,
     accept_end: AcceptEnd = None,
-    without: Without = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="pass over this base, topics or offsets backup; again for each"),
+    ] = None,
     identity: Annotated[
         str | None, typer.Option(help="system identifier of what is replaced; asked otherwise")
     ] = None,
@@ -52,7 +56,7 @@ def recover_full(
     loaded = configuration.load(config)
     accepted = accepted_end(accept_end)
     target, journal, shown = Target.parse(to or "latest"), new_recovery(loaded), None
-    left_out = passed_over(loaded, without)
+    left_out = passed_over(loaded, without, MAY_BE_LEFT)
     if resume is not None:
         refuse_said_again({"--to": to, "--without": without})
         journal = Journal.named(loaded.repository.path, FullRecovery.kind, resume)

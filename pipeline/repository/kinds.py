@@ -94,14 +94,15 @@ def newest(
     *,
     topics: Collection[str] = (),
     origin: Origin = dict,
+    without: Collection[str] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> BackupSet:
     """Find the newest backup of everything, or of `topics` where some are named.
 
     Never what a recovery salvaged, a set of less, one from the future, or one of another `origin`
-    (which gives facts of its kind with their values, and is asked once a set is there). `say` hears
-    which newer sets are passed over, and why. Where only chosen topics were ever archived, the set
-    of most of them is taken.
+    (which gives facts of its kind with their values, and is asked once a set is there), and none
+    of `without`, whatever state that is in. `say` hears which newer sets are passed over, and why.
+    Where only chosen topics were ever archived, the set of most of them is taken.
 
     Raises NoBackup when no set will do, BackupError when the manifest of a newer one cannot be
     read: what it holds is unknown, and it must not pass for none.
@@ -109,6 +110,9 @@ def newest(
     passed, parts, labels = list[str](), list[BackupSet](), repository.labels(kind)
     of = origin() if labels else {}
     for label in reversed(labels):
+        if label in without:
+            passed.append(f"passed over {label}: it is named by --without")
+            continue
         try:
             manifest = (found := repository.get(label)).manifest
         except ObjectMissing:

@@ -6,21 +6,20 @@ on their own topics, CDC and the gate as always. Database and topics need not be
 the topics lack is read again from the tables, what they have and the tables do not is buried.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import ClassVar
 
-from pipeline.cdc import schemas
 from pipeline.config import PipelineConfig
-from pipeline.errors import NoBackup, RestoreError, ServerError
-from pipeline.kafka.archive import proof
+from pipeline.errors import RestoreError, ServerError
 from pipeline.kafka.groups.group_restore import restore
 from pipeline.kafka.replay import preflight, replay_wish, target_topic
 from pipeline.kafka.replay.replay_plan import duration
 from pipeline.repository.journal import Journal
-from pipeline.repository.kinds import INCOMPLETE, OFFSETS, SCHEMAS, TOPICS, newest
 from pipeline.repository.sets import BackupSet, Repository
-from pipeline.runbooks import parts, topic_offsets
+from pipeline.runbooks import full_sets, parts, topic_offsets
+from pipeline.runbooks.full_sets import NO_OFFSETS, Sources
 from pipeline.runbooks.parts import Part
 from pipeline.runbooks.point_in_time import PointInTimeRecovery
 from pipeline.runbooks.runbook import Facts, Phase, Precondition, Step
@@ -30,7 +29,6 @@ from pipeline.runbooks.topic_replays import Replays
 
 THEIRS = (Part.CONNECT, Part.REGISTRY)
 """They keep their state in topics, and would make these anew and empty."""
-NO_OFFSETS = "never backed up: none comes back"
 _STOP_THEM = "Stop Connect and the registry, and remove the topics that they made"
 
 
@@ -66,13 +64,21 @@ class FullRecovery(PointInTimeRecovery):
         """List what must hold of the topics, beside what the database needs."""
         return (
             Precondition(
-                "topics", self._archive_sound, "Another set may be whole: `pipeline list`"
+                "topics",
+                partial(self._asked, Sources.unsound_archive),
+                "An older archive may be whole, and lacks what came later: --without and the "
+                "label of this one",
             ),
             Precondition(
                 "schemas",
-                self._schemas_known,
-                "No set of the registry knows all. Each part comes back by itself: `pipeline "
+                partial(self._asked, Sources.unsound_registry),
+                "No set of the registry will do. Each part comes back by itself: `pipeline "
                 "recover postgres`, `recover topics`, `recover registry`",
+            ),
+            Precondition(
+                "offsets",
+                partial(self._asked, Sources.unsound_offsets),
+                "Groups go on from an older backup with --without and the label of this one",
             ),
             Precondition("empty", self._not_empty, _STOP_THEM),
             Precondition("replicas", self._replicas, "Start more brokers, or --replication"),
@@ -92,11 +98,7 @@ class FullRecovery(PointInTimeRecovery):
 
     def plan_of_topics(self) -> Iterator[str]:
         """Say which topics would be made, and about how long that takes."""
-        if self.registry is not None:
-            yield f"registry          {self.registry.label}"
-        if (later := self._passed_over()) is not None:
-            lost = ", ".join(later.manifest.facts.get("differs", ()))
-            yield f"  PASSED OVER     {later.label}: the registry had lost or changed {lost}"
+        yield from self.sources.lines()
         plans = list[replay_wish.Plan]()
         for of in self.evidence:
             told = of.archive.manifest.facts
@@ -107,18 +109,13 @@ class FullRecovery(PointInTimeRecovery):
                 yield f"  makes           {name}: {', '.join(map(str, plans[-1].partitions))}"
         takes = sum(duration(plan.partitions).total_seconds() for plan in plans)
         yield f"  about           {takes:,.0f} s"
-        offsets = self.offsets
-        yield f"groups            {offsets.label if offsets else NO_OFFSETS}"
         for step in self.steps():
             yield f"step              {step.name.replace('_', ' ')} ({step.phase})"
 
     def check_identity(self) -> Facts:
         """Write down which sets are taken; what is newer tomorrow does not change a recovery."""
-        offsets, registry = self.offsets, self.registry
         return super().check_identity() | {
-            "topics": self.archive.label,
-            "schemas": registry.label if registry else None,
-            "offsets": offsets.label if offsets else None,
+            **self.sources.labels(),
             "replication": self.replication,
             "without_settings": list(self.without_settings),
         }
@@ -145,7 +142,7 @@ class FullRecovery(PointInTimeRecovery):
 
     def groups(self) -> Facts:
         """Commit the offsets of every group, each proven by the record that stands there."""
-        if (backup := self.offsets) is None:
+        if (backup := self.sources.offsets) is None:
             return {"groups": {}, "left_out": NO_OFFSETS}
         moved, replays = dict[str, list[str]](), self.done["topics"]["replays"]
         for of, topic in self._topics():
@@ -165,7 +162,7 @@ class FullRecovery(PointInTimeRecovery):
 
     def verify(self) -> Facts:
         """Ask for the offsets of groups too, then what a point-in-time recovery asks."""
-        backup = self.offsets
+        backup = self.sources.offsets
         if backup is not None and (lost := missing_groups(self.config, backup)):
             raise RestoreError(f"the gate is closed: {'; '.join(lost)}")
         return super().verify()
@@ -183,7 +180,7 @@ class FullRecovery(PointInTimeRecovery):
     @property
     def evidence(self) -> Sequence[Evidence]:
         """What each topic comes back from; of the registry's own topic the newest word counts."""
-        archive, registry = self.archive, self.registry
+        archive, registry = self.sources.archive, self.sources.registry
         topics = list(archive.manifest.facts["topics"])
         if registry is None:
             return [Evidence(topics, archive, None, (), frozenset())]
@@ -208,54 +205,17 @@ class FullRecovery(PointInTimeRecovery):
             name, backup.label, replication=self.replication, without_settings=without
         )
 
-    @property
-    def archive(self) -> BackupSet:
-        """The set that topics come from: the newest one when the recovery began."""
-        label = self.done.get(self.first, {}).get("topics")
-        return self._sets.get(label) if label else newest(self._sets, TOPICS.name)
+    def _asked(self, ask: Callable[[Sources], Iterator[str]]) -> Iterator[str]:
+        """Ask of the sets; that none is there stands in the way as well."""
+        yield from ask(self.sources)
 
-    @property
-    def registry(self) -> BackupSet | None:
-        """The set of the registry that holds its storage topic; None where there was none.
-
-        The newest, unless the registry had lost something by then.
-        """
-        begun = self.done.get(self.first, {})
-        if "schemas" in begun:
-            return self._sets.get(begun["schemas"]) if begun["schemas"] else None
-        found = schemas.sound(self._sets)
-        return found if found is not None and found.manifest.facts.get("storage") else None
-
-    @property
-    def offsets(self) -> BackupSet | None:
-        """The set that offsets of groups come from; None where there was none."""
-        begun = self.done.get(self.first, {})
-        if "offsets" in begun:
-            return self._sets.get(begun["offsets"]) if begun["offsets"] else None
-        try:
-            return newest(self._sets, OFFSETS.name)
-        except NoBackup:
-            return None
-
-    def _archive_sound(self) -> Iterator[str]:
-        for backup in (of.archive for of in self.evidence):
-            for name, why in backup.manifest.facts.get(INCOMPLETE, {}).items():
-                yield f"{backup.label} does not hold {name} whole: {why}"
-            for seen in proof.walk(backup, schemas.BESIDE):
-                if seen.problem:
-                    yield f"{backup.label} is damaged: {seen.subject}: {seen.problem}"
-
-    def _schemas_known(self) -> Iterator[str]:
-        """What records carry is known to the set that is taken, where that is not the newest."""
-        if (later := self._passed_over()) is not None and self.registry is not None:
-            yield from schemas.lacking(self.registry, later)
-
-    def _passed_over(self) -> BackupSet | None:
-        """The newest set of the registry, where another one is taken."""
-        if self.registry is None:
-            return None
-        found = newest(self._sets, SCHEMAS.name)
-        return found if found.label != self.registry.label else None
+    @cached_property
+    def sources(self) -> Sources:
+        """The sets that are taken: those of the journal once the recovery was begun."""
+        told = self.done.get(self.first)
+        if told is None:
+            return full_sets.choose(self._sets, self.without)
+        return full_sets.begun(self._sets, dict(told))
 
     def _not_empty(self) -> Iterator[str]:
         """Topics that are there already are not replaced, and who would make them is not up."""

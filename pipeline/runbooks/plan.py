@@ -129,12 +129,18 @@ def make(
     )
 
 
-def passed_over(config: PipelineConfig, labels: Collection[str] | None) -> tuple[str, ...]:
-    """Read --without; a label that no base backup has would pass over nothing, and is refused."""
-    asked = tuple(labels or ())
-    known = Repository(FolderStore(config.repository.path)).labels(KIND)
-    if unknown := sorted(set(asked) - set(known)):
-        raise ConfigError(f"--without: there is no base backup {', '.join(unknown)}")
+def passed_over(
+    config: PipelineConfig, labels: Collection[str] | None, others: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Read --without; a label that no base backup has would pass over nothing, and is refused.
+
+    Sets of the kinds `others` may be named too.
+    """
+    asked, repository = tuple(labels or ()), Repository(FolderStore(config.repository.path))
+    known = {label for kind in (KIND, *others) for label in repository.labels(kind)}
+    if unknown := sorted(set(asked) - known):
+        kinds = " or ".join([f"{KIND} backup", *(f"backup of {kind}" for kind in others)])
+        raise ConfigError(f"--without: there is no {kinds} {', '.join(unknown)}")
     return asked
 
 

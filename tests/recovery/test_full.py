@@ -13,7 +13,8 @@ from pipeline.postgres.replay.targets import Target
 from pipeline.registry.schemas import Inventory, RegisteredSchema, as_json
 from pipeline.repository.sets import BackupSet, Repository
 from pipeline.repository.store import FolderStore
-from pipeline.runbooks.full import NO_OFFSETS, FullRecovery, new_recovery
+from pipeline.runbooks.full import FullRecovery, new_recovery
+from pipeline.runbooks.full_sets import NO_OFFSETS
 from pipeline.runbooks.point_in_time import PointInTimeRecovery
 from tests.sets import committed, topics
 
@@ -51,8 +52,8 @@ def test_a_recovery_that_was_begun_keeps_its_sets(config: PipelineConfig) -> Non
     committed(config.repository.path, "topics", facts=topics(clicks="2"))
     committed(config.repository.path, "offsets", facts={"cluster_id": "A"})
     again = FullRecovery(config, LATEST, running.journal, "7")
-    assert again.archive.label == chosen.label
-    assert again.offsets is None
+    assert again.sources.archive.label == chosen.label
+    assert again.sources.offsets is None
     assert (again.replication, again.without_settings) == (1, ["a"])
 
 
@@ -99,15 +100,15 @@ def test_the_registry_comes_from_before_it_had_lost_something(
         carried={"clicks": carried},
     )
     running = recovery(config)
-    assert running.registry is not None
-    assert running.registry.label == sound.label
+    assert running.sources.registry is not None
+    assert running.sources.registry.label == sound.label
     told = {one.name: one for one in running.of_topics()}["schemas"].problems()
     assert len(told) == len(refused)
     assert all(part in line for part, line in zip(refused, told, strict=True))
-    plan = running.plan_of_topics()
-    assert next(plan) == f"registry          {sound.label}"
+    plan = list(running.sources.lines())
+    assert plan[0] == f"registry          {sound.label}"
     lost = "the registry had lost or changed orders-value"
-    assert next(plan) == f"  PASSED OVER     {later.label}: {lost}"
+    assert plan[-1] == f"  PASSED OVER     {later.label}: {lost}"
 
 
 def test_without_an_archive_of_topics_nothing_is_begun(config: PipelineConfig) -> None:
@@ -133,3 +134,74 @@ def test_an_archive_that_is_not_whole_is_refused_by_name(config: PipelineConfig)
     assert any(
         "does not hold clicks whole: no leader" in told for told in asked["topics"].problems()
     )
+
+
+DECIDED = {"decided": "2026-03-01T02:03:04+00:00"}
+
+
+def stands_in_the_way(running: FullRecovery, name: str) -> list[str]:
+    return {one.name: one for one in running.of_topics()}[name].problems()
+
+
+@pytest.mark.parametrize(
+    ("kind", "newer"),
+    [
+        ("topics", topics() | DECIDED | {"incomplete": {"clicks": "no leader"}}),
+        ("offsets", {"cluster_id": "A"}),
+    ],
+)
+def test_an_older_set_is_taken_by_the_operators_word_alone(
+    config: PipelineConfig, kind: str, newer: dict[str, Any]
+) -> None:
+    """It lacks what came later, so nothing takes it in silence: the set in the way is named."""
+    root = config.repository.path
+    committed(root, "topics", timedelta(hours=4), topics() | DECIDED)
+    committed(root, "offsets", timedelta(hours=3), {"cluster_id": "A"})
+    unsound = committed(root, kind, timedelta(hours=1), newer)
+    (root / unsound.prefix / "a").chmod(0o600)
+    (root / unsound.prefix / "a").write_bytes(b"damaged")
+    assert any(unsound.label in told for told in stands_in_the_way(recovery(config), kind))
+
+    running = recovery(config)
+    running.without = [unsound.label]
+    told = list(running.plan_of_topics())
+    assert f"  PASSED OVER     {unsound.label}: it is named by --without" in told
+    assert unsound.label not in running.sources.labels().values()
+    assert None not in (running.sources.archive, running.sources.offsets)
+
+
+def test_offsets_count_in_the_cluster_of_the_archive_alone(config: PipelineConfig) -> None:
+    """On other brokers the same number is another record: such a set is passed over, and named."""
+    committed(config.repository.path, "topics", timedelta(hours=4), topics() | DECIDED)
+    own = committed(config.repository.path, "offsets", timedelta(hours=3), {"cluster_id": "A"})
+    other = committed(config.repository.path, "offsets", timedelta(hours=1), {"cluster_id": "B"})
+    running = recovery(config)
+    assert running.sources.offsets is not None
+    assert running.sources.offsets.label == own.label
+    told = f"  PASSED OVER     {other.label}: its cluster_id is B, expected A"
+    assert told in list(running.plan_of_topics())
+
+
+def test_a_plan_names_groups_that_do_not_come_back(config: PipelineConfig) -> None:
+    committed(config.repository.path, "topics", facts=topics() | DECIDED)
+    facts = {"cluster_id": "A", "incomplete": {"billing": "its coordinator did not answer"}}
+    committed(config.repository.path, "offsets", facts=facts)
+    told = list(recovery(config).plan_of_topics())
+    assert "  NOT WHOLE       billing: its coordinator did not answer" in told
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_registry_that_the_gate_could_not_ask_for_is_refused_beforehand(
+    config: PipelineConfig,
+    damaged: bool,  # noqa: FBT001 - a parameter of pytest
+) -> None:
+    """What it knew cannot be read, or it had lost something, and the set that knew it is gone."""
+    committed(config.repository.path, "topics", facts=topics(clicks="1") | DECIDED)
+    gone = {"differs": {"orders-value": "gone"}, "differs_from": "schemas-gone"}
+    found = with_registry(config, timedelta(hours=1), **({} if damaged else gone))
+    if damaged:
+        path = config.repository.path / found.prefix / REGISTRY
+        path.chmod(0o600)
+        path.write_bytes(path.read_bytes().replace(b"orders", b"others"))
+    (told,) = stands_in_the_way(recovery(config), "schemas")
+    assert ("sha256" if damaged else "schemas-gone, which knew it, is gone") in told
