@@ -13,8 +13,9 @@ def commands(
     words: tuple[str, ...] = (),
 ) -> Iterator[tuple[str, ...]]:
     """Give every command by its words, as ("backup", "base")."""
-    below = getattr(one or typer.main.get_command(app), "commands", {})
+    here = one or typer.main.get_command(app)
+    below = getattr(here, "commands", {})
     for name in below:
         yield from commands(below[name], (*words, name))
-    if not below:
+    if not below or getattr(here, "invoke_without_command", False):
         yield words

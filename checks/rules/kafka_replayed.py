@@ -104,7 +104,7 @@ def record_twice(scratch: Scratch[ReplayedTopic], rng: Random) -> Damage:
     """A retry that counted twice; all behind it moves by one."""
 
     def double(held: list[Record]) -> tuple[int, list[Record]]:
-        number = rng.randrange(len(held))
+        number = rng.randrange(len(held) - 1)  # behind the last one nothing moves
         pushed = kafka_live.shifted(held, number)
         copy = held[number]._replace(offset=held[number].offset + 1)
         pushed.insert(number + 1, copy)
