@@ -30,6 +30,18 @@ def away(config: PipelineConfig) -> str | None:
     return None
 
 
+def standing(config: PipelineConfig) -> str | None:
+    """Say what is answered at its address: a refusal or a page, too, is no stopped registry's.
+
+    None where nobody listens, or a proxy says that nobody does behind it.
+    """
+    try:
+        with RegistryClient(config.registry, GLANCE) as registry:
+            return f"HTTP {registry.ask('GET', '/subjects').status_code}"
+    except ServerError:
+        return None
+
+
 def still_read(config: PipelineConfig, storage: str) -> str | None:
     """Say who reads a storage topic, once those had the time to leave that were killed."""
     told: list[str] = []

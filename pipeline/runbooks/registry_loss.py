@@ -101,6 +101,9 @@ class RegistryRecovery(Runbook):
                 )
 
     def _way_is_open(self) -> Iterator[str]:
+        if not self.config.registry.url:
+            yield "registry.url is empty: say where the registry is"
+            return
         facts = self._backup().manifest.facts
         if self.asked.way is not Way.STORAGE:
             if (why := self._away()) is not None:
@@ -109,8 +112,8 @@ class RegistryRecovery(Runbook):
         if (storage := facts["storage"]) is None:
             yield f"{self._backup().label} holds no storage topic: take another --way"
             return
-        if self._answers():
-            yield f"{self.config.registry.url} answers: stop the registry, each one of it"
+        if (told := registry_probe.standing(self.config)) is not None:
+            yield f"{self.config.registry.url} answers ({told}): stop the registry, each one of it"
         elif (told := registry_probe.still_read(self.config, storage)) is not None:
             yield told
 

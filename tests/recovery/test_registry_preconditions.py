@@ -34,6 +34,8 @@ def test_a_way_that_is_not_open_is_told(tmp_path: Path) -> None:
         assert told(folder, "way", answers) == []
         (away,) = told(folder, "way", silent)
         (without,) = told(folder, "way", answers, way=Way.STORAGE)
+        (nowhere,) = told(folder, "way", "", way=Way.STORAGE)
+    assert nowhere == "registry.url is empty: say where the registry is"
     assert away.startswith("the registry must answer to take schemas: ")
     assert without.endswith("holds no storage topic: take another --way")
 
