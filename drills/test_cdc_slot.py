@@ -46,6 +46,7 @@ def test_cdc_slot_dropped(story: CdcDrill) -> None:
     story.finish()
 
 
+@nightly
 def test_cdc_slot_dropped_archive_at_hand(story: CdcDrill) -> None:
     """After an operator dropped the slot, base backup and archive at hand, no event is lost.
 
