@@ -7,6 +7,7 @@ import traceback
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
@@ -132,6 +133,16 @@ def test_what_is_answered_for_good_is_told_at_once(
     ):
         connect.put_config("one", {})
     assert len(service.asked) == 1
+
+
+@pytest.mark.parametrize("body", [b'{"status": "ok"}', b'"up"', b""])
+def test_what_answers_something_else_is_no_registry(service: Service, body: bytes) -> None:
+    """A gateway's page of health would be taken for a registry with one subject, or with none."""
+    service.answers = [(200, body)]
+    with RegistryClient(f"http://{service.address}") as registry:
+        for ask in (registry.subjects, partial(registry.versions, "orders-value")):
+            with pytest.raises(ServerError, match=r"expected a list, found .*registry's address"):
+                ask()
 
 
 def test_a_schema_that_does_not_fit_is_no_rebalance(service: Service) -> None:

@@ -33,10 +33,18 @@ class RegistryClient(Rest):
     """One registry. `deleted` includes what was soft-deleted: data may still need it."""
 
     def subjects(self, *, deleted: bool = False) -> list[str]:
-        return sorted(self._call("GET", f"/subjects?deleted={_word(deleted)}"))
+        return sorted(self._list_of(f"/subjects?deleted={_word(deleted)}"))
 
     def versions(self, subject: str, *, deleted: bool = False) -> list[int]:
-        return sorted(self._call("GET", f"{_versions(subject)}?deleted={_word(deleted)}"))
+        return sorted(self._list_of(f"{_versions(subject)}?deleted={_word(deleted)}"))
+
+    def _list_of(self, path: str) -> list[Any]:
+        """Ask for a list. Whatever else answers as JSON, as a gateway does, is no registry."""
+        found = self._call("GET", path)
+        if not isinstance(found, list):
+            told = f"expected a list, found {str(found)[:80]}"
+            raise ServerError(f"GET {self.url}{path}: {told}: is this the registry's address?")
+        return found
 
     def version(self, subject: str, version: int, *, deleted: bool = False) -> RegisteredSchema:
         answer = self._call("GET", f"{_versions(subject)}/{version}?deleted={_word(deleted)}")

@@ -1,11 +1,12 @@
 """What must hold before a recovery of topics stops or removes anything."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import own_connectors, unfit
 from pipeline.cdc.state import kept
 from pipeline.config import PipelineConfig
+from pipeline.errors import ServerError
 from pipeline.kafka.replay import preflight
 from pipeline.postgres.server import session
 from pipeline.repository.journal import Journal
@@ -51,13 +52,16 @@ def listed(
                 yield f"{name}: {told}"
 
     fed = [name for name in asked.topics if fed_by_cdc(config, name)]
-    strangers = [name for name in asked.topics if name not in fed]
+    left = {*fed, *asked.without_topics}
+    strangers = [name for name in asked.topics if name not in left]
     return (
         Precondition(
             "prefix",
             lambda: _fed_by_another_name(config, strangers),
             "It would come back from its archive alone, without the events since: mend "
-            "cdc.topic_prefix",
+            "cdc.topic_prefix; where transforms name topics, stop the connector by hand, and read "
+            "all rows again afterwards: `pipeline recover cdc --way reread`",
+            waiver="--without-topic with each of them",
         ),
         Precondition(
             "no-other-recovery",
@@ -91,23 +95,38 @@ def _of_cdc(config: PipelineConfig) -> Iterator[Precondition]:
 
 def _fed_by_another_name(config: PipelineConfig, topics: Sequence[str]) -> Iterator[str]:
     """Tell which topics are this pipeline's by its connectors, and not by its configuration."""
-    for connector, prefix in _prefixes(config) if topics else ():
+    for connector, prefix, written in _feeders(config) if topics else ():
         for topic in topics:
             if prefix and topic.startswith(f"{prefix}."):
                 yield (
                     f"{topic} is fed by connector {connector!r}, whose topic.prefix is {prefix!r}, "
                     f"and cdc.topic_prefix is {config.cdc.topic_prefix!r}"
                 )
+            elif topic in written:
+                yield f"{topic} is fed by connector {connector!r}, which gives it another name"
 
 
-def _prefixes(config: PipelineConfig) -> list[tuple[str, str]]:
-    """Give this pipeline's connectors and their prefixes; of the newest backup without Connect."""
+def _feeders(config: PipelineConfig) -> list[tuple[str, str, Collection[str]]]:
+    """Give this pipeline's connectors, their prefixes, and topics that they have written to.
+
+    Of the newest backup, where Connect is down.
+    """
     if Part.CONNECT in parts.down(config):
         known = kept.earlier(Repository(FolderStore(config.repository.path)))
-        return [(c.name, c.told(_PREFIX)) for c in known.connectors if c.own] if known else []
+        own_then = [one for one in known.connectors if one.own] if known else []
+        return [(one.name, one.told(_PREFIX), one.topics) for one in own_then]
     with ConnectClient(config.connect) as connect:
         own = [name for name in own_connectors(config, connect) if name in connect.names()]
-        return [(name, connect.config(name).get(_PREFIX, "")) for name in own]
+        return [
+            (name, connect.config(name).get(_PREFIX, ""), _written(connect, name)) for name in own
+        ]
+
+
+def _written(connect: ConnectClient, name: str) -> list[str]:
+    try:
+        return connect.topics(name)
+    except ServerError:  # topic.tracking.enable is off, or nothing was written yet
+        return []
 
 
 def abandon(journal: Journal, progress: Callable[[str], None]) -> None:

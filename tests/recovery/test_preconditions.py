@@ -290,6 +290,18 @@ def test_topics_that_only_a_mistyped_prefix_makes_strangers_are_told(
     assert all("whose topic.prefix is 'shop', and cdc.topic_prefix is 'shpo'" in t for t in told)
 
 
+@pytest.mark.parametrize(("left", "refused"), [((), 1), (("orders",), 0)])
+def test_a_topic_that_a_transform_named_is_fed_by_its_connector(
+    asked: Asked, left: tuple[str, ...], refused: int
+) -> None:
+    archive = cast("BackupSet", SimpleNamespace(manifest=SimpleNamespace(facts={"topics": {}})))
+    with worker({"inventory": CONNECTOR}, topics={"inventory": ["orders"]}) as url:
+        wanted = TopicsAsked(["orders", "others"], without_topics=left)
+        listed = topic_preconditions.listed(with_connectors(asked, url), wanted, archive, ())
+        told = listed[0].problems()
+    assert told == ["orders is fed by connector 'inventory', which gives it another name"][:refused]
+
+
 def test_topics_whose_source_publishes_nothing_are_told(asked: Asked) -> None:
     """Events behind the archive come from rows, and recovered topics would stay behind them."""
     archive = cast("BackupSet", SimpleNamespace(manifest=SimpleNamespace(facts={"topics": {}})))
