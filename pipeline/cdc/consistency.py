@@ -72,7 +72,7 @@ def _compared(
         connection = leaving.enter_context(connect(config.postgres, autocommit=True))
         registry = leaving.enter_context(RegistryClient(config.registry))
         told = _settings(config)
-        filters = _wanted(connection, config, told, tables)
+        filters = _wanted(connection, config, told, tables, progress)
         places = routes(config, filters)
         ends = {r.topic: end_offsets(config.kafka, r.topic) for r in places.values() if r.topic}
         for setting, value in SETTINGS.items():
@@ -132,14 +132,19 @@ def _settings(config: PipelineConfig) -> dict[str, str]:
 
 
 def _wanted(
-    connection: Connection, config: PipelineConfig, told: Mapping[str, str], only: Collection[str]
+    connection: Connection,
+    config: PipelineConfig,
+    told: Mapping[str, str],
+    only: Collection[str],
+    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, str | None]:
     """Name the published tables that the connector reads, with their row filters."""
-    found = {
-        name: condition
-        for name, condition in connection.execute(_TABLES, [config.cdc.publication])
-        if left_out(told, name) is None and name != told.get("signal.data.collection")
-    }
+    found = dict[str, str | None]()
+    for name, condition in connection.execute(_TABLES, [config.cdc.publication]):
+        if (why := left_out(told, name)) is not None:
+            progress(f"  NOT compared: {name} is published, and left out by {why}")
+        elif name != told.get("signal.data.collection"):
+            found[name] = condition
     asked = {unquoted(name) for name in only}
     if missing := asked - found.keys():
         there = ", ".join(found) or "none"

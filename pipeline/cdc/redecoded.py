@@ -19,6 +19,11 @@ from pipeline.errors import ServerError
 from pipeline.postgres.wal.lsn import Lsn
 from pipeline.registry.client import RegistryClient
 
+
+class NotTold(ServerError):
+    """A record of which nobody can tell whose change it is, now or later."""
+
+
 Place = tuple[str, int, int | None]
 """Table, position of the record and transaction: what a change and its event have in common."""
 MESSAGES = "."
@@ -52,6 +57,8 @@ class Owed:
         # it ends with this object, and is read once more
         self._kept = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._seen: dict[Place, dict[str, set[Any]]] = {}
+        self._shared = set[Place]()
+        """Places of several changes: rows of one COPY."""
         self.repeated = Counter[str]()
         """Events that a topic has more than once, by topic, as the last look found them."""
         self.uncompared = 0
@@ -72,7 +79,9 @@ class Owed:
         if "tables" in facts:
             self.uncompared += 1
             return
-        self._seen.setdefault(_place(facts), defaultdict(set))
+        if (place := _place(facts)) in self._seen:
+            self._shared.add(place)
+        self._seen.setdefault(place, defaultdict(set))
         self._kept.write(json.dumps(facts) + "\n")
 
     @property
@@ -111,10 +120,10 @@ class Owed:
         try:
             values = decoder.message(record.value()).values
         except Undecodable as error:
-            raise ServerError(f"{where}: UNKNOWN of which change it is: {error}") from error
+            raise NotTold(f"{where}: UNKNOWN of which change it is: {error}") from error
         source = values.get("source")
         if not isinstance(source, Mapping) or not {"schema", "table"} <= source.keys():
-            raise ServerError(
+            raise NotTold(
                 f"{where}: UNKNOWN of which change it is: it has no source, as events have that "
                 "keep their envelope"
             )
@@ -123,6 +132,11 @@ class Owed:
         events = None if lsn is None else self._seen.get((table, lsn, xid))
         if events is None:
             return False
+        if record.key() is None and (table, lsn, xid) in self._shared:
+            raise NotTold(
+                f"{where}: UNKNOWN of which change it is: it has no key, and one record of WAL "
+                f"holds several rows of {table}"
+            )
         # without a key nothing but its place tells an event from its repetition
         key = record.key() or (record.partition(), record.offset())
         if key in events[values["op"]]:

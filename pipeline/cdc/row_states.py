@@ -110,6 +110,8 @@ class RowReader:
             _, number, told = _ENTRY.unpack(entry)
             text = row[column]
             if number == _UNTOLD:
+                name = self._table.columns[column].name
+                self.lossy.setdefault(name, "what lies in TOAST where an earlier event is gone")
                 continue
             if text is None or number == _NULL:
                 same = number == _NULL and (text is None or self._left_null(column, text))

@@ -58,6 +58,8 @@ def unfit(told: Settings) -> Iterator[str]:
     for setting, expected in _ONLY.items():
         if (found := told.get(setting, expected)) != expected:
             yield f"{setting} is {found!r}, expected {expected!r}"
+    if keys := told.get("message.key.columns"):
+        yield f"message.key.columns={keys} may give rows of one record of WAL the same key"
     if "${" in told.get("database.user", "${}"):
         yield "its database.user is known to its worker alone"
     if "database.password" not in told:
@@ -144,8 +146,16 @@ class StandIn:
         self.client.wait_stopped(self.name)
 
     def remove(self) -> None:
-        """Leave nothing of it, also what a killed run left; its offsets would outlive it."""
+        """Leave nothing of it, also what a killed run left; its offsets would outlive it.
+
+        Raises RestoreError where one that is not ours has its name.
+        """
         if self.name in self.client.names():
+            if (slot := self.client.config(self.name).get("slot.name")) != SLOT:
+                raise RestoreError(
+                    f"{self.client.url}: {self.name} reads slot {slot!r}: it is not ours, and has "
+                    "the name that ours would have"
+                )
             self.client.stop(self.name)
             self.client.wait_stopped(self.name)
             self.client.delete_offsets(self.name)

@@ -216,7 +216,11 @@ def take(  # noqa: PLR0917 - what a record is taken into
         return
     try:
         event = envelope(decoder.message(record.value()))
-        if (of := tables.get(event.table)) is not None:
+        of = tables.get(event.table)
+        if of is not None and of not in here:
+            for table in here:
+                table.strange(record, VALUE, f"it is of {event.table}")
+        elif of is not None:
             place = (record.topic(), record.partition(), record.offset())
             of.take(fold, record, event, fence.side(place, event.op, event.lsn, event.xid))
     except Undecodable as error:

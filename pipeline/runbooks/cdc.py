@@ -133,6 +133,7 @@ class CdcRecovery(Runbook):
         with ConnectClient(self.config.connect) as client:
             names = sorted(set(own_connectors(self.config, client)) & set(client.names()))
             offsets = stop_connectors(client, names)
+        redelivery.forget(self.config, names)
         with connect(self.config.postgres, autocommit=True) as connection:
             ended = set_free(connection, self.config.cdc.slot, self.asked.terminate)
         told = {name: [asdict(one) for one in stored] for name, stored in offsets.items()}
@@ -219,6 +220,7 @@ class CdcRecovery(Runbook):
     def redecode(self) -> Facts:
         """Have the events of the lost stretch told, each once; where it cannot be, say why."""
         if not self.done["judge"].get("redecode") or self.asked.way is Way.REREAD:
+            redelivery.forget(self.config, self.done["fence"]["connectors"])
             return {"to": None}
         each, end = redelivery.reader(self.config, read(self.config)), self._begins()
         if each is None or end is None:
@@ -229,6 +231,9 @@ class CdcRecovery(Runbook):
             except (PipelineError, psycopg.Error) as error:
                 if owed.began or self.asked.way is Way.REDECODE:
                     raise
+                if not isinstance(error, redelivery.FOR_GOOD):
+                    told = "no event was told yet. Go on with --resume once it has passed, or"
+                    raise RestoreError(f"{error}: {told} add --way reread") from error
                 self.progress(f"  every row is read again instead: {error}")
                 return {"to": None, "why": str(error)}
 
@@ -236,6 +241,8 @@ class CdcRecovery(Runbook):
         """A slot that somebody made again begins elsewhere."""
         begins = self._begins()
         if facts["to"] in {None, str(begins)}:
+            return None
+        if redelivery.went_on(self.config, facts["connector"], Lsn.parse(facts["to"]), begins):
             return None
         return f"slot {self.config.cdc.slot!r} begins at {begins}, and not at {facts['to']}"
 

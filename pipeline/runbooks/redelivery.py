@@ -8,8 +8,8 @@ A run that is killed leaves what it wrote, and the next one finds it.
 
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,24 +17,28 @@ from urllib.parse import urlsplit
 from pipeline.cdc import stand_in
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.needs import Need
-from pipeline.cdc.redecoded import Owed
+from pipeline.cdc.redecoded import NotTold, Owed
 from pipeline.cdc.resnapshot import stop_connectors
 from pipeline.cdc.signalled import POSITION, patch
 from pipeline.cdc.stand_in import Place, StandIn
 from pipeline.cdc.state.reading import Connector, Reading
 from pipeline.cdc.wire import Decoder
 from pipeline.config import PipelineConfig
-from pipeline.errors import RestoreError
+from pipeline.errors import RecoveryRefused, RestoreError, TargetUnreachable
 from pipeline.postgres.redecode.decoding import Door
 from pipeline.postgres.redecode.pgoutput import Committed
+from pipeline.postgres.redecode.standby import CataloguesPruned
 from pipeline.postgres.redecode.telling import as_facts
 from pipeline.postgres.server.session import connect
 from pipeline.postgres.wal.lsn import Lsn
 from pipeline.registry.client import RegistryClient
 from pipeline.runbooks import live, redecoding
 from pipeline.runbooks.runbook import Facts
+from pipeline.runbooks.side import alone
 
 LOOPBACK = "127.0.0.1"
+FOR_GOOD = (CataloguesPruned, NotTold, TargetUnreachable)
+"""Errors that do not pass by themselves: what is left is to read every row again."""
 _HERE = {LOOPBACK, "localhost", "::1"}
 
 
@@ -55,6 +59,10 @@ def obstacles(config: PipelineConfig, now: Reading, found: Sequence[Need]) -> It
     if len(offsets) != 1 or offsets[0] is None:
         yield f"{each.name}: no offset tells what it has sent"
         return
+    try:
+        _free_port(_address(config))
+    except RestoreError as error:
+        yield str(error)
     yield from redecoding.obstacles(config, offsets[0])
 
 
@@ -199,10 +207,41 @@ class Redelivery:
         return start
 
     def _door(self, one: StandIn) -> Door:
-        address = (self.config.scratch and self.config.scratch.address) or LOOPBACK
-        with closing(socket.create_server((address, 0))) as free:
-            port = int(free.getsockname()[1])
-        return Door(address, port, one.settings["database.user"])
+        address = _address(self.config)
+        return Door(address, _free_port(address), one.settings["database.user"])
+
+
+def _address(config: PipelineConfig) -> str:
+    return (config.scratch and config.scratch.address) or LOOPBACK
+
+
+def _free_port(address: str) -> int:
+    """Find a port of an address of this machine; RestoreError where it is none."""
+    try:
+        (family, *_), *_ = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)
+        with closing(socket.create_server((address, 0), family=family)) as free:
+            return int(free.getsockname()[1])
+    except OSError as error:
+        raise RestoreError(
+            f"no side server can listen on {address}: {error}. [scratch] address is of this machine"
+        ) from error
+
+
+def forget(config: PipelineConfig, connectors: Iterable[str]) -> None:
+    """Leave nothing of a stand-in, or of its server, that a killed run left behind."""
+    with ConnectClient(config.connect) as client:
+        for name in connectors:
+            StandIn(client, name, config.cdc.topic_prefix).remove()
+    if config.scratch is not None:
+        with suppress(RecoveryRefused), alone(config):  # who holds it is at work
+            pass
+
+
+def went_on(config: PipelineConfig, connector: str, end: Lsn, begins: Lsn | None) -> bool:
+    """Whether an earlier run handed over, and the slot has nothing that the offset has not."""
+    with ConnectClient(config.connect) as client:
+        stored = StandIn(client, connector, config.cdc.topic_prefix).stored.lsn
+    return stored is not None and begins is not None and stored >= end and begins <= stored
 
 
 def hand_over(config: PipelineConfig, connector: str, end: Lsn) -> None:
