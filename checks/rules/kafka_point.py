@@ -146,4 +146,5 @@ def export_left_out(scratch: Scratch[TopicArchive], rng: Random) -> Damage:
     """A manifest of a tool that never asked."""
     name = rng.choice((*EXPORTS, "never_exported"))
     _exports(scratch, **{name: None})
-    return Damage(name, "the manifest does not tell it", says="nothing says why")
+    told = "found nothing" if name == "never_exported" else "nothing says why"
+    return Damage(name, "the manifest does not tell it", says=told)
