@@ -128,6 +128,7 @@ def _column_added_while_it_is_down(story: RegistryDrill) -> Outage:
         stack.kill(Component.REGISTRY)
         with story.drill.service.connect() as connection:
             _add_column(connection)
+        story.drill.observer.added["documents"] = ["source"]
         story.drill.service.workload.resume()
         with ConnectClient(stack.config.connect) as connect:
 
