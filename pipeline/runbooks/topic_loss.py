@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from pipeline.cdc import schemas
 from pipeline.config import PipelineConfig
 from pipeline.errors import (
     LossNotAccepted,
@@ -32,7 +33,8 @@ from pipeline.repository.journal import Journal
 from pipeline.repository.kinds import CLUSTER, LATEST, chosen
 from pipeline.repository.sets import BackupSet, Repository
 from pipeline.repository.store import FolderStore
-from pipeline.runbooks import reread, topic_offsets, topic_preconditions, topic_removal
+from pipeline.runbooks import parts, reread, topic_offsets, topic_preconditions, topic_removal
+from pipeline.runbooks.parts import Part
 from pipeline.runbooks.reconnect import not_stopped, problems, problems_of_services, stopped
 from pipeline.runbooks.runbook import Phase, Precondition, Runbook, Step
 from pipeline.runbooks.topic_asked import Asked, Way
@@ -287,11 +289,23 @@ class TopicRecovery(Runbook):
         if self._fed:
             with connect(self.config.postgres, autocommit=True) as connection:
                 wrong += problems(self.config, connection, self.asked.without_topics)
-        wrong += problems_of_services(self.config, self._of_services)
+        if self._registry_waits:
+            told = "the registry is down, and starts on what came back"
+            self.progress(
+                f"  NOT asked for ids of schemas: {told}. Then: pytest checks/ -k registry"
+            )
+        else:
+            wrong += problems_of_services(self.config, self._of_services)
         wrong += self.gate()
         if wrong:
             raise RestoreError("not recovered: " + "; ".join(wrong))
         return {"problems": 0}
+
+    @property
+    def _registry_waits(self) -> bool:
+        """Whether the registry's own topic is among these, and the registry is still down."""
+        own = {self.config.registry.storage_topic, *schemas.STORAGE}
+        return not own.isdisjoint(self.topics) and Part.REGISTRY in parts.down(self.config)
 
     @property
     def _fed(self) -> list[str]:
