@@ -8,7 +8,7 @@ from functools import partial
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.cdc.fence import Fence, Seen
+from pipeline.cdc.fence import Fence, Snapshot
 from pipeline.cdc.forms import CONNECT, Column, Shape
 from pipeline.cdc.keys import KeyedTable
 from pipeline.cdc.last_states import LastStates
@@ -83,8 +83,8 @@ def judge(
 ) -> TableVerdict:
     """Fold records in this order, and hold them against the rows; `before` lay there at first."""
     there = len(sent) if before is None else before
-    seen = Seen(NOW, NOW, frozenset())
-    fence = Fence({TOPIC: {0: there}}, seen, 10 * NOW, Seen(NOW, NOW + 500, frozenset()))
+    seen = Snapshot(NOW, NOW, frozenset())
+    fence = Fence({TOPIC: {0: there}}, seen, 10 * NOW, Snapshot(NOW, NOW + 500, frozenset()))
     with LastStates(memory=1 << 16) as fold:
         decoder = Decoder(lambda _: "")
         table = ToldTable(0, TABLE, TOPIC, decoder, {})
@@ -237,7 +237,7 @@ def test_a_transaction_that_waits_for_a_standby_is_on_either_side() -> None:
 
 
 def test_xids_are_seen_across_their_wraparound() -> None:
-    seen = Seen((1 << 32) - 5, (1 << 32) + 5, frozenset({(1 << 32) + 1}))
+    seen = Snapshot((1 << 32) - 5, (1 << 32) + 5, frozenset({(1 << 32) + 1}))
     assert all(xid in seen for xid in ((1 << 32) - 6, (1 << 32) - 1, 0, 4))
     assert not any(xid in seen for xid in (1, 5, 100))
 

@@ -7,7 +7,7 @@ import pytest
 
 MEASURE = """
 import resource, sys
-from pipeline.cdc.last_states import Change, LastStates, Side
+from pipeline.cdc.last_states import KeyChange, LastStates, Side
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 keys, bound = int(sys.argv[1]), int(sys.argv[2])
@@ -15,7 +15,7 @@ with LastStates(bound) as fold:
     before = peak()
     for n in range(2 * keys):
         key, identity = (n % keys).to_bytes(18), n.to_bytes(16)
-        fold.take(Change(0, key, 0, Side.BEFORE, bytes(60), (n, n), identity, raw=key))
+        fold.take(KeyChange(0, key, 0, Side.BEFORE, bytes(60), (n, n), identity, raw=key))
     for n in range(keys // 2):
         assert fold.meet(0, [n.to_bytes(18)]).states == (bytes(60),)
     assert sum(1 for _ in fold.unmet(0)) == keys - keys // 2

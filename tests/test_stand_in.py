@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.redecoded import NotTold, Owed
-from pipeline.cdc.stand_in import Place, StandIn, _reaches, captured, unfit
+from pipeline.cdc.stand_in import ChangePlace, StandIn, _reaches, captured, unfit
 from pipeline.cdc.wire import Decoder
 from pipeline.errors import RestoreError
 from pipeline.postgres.wal.lsn import Lsn
@@ -21,7 +21,7 @@ FIT = {
 }
 CHANGE = {"op": "update", "table": "public.goods"}
 DECODER = Decoder(lambda _id: "")
-LAST = Place(Lsn(300), Lsn(200), 981)
+LAST = ChangePlace(Lsn(300), Lsn(200), 981)
 
 
 def test_a_connector_of_common_settings_is_fit() -> None:

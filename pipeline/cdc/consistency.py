@@ -18,7 +18,7 @@ from psycopg import IsolationLevel
 from pipeline.cdc import point
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import own_connectors, reads
-from pipeline.cdc.fence import Fence, Seen
+from pipeline.cdc.fence import Fence, Snapshot
 from pipeline.cdc.include_lists import left_out
 from pipeline.cdc.keys import SETTINGS, Connection, keyed_table, texts_of_rows
 from pipeline.cdc.last_states import LastStates
@@ -38,7 +38,7 @@ from pipeline.registry.client import RegistryClient
 _TABLES = """
     SELECT schemaname || '.' || tablename, rowfilter FROM pg_publication_tables
      WHERE pubname = %s ORDER BY 1"""
-GLANCE = timedelta(seconds=5)
+FIRST_LOOK = timedelta(seconds=5)
 _SECONDS = 5.0
 """Between two lines of progress."""
 
@@ -55,8 +55,8 @@ def verify(
     Where nothing differs it does not matter how far the connector says that it is: what it had
     not delivered would be missing. Only else it is waited for, and both sides are read once more.
     """
-    found = _compared(config, progress, tables, min(within, GLANCE))
-    if found.unknown is not None and within > GLANCE:
+    found = _compared(config, progress, tables, min(within, FIRST_LOOK))
+    if found.unknown is not None and within > FIRST_LOOK:
         progress(f"  there are differences, and {found.unknown}: it is waited for")
         found = _compared(config, progress, tables, within)
     return found
@@ -156,8 +156,8 @@ def _fence(config: PipelineConfig, reached: Mapping[str, Any], ends: Mapping[str
     with connect(config.postgres, autocommit=True) as connection:
         row = connection.execute("SELECT pg_current_snapshot()::text").fetchone() or ("1:1:",)
     lsn = reached.get("idle_until") or reached["point"]["lsn"]
-    seen = Seen.parse(reached["point"]["snapshot"])
-    return Fence(ends, seen, int(Lsn.parse(lsn)), Seen.parse(row[0]))
+    seen = Snapshot.parse(reached["point"]["snapshot"])
+    return Fence(ends, seen, int(Lsn.parse(lsn)), Snapshot.parse(row[0]))
 
 
 @dataclass

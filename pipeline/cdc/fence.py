@@ -19,7 +19,7 @@ _EPOCH = 1 << 32
 
 
 @dataclass(frozen=True)
-class Seen:
+class Snapshot:
     """What pg_current_snapshot() tells: all below `least`; up to `end`, what was not `running`."""
 
     least: int
@@ -45,10 +45,10 @@ class Fence:
 
     ends: Mapping[str, Ends]
     """Where the topics ended before the snapshot was taken."""
-    seen: Seen
+    seen: Snapshot
     lsn: int
     """Not below the commits that the snapshot sees."""
-    later: Seen
+    later: Snapshot
     """When all of these had been delivered."""
 
     def side(self, place: tuple[str, int, int], op: str, lsn: int | None, xid: int | None) -> Side:

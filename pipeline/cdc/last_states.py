@@ -26,7 +26,7 @@ class Side(IntEnum):
     AFTER = 2
 
 
-class Change(NamedTuple):
+class KeyChange(NamedTuple):
     """One event of a key. `state` is None where it tells that there is no such row."""
 
     table: int
@@ -101,7 +101,7 @@ class LastStates:
     def __exit__(self, *_: object) -> None:
         self._kept.close()
 
-    def take(self, change: Change) -> None:
+    def take(self, change: KeyChange) -> None:
         """Take in the next event of a topic."""
         self._number += 1
         again = self._repeated(change)
@@ -186,12 +186,12 @@ class LastStates:
         ).fetchone()
         return int(count)
 
-    def _begin_era(self, change: Change) -> None:
+    def _begin_era(self, change: KeyChange) -> None:
         if change.reread and not self._rereading.get(change.table):
             self._eras[change.table] += 1
         self._rereading[change.table] = change.reread
 
-    def _repeated(self, change: Change) -> bool:
+    def _repeated(self, change: KeyChange) -> bool:
         """Whether this very event came before; counted."""
         if not change.identity:
             return False
@@ -200,7 +200,7 @@ class LastStates:
         self.duplicates[change.table] += again
         return again
 
-    def _flawed(self, change: Change, position: int, newest: int) -> None:
+    def _flawed(self, change: KeyChange, position: int, newest: int) -> None:
         self.disordered[change.table] += 1
         examples = self.disorder.setdefault(change.table, [])
         if len(examples) < EXAMPLES:
@@ -210,7 +210,7 @@ class LastStates:
 EXAMPLES = 5
 
 
-def _life(change: Change) -> int:
+def _life(change: KeyChange) -> int:
     if not change.readable:
         return UNREADABLE
     return GONE if change.state is None else LIVE

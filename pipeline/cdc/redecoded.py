@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from pipeline.cdc.routing import routes
+from pipeline.cdc.routing import routes, source_of, table_of
 from pipeline.cdc.topics import end_offsets, records
 from pipeline.cdc.wire import Decoder, Undecodable
 from pipeline.config import PipelineConfig
@@ -121,13 +121,12 @@ class Owed:
             values = decoder.message(record.value()).values
         except Undecodable as error:
             raise NotTold(f"{where}: UNKNOWN of which change it is: {error}") from error
-        source = values.get("source")
-        if not isinstance(source, Mapping) or not {"schema", "table"} <= source.keys():
+        if (source := source_of(values)) is None:
             raise NotTold(
                 f"{where}: UNKNOWN of which change it is: it has no source, as events have that "
                 "keep their envelope"
             )
-        table = f"{source['schema']}.{source['table']}"
+        table = table_of(source)
         lsn, xid = source.get("lsn"), source.get("txId")
         events = None if lsn is None else self._seen.get((table, lsn, xid))
         if events is None:

@@ -43,7 +43,7 @@ _ONLY = {
 """Where a setting is another one, changes and events cannot be held against each other."""
 
 
-class Place(NamedTuple):
+class ChangePlace(NamedTuple):
     """Which change an event is of: where its commit and its own record begin, and whose it is."""
 
     commit: Lsn
@@ -120,7 +120,7 @@ class StandIn:
         self.client.create(self.name, kept | own, stopped=True)
         self.client.wait_stopped(self.name)
 
-    def tell(self, begins: Mapping[str, Any], last: Place) -> None:
+    def tell(self, begins: Mapping[str, Any], last: ChangePlace) -> None:
         """Let it run from an offset on until the brokers have all up to a change, and stop it."""
         wanted = [ConnectorOffset({"server": self.prefix}, dict(begins))]
 
@@ -162,7 +162,7 @@ class StandIn:
             self.client.delete(self.name)
 
 
-def _reaches(offset: Mapping[str, Any], last: Place) -> bool:
+def _reaches(offset: Mapping[str, Any], last: ChangePlace) -> bool:
     """Whether all up to a change was sent: its commit, or itself where nothing came behind it.
 
     Positions of changes alone tell nothing: those of transactions side by side lie among each

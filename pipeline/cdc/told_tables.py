@@ -12,7 +12,7 @@ from pipeline.cdc.fence import READ, Fence
 from pipeline.cdc.forms import NotComparable
 from pipeline.cdc.include_lists import column_altered
 from pipeline.cdc.keys import KeyedTable, KeyReader, Layout, plain
-from pipeline.cdc.last_states import EXAMPLES, Change, LastStates, Side, Told
+from pipeline.cdc.last_states import EXAMPLES, KeyChange, LastStates, Side, Told
 from pipeline.cdc.row_states import RowReader, digest
 from pipeline.cdc.wire import Decoder, Undecodable
 
@@ -26,7 +26,7 @@ KEY, VALUE = "key", "value"
 
 
 @dataclass
-class Found:
+class Examples:
     """What is different, counted, with the first few of each by name."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -60,8 +60,8 @@ class ToldTable:
         self.recognised = 0
         self.unlike: dict[str, None] = {}
         """Why keys cannot be compared."""
-        self.strangers = Found()
-        self.found = Found()
+        self.strangers = Examples()
+        self.found = Examples()
         self.differing: Counter[str] = Counter()
         """In how many rows each column is another."""
 
@@ -78,7 +78,7 @@ class ToldTable:
         elif (key := self._key(record)) is not None:
             state, readable = self._state(fold, key, record, event)
             fold.take(
-                Change(
+                KeyChange(
                     table=self.number,
                     key=key,
                     partition=record.partition(),
@@ -94,12 +94,8 @@ class ToldTable:
 
     def bury(self, fold: LastStates, record: Record, *, alone: bool) -> None:
         """Take in a tombstone; where the table is not `alone` in its topic, it may be another's."""
-        before = self.strangers
-        if not alone:
-            self.strangers = Found()
-        if record.key() is not None and (key := self._key(record)) is not None:
+        if record.key() is not None and (key := self._key(record, noted=alone)) is not None:
             fold.bury(self.number, key, record.partition())
-        self.strangers = before
 
     def miss(self, fold: LastStates, record: Record, fence: Fence, why: object) -> None:
         """Take in a record of which nobody knows what it tells of its row."""
@@ -107,7 +103,7 @@ class ToldTable:
         if record.key() is not None and (key := self._key(record)) is not None:
             place = (record.topic(), record.partition(), record.offset())
             side = fence.side(place, READ, None, None)
-            told = Change(self.number, key, record.partition(), side, None, readable=False)
+            told = KeyChange(self.number, key, record.partition(), side, None, readable=False)
             fold.take(told._replace(raw=record.key()))
 
     def strange(self, record: Record, kind: str, why: object) -> None:
@@ -127,8 +123,8 @@ class ToldTable:
             self.strange(record, VALUE, error)
             return None, False
 
-    def _key(self, record: Record) -> bytes | None:
-        """Give a key as the fold has it; None, and noted, where it cannot be read."""
+    def _key(self, record: Record, *, noted: bool = True) -> bytes | None:
+        """Give a key as the fold has it; None, and noted or not, where it cannot be read."""
         raw = record.key()
         try:
             layout, key = self.keys(raw)
@@ -136,7 +132,8 @@ class ToldTable:
             self.unlike[str(error)] = None
             return None
         except Undecodable as error:
-            self.strange(record, KEY, f"its key {plain(raw)} is none of the table's: {error}")
+            if noted:
+                self.strange(record, KEY, f"its key {plain(raw)} is none of the table's: {error}")
             return None
         return _packed(self._at(layout), key)
 

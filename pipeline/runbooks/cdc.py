@@ -7,8 +7,8 @@ read every row again and bury what has no row. Clients write all the while.
 
 What is promised: behind the recovery each topic tells the last state of every row, and nothing
 that has no row. Where it went on, or the lost stretch was decoded again, every event is there, once
-or again. Where rows were read again,
-states in between are lost, and events of no row, as of an outbox: the plan names the stretch.
+or again. Where rows were read again, states in between are lost, and events of no row, as of an
+outbox: the plan names the stretch.
 """
 
 from collections.abc import Callable, Iterator, Sequence

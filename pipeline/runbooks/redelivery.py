@@ -20,7 +20,7 @@ from pipeline.cdc.needs import Need
 from pipeline.cdc.redecoded import NotTold, Owed
 from pipeline.cdc.resnapshot import stop_connectors
 from pipeline.cdc.signalled import POSITION, patch
-from pipeline.cdc.stand_in import Place, StandIn
+from pipeline.cdc.stand_in import ChangePlace, StandIn
 from pipeline.cdc.state.reading import Connector, Reading
 from pipeline.cdc.wire import Decoder
 from pipeline.config import PipelineConfig
@@ -97,7 +97,7 @@ class Redelivery:
     _owed: Owed = field(default_factory=Owed)
     _ends: dict[Lsn, Lsn] = field(default_factory=dict)
     """Where a transaction ends, by where its commit begins."""
-    _missing: list[Place] = field(default_factory=list)
+    _missing: list[ChangePlace] = field(default_factory=list)
     _before: Mapping[str, Any] | None = None
     """The last change before the first that is missing."""
 
@@ -258,6 +258,6 @@ def _at(commit: Lsn) -> Mapping[str, Any]:
     return {**dict.fromkeys(POSITION, int(commit)), "messageType": "COMMIT"}
 
 
-def _place(facts: Mapping[str, Any]) -> Place:
+def _place(facts: Mapping[str, Any]) -> ChangePlace:
     at = Lsn.parse(facts["at"])
-    return Place(Lsn.parse(facts["lsn"]) if facts["lsn"] else at, at, facts["xid"])
+    return ChangePlace(Lsn.parse(facts["lsn"]) if facts["lsn"] else at, at, facts["xid"])

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from fixtures.stacks.native import NativeStack
-from pipeline.cdc.stand_in import Place, StandIn
+from pipeline.cdc.stand_in import ChangePlace, StandIn
 from pipeline.cdc.wire import Decoder as WireDecoder
 from pipeline.postgres.base import base_backup
 from pipeline.postgres.redecode.pgoutput import Change, Decoder
@@ -143,7 +143,7 @@ def test_killed_behind_any_step_it_tells_the_rest_and_no_more(
             if at == step:
                 raise Power
 
-        def tell(one: StandIn, begins: Mapping[str, Any], last: Place) -> None:
+        def tell(one: StandIn, begins: Mapping[str, Any], last: ChangePlace) -> None:
             if step == "telling":  # it runs on, and nobody stops it
                 one.client.resume(one.name)
             else:
