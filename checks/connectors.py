@@ -13,8 +13,10 @@ from checks.subjects import SourceServer
 from fixtures.server_state import server_state
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import DEFAULTS, is_postgres, own_connectors
+from pipeline.cdc.state.connect import StoredOffset
+from pipeline.cdc.state.parts import Part
 from pipeline.cdc.state.read import read
-from pipeline.cdc.state.reading import Part, Reading, StoredOffset
+from pipeline.cdc.state.reading import Reading
 from pipeline.cdc.topics import end_offsets
 from pipeline.config import PipelineConfig
 from pipeline.errors import ServerError

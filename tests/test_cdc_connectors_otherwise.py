@@ -10,7 +10,8 @@ from pipeline.cdc import needs
 from pipeline.cdc.debezium import is_postgres, reads, resolved
 from pipeline.cdc.state import told
 from pipeline.cdc.state.classify import classify
-from pipeline.cdc.state.reading import Connector, Reading, StoredOffset, Worker
+from pipeline.cdc.state.connect import Connector, StoredOffset, Worker
+from pipeline.cdc.state.reading import Reading
 from pipeline.config import PipelineConfig
 from pipeline.postgres.wal.lsn import Lsn
 

@@ -8,14 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cdc.needs import Need, of_offset, of_source, strangers, wanted
-from pipeline.cdc.state.reading import (
-    Connector,
-    DatabasePublication,
-    Reading,
-    SeenSlot,
-    Server,
-    StoredOffset,
-)
+from pipeline.cdc.state.connect import Connector, StoredOffset
+from pipeline.cdc.state.reading import DatabasePublication, Reading, SeenSlot, Server
 from pipeline.config import PipelineConfig, RepositoryConfig
 from pipeline.postgres.replication.publications import (
     OPERATIONS,

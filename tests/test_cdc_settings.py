@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.cdc.state.reading import Connector
+from pipeline.cdc.state.connect import Connector
 from pipeline.cdc.state.settings import MASK, masked, service_tables
 
 

@@ -14,17 +14,9 @@ from fixtures import cdc_states as made
 from pipeline.cdc.needs import of_offset
 from pipeline.cdc.state import kept, told
 from pipeline.cdc.state.classify import SOUND, UNKNOWN, Classification, classify
-from pipeline.cdc.state.reading import (
-    Asked,
-    Part,
-    Reading,
-    SeenSlot,
-    ServiceTable,
-    StoredOffset,
-    Task,
-    TopicRead,
-    Unread,
-)
+from pipeline.cdc.state.connect import StoredOffset, Task
+from pipeline.cdc.state.parts import Part
+from pipeline.cdc.state.reading import Asked, Reading, SeenSlot, ServiceTable, TopicRead, Unread
 from pipeline.cdc.state.states import STATES, WORST_FIRST, Gravity
 from pipeline.config import PipelineConfig
 from pipeline.errors import NoBackup

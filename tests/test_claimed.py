@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.cdc.claimed import Claim, Look, claimable
 from pipeline.cdc.needs import Need
-from pipeline.cdc.state.reading import Connector
+from pipeline.cdc.state.connect import Connector
 from pipeline.cdc.wire import Decoder
 from pipeline.postgres.wal.lsn import Lsn
 

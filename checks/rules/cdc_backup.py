@@ -12,7 +12,8 @@ from fixtures.faults import backups
 from fixtures.scratch import Damage, Scratch
 from pipeline.cdc.state import kept
 from pipeline.cdc.state.classify import classify
-from pipeline.cdc.state.reading import Connector, Reading
+from pipeline.cdc.state.connect import Connector
+from pipeline.cdc.state.reading import Reading
 from pipeline.cdc.state.settings import masked
 from pipeline.repository.kinds import INCOMPLETE
 

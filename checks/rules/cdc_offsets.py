@@ -14,7 +14,7 @@ from fixtures.connect_material import connector
 from fixtures.faults import connectors, server
 from fixtures.scratch import Damage, Scratch
 from pipeline.cdc.state.classify import classify
-from pipeline.cdc.state.reading import Connector
+from pipeline.cdc.state.connect import Connector
 from pipeline.postgres.replication.slots import Slot, find_slot
 from pipeline.postgres.wal.lsn import Lsn
 

@@ -17,7 +17,8 @@ from pipeline.cdc.include_lists import left_out, skips
 from pipeline.cdc.names import renames, topic_of
 from pipeline.cdc.needs import Need
 from pipeline.cdc.routing import NONE_TOLD, source_of, table_of
-from pipeline.cdc.state.reading import Connector, Reading
+from pipeline.cdc.state.connect import Connector
+from pipeline.cdc.state.reading import Reading
 from pipeline.cdc.topics import records, sampled
 from pipeline.cdc.wire import Decoder, Undecodable
 from pipeline.config import PipelineConfig

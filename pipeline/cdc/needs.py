@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from pipeline.cdc.state.connect import Connector
 from pipeline.cdc.state.of_positions import BOTH
-from pipeline.cdc.state.reading import Connector, Reading
+from pipeline.cdc.state.reading import Reading
 from pipeline.config import PipelineConfig
 from pipeline.postgres.replication.publications import (
     OPERATIONS,

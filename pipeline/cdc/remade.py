@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.cdc.connectors import ConnectClient
-from pipeline.cdc.state.reading import Connector, Reading
+from pipeline.cdc.state.connect import Connector
+from pipeline.cdc.state.reading import Reading
 from pipeline.cdc.state.settings import MASK
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pipeline.cdc.connectors import ConnectClient, ConnectorOffset
 from pipeline.cdc.include_lists import left_out, message_left_out
 from pipeline.cdc.names import unquoted
-from pipeline.cdc.state.reading import StoredOffset
+from pipeline.cdc.state.connect import StoredOffset
 from pipeline.errors import RestoreError
 from pipeline.postgres.redecode.decoding import Door
 from pipeline.postgres.redecode.standby import SLOT

@@ -24,8 +24,9 @@ from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import other_connectors, own_connectors
 from pipeline.cdc.needs import Need, Wanted
 from pipeline.cdc.resnapshot import resnapshot, stop_connectors
+from pipeline.cdc.state.connect import Connector
 from pipeline.cdc.state.read import read
-from pipeline.cdc.state.reading import Connector, Reading
+from pipeline.cdc.state.reading import Reading
 from pipeline.config import PipelineConfig
 from pipeline.errors import PipelineError, RecoveryRefused, RestoreError
 from pipeline.kafka.cluster.topics import describe

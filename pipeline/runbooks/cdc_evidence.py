@@ -9,8 +9,9 @@ from pipeline.cdc.include_lists import left_out
 from pipeline.cdc.needs import Need, Wanted
 from pipeline.cdc.state import kept
 from pipeline.cdc.state.classify import classify
+from pipeline.cdc.state.connect import Connector
 from pipeline.cdc.state.read import read
-from pipeline.cdc.state.reading import Connector, Reading
+from pipeline.cdc.state.reading import Reading
 from pipeline.cdc.state.states import REREAD, Gravity
 from pipeline.config import PipelineConfig
 from pipeline.errors import NoBackup

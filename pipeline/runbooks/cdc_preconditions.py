@@ -7,7 +7,9 @@ from psycopg import sql
 
 from pipeline.cdc import needs, remade
 from pipeline.cdc.needs import Wanted
-from pipeline.cdc.state.reading import OF_CONNECT, REFERENCE, Part, Reading
+from pipeline.cdc.state.connect import REFERENCE
+from pipeline.cdc.state.parts import OF_CONNECT, Part
+from pipeline.cdc.state.reading import Reading
 from pipeline.config import PipelineConfig
 from pipeline.kafka.cluster.topics import cluster_id
 from pipeline.postgres.server.session import connect

@@ -12,7 +12,7 @@ from pipeline.cdc.debezium import strays
 from pipeline.cdc.include_lists import left_out, rows_left_out, skips, uncaptured
 from pipeline.cdc.names import renames
 from pipeline.cdc.routing import TELL, Routes, compared, nowhere, routes, unrouted
-from pipeline.cdc.state.reading import Part
+from pipeline.cdc.state.parts import Part
 from pipeline.runbooks.cdc_asked import Way
 from pipeline.runbooks.cdc_evidence import Evidence
 from pipeline.runbooks.held_connectors import slot_kept

@@ -21,7 +21,8 @@ from pipeline.cdc.redecoded import NotTold, Owed
 from pipeline.cdc.resnapshot import stop_connectors
 from pipeline.cdc.signalled import POSITION, patch
 from pipeline.cdc.stand_in import ChangePlace, StandIn
-from pipeline.cdc.state.reading import Connector, Reading
+from pipeline.cdc.state.connect import Connector
+from pipeline.cdc.state.reading import Reading
 from pipeline.cdc.wire import Decoder
 from pipeline.config import PipelineConfig
 from pipeline.errors import RecoveryRefused, RestoreError, TargetUnreachable

@@ -12,7 +12,8 @@ from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.debezium import own_connectors
 from pipeline.cdc.needs import Wanted
 from pipeline.cdc.resnapshot import prepare_source
-from pipeline.cdc.state.reading import Part, Reading
+from pipeline.cdc.state.parts import Part
+from pipeline.cdc.state.reading import Reading
 from pipeline.config import PipelineConfig
 from pipeline.errors import ServerError
 from pipeline.postgres.replication import advance

@@ -12,7 +12,7 @@ from checks.connectors import Connectors
 from fixtures.stacks.protocol import Stack
 from pipeline.cdc.connectors import ConnectClient, ConnectorMissing
 from pipeline.cdc.debezium import own_connectors
-from pipeline.cdc.state.reading import StoredOffset
+from pipeline.cdc.state.connect import StoredOffset
 from pipeline.errors import ServerError
 from pipeline.wait import wait_until
 from tests.cdc.source import Source, captured, records

@@ -14,8 +14,9 @@ from fixtures.stacks.protocol import Stack
 from fixtures.stacks.toml import write
 from pipeline.cdc.state import brokers, kept
 from pipeline.cdc.state import read as state
+from pipeline.cdc.state.parts import Part
 from pipeline.cdc.state.read import read
-from pipeline.cdc.state.reading import Part, Reading
+from pipeline.cdc.state.reading import Reading
 from pipeline.cli import app
 from pipeline.config import PipelineConfig
 from pipeline.repository import marker

@@ -17,15 +17,10 @@ from fixtures import cdc_states
 from fixtures.cdc_states import CONNECTOR, OTHER, PUBLICATION, SLOT
 from fixtures.stacks.native import NativeStack
 from pipeline.cdc.state import brokers as state_brokers
+from pipeline.cdc.state.connect import StoredOffset
+from pipeline.cdc.state.parts import Part
 from pipeline.cdc.state.read import read
-from pipeline.cdc.state.reading import (
-    Part,
-    Reading,
-    SeenSlot,
-    ServiceTable,
-    StoredOffset,
-    Unread,
-)
+from pipeline.cdc.state.reading import Reading, SeenSlot, ServiceTable, Unread
 from pipeline.config import KafkaConfig
 from pipeline.kafka.cluster import momentary
 from pipeline.kafka.cluster import topics as brokers

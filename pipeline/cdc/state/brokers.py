@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from confluent_kafka import KafkaException
 
-from pipeline.cdc.state.reading import Part, TopicRead, Unread
+from pipeline.cdc.state.parts import Part
+from pipeline.cdc.state.reading import TopicRead, Unread
 from pipeline.config import KafkaConfig
 from pipeline.errors import ServerError
 from pipeline.kafka.cluster.momentary import reason

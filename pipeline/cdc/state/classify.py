@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.cdc.state import of_connectors, of_positions, of_slots, of_source
-from pipeline.cdc.state.reading import Connector, Part, Reading
+from pipeline.cdc.state.connect import Connector
+from pipeline.cdc.state.parts import Part
+from pipeline.cdc.state.reading import Reading
 from pipeline.cdc.state.states import (
     STATES,
     About,

@@ -8,8 +8,10 @@ history on which it was first seen, until somebody says that its connector read 
 from collections.abc import Callable, Collection
 from typing import Any
 
+from pipeline.cdc.state.connect import Connector
+from pipeline.cdc.state.parts import Part
 from pipeline.cdc.state.read import read as read_now
-from pipeline.cdc.state.reading import Connector, Part, Reading
+from pipeline.cdc.state.reading import Reading
 from pipeline.config import PipelineConfig
 from pipeline.errors import BackupError, RestoreError, StoreError
 from pipeline.repository import kinds

@@ -3,7 +3,8 @@
 import re
 
 from pipeline.cdc.debezium import is_postgres
-from pipeline.cdc.state.reading import Part, TopicRead
+from pipeline.cdc.state.parts import Part
+from pipeline.cdc.state.reading import TopicRead
 from pipeline.cdc.state.states import (
     KNOWN_BETTER,
     REREAD,

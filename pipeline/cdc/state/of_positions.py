@@ -5,7 +5,7 @@ so the history is asked first. From PostgreSQL 15 on the server starts at the sl
 without an error where the offset is older: what lies between is never sent (START_REPLICATION).
 """
 
-from pipeline.cdc.state.reading import Part
+from pipeline.cdc.state.parts import Part
 from pipeline.cdc.state.states import (
     KNOWN_BETTER,
     REREAD,

@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-from pipeline.cdc.state.reading import Part, SeenSlot
+from pipeline.cdc.state.parts import Part
+from pipeline.cdc.state.reading import SeenSlot
 from pipeline.cdc.state.states import REREAD, RESTART, About, Gravity, Seen, Situation, state
 
 PASSING = timedelta(minutes=5)

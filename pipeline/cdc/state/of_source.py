@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from pipeline.cdc.state.reading import DatabasePublication, Part
+from pipeline.cdc.state.parts import Part
+from pipeline.cdc.state.reading import DatabasePublication
 from pipeline.cdc.state.states import REREAD, About, Gravity, Seen, Situation, state
 from pipeline.postgres.replication.publications import PublishedTable, narrowed
 

@@ -10,7 +10,8 @@ import psycopg
 from pipeline.cdc.connectors import ConnectClient
 from pipeline.cdc.state import source
 from pipeline.cdc.state.brokers import Topics
-from pipeline.cdc.state.reading import OF_SERVER, Asked, Part, Reading, Server, Unread
+from pipeline.cdc.state.parts import OF_SERVER, Part
+from pipeline.cdc.state.reading import Asked, Reading, Server, Unread
 from pipeline.cdc.state.workers import Workers
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 
-from pipeline.cdc.state.reading import Connector
+from pipeline.cdc.state.connect import Connector
 from pipeline.errors import without_logins
 
 MASK = "********"

@@ -7,10 +7,10 @@ import psycopg
 from psycopg.rows import dict_row
 
 from pipeline.cdc.names import unquoted
+from pipeline.cdc.state.connect import Connector
+from pipeline.cdc.state.parts import Part
 from pipeline.cdc.state.reading import (
-    Connector,
     DatabasePublication,
-    Part,
     Prepared,
     PublishedTable,
     SeenSlot,

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipeline.cdc.state.reading import Connector, Part, Reading, SeenSlot, Server, StoredOffset
+from pipeline.cdc.state.connect import Connector, StoredOffset
+from pipeline.cdc.state.parts import Part
+from pipeline.cdc.state.reading import Reading, SeenSlot, Server
 from pipeline.postgres.wal.lsn import Lsn
 
 REREAD = "pipeline recover cdc"

@@ -5,15 +5,9 @@ from typing import TypeVar
 
 from pipeline.cdc.connectors import ConnectClient, Described
 from pipeline.cdc.debezium import is_postgres, reads, resolved
-from pipeline.cdc.state.reading import (
-    OF_CONNECT,
-    Connector,
-    Part,
-    StoredOffset,
-    Task,
-    Unread,
-    Worker,
-)
+from pipeline.cdc.state.connect import Connector, StoredOffset, Task, Worker
+from pipeline.cdc.state.parts import OF_CONNECT, Part
+from pipeline.cdc.state.reading import Unread
 from pipeline.cdc.state.settings import masked
 from pipeline.config import PipelineConfig
 from pipeline.errors import ServerError, without_logins
