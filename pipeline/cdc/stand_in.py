@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from pipeline.cdc.connectors import ConnectClient, ConnectorOffset
-from pipeline.cdc.include_lists import left_out, message_left_out
+from pipeline.cdc.include_lists import left_out, message_left_out, skips
 from pipeline.cdc.names import unquoted
 from pipeline.cdc.state.connect import StoredOffset
 from pipeline.errors import RestoreError
@@ -31,7 +31,6 @@ STORES = timedelta(seconds=60)
 _SIGNALS = "signal.data.collection"
 _WRITING = ("signal.", "notification.", "heartbeat.action.query")
 """Settings by which a connector writes to its database, or hears of what is not in the stretch."""
-_SKIPPED = "skipped.operations"
 _LETTERS = {"insert": "c", "update": "u", "delete": "d", "truncate": "t"}
 _STRATEGY = "io.debezium.schema.SchemaTopicNamingStrategy"
 _ONLY = {
@@ -72,10 +71,13 @@ def captured(told: Settings, facts: Mapping[str, Any]) -> Iterator[Mapping[str, 
         if not message_left_out(told, facts["prefix"]):
             yield facts
         return
-    skipped = {letter.strip() for letter in told.get(_SKIPPED, "t").split(",")}
     signals = unquoted(told.get(_SIGNALS, ""))
     for table in facts.get("tables", (facts.get("table"),)):
-        if _LETTERS[facts["op"]] not in skipped and table != signals and not left_out(told, table):
+        if (
+            not skips(told, _LETTERS[facts["op"]])
+            and table != signals
+            and not left_out(told, table)
+        ):
             yield {**{name: facts[name] for name in facts if name != "tables"}, "table": table}
 
 

@@ -14,10 +14,10 @@ from pipeline.cdc import point
 from pipeline.cdc.consistency import verify as verify_topics
 from pipeline.cdc.verdicts import FAIL, PASS, Consistency
 from pipeline.cli.shared import DEFAULT, Config, say
+from pipeline.cli.verify import NOT_VERIFIED
 from pipeline.errors import ServerError, without_logins
 
 CODES = {PASS: 0, FAIL: 1}
-NOT_VERIFIED = 11
 
 
 def verify_consistency(
